@@ -1,0 +1,1 @@
+"""The nouns: what stages hand to one another, each with a manifest, a digest and parents."""

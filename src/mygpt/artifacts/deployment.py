@@ -1,0 +1,43 @@
+"""Deployment: what is chatted with and served: a model, perhaps an adapter, and the index it answers from.
+
+Payload  deployment.json: the digests of model, adapter (or null), index and report
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from mygpt.artifacts.artifact import Artifact
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.report import Report
+from mygpt.artifacts.search_index import SearchIndex
+
+
+@dataclass(frozen=True)
+class Deployment(Artifact):
+    kind: ClassVar[str] = "deployment"
+
+    @cached_property
+    def _digests(self) -> dict[str, str | None]:
+        digests: dict[str, str | None] = json.loads((self.payload / "deployment.json").read_text(encoding="utf-8"))
+        return digests
+
+    @property
+    def model(self) -> Model:
+        return Model.of(self.store, self._digests["model"] or "")
+
+    @property
+    def adapter(self) -> Adapter | None:
+        digest = self._digests["adapter"]
+        return Adapter.of(self.store, digest) if digest else None
+
+    @property
+    def index(self) -> SearchIndex | None:
+        digest = self._digests["index"]
+        return SearchIndex.of(self.store, digest) if digest else None
+
+    @property
+    def report(self) -> Report | None:
+        digest = self._digests["report"]
+        return Report.of(self.store, digest) if digest else None

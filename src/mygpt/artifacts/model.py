@@ -1,0 +1,30 @@
+"""Model: a checkpoint folder as transformers saves it. Adapter: what was learnt on top of one, as peft saves it.
+
+Payload  Model    config.json, model*.safetensors, tokenizer.json, tokenizer_config.json, chat_template.jinja, ...
+         Adapter  adapter_config.json, adapter_model.safetensors
+Facts    Model    head ("lm" | "embedder" | ...), parameters, source (how it was obtained)
+         Adapter  base (digest of the Model), method ("lora"), trainable (parameters)
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mygpt.artifacts.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class Model(Artifact):
+    kind: ClassVar[str] = "model"
+
+    @property
+    def head(self) -> str:
+        return str(self.manifest.facts.get("head", "lm"))
+
+
+@dataclass(frozen=True)
+class Adapter(Artifact):
+    kind: ClassVar[str] = "adapter"
+
+    @property
+    def base(self) -> Model:
+        return Model.of(self.store, self.manifest.facts["base"])

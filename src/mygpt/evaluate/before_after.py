@@ -1,0 +1,214 @@
+"""Before and after: did tuning help, was it needed, and what did it cost? Arms side by side, one verdict, one page.
+
+Arms, cheapest first: base, base with examples in the prompt, base with retrieval, tuned, tuned with retrieval. Each is a Predictions
+artefact of `answer_sets`; `general_check` measures base and tuned model on what they should not have lost. An arm that was not run is None.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mygpt.artifacts.artifact import Artifact
+from mygpt.artifacts.corpus import Corpus
+from mygpt.artifacts.dataset import Dataset
+from mygpt.artifacts.model import Adapter
+from mygpt.artifacts.recipe import publish, recipe, safe_name
+from mygpt.artifacts.report import Predictions, Report
+from mygpt.core.config import Config
+from mygpt.core.errors import UsageError
+from mygpt.core.run import Run
+from mygpt.evaluate.answer_sets import SETS, AnswerSetsConfig
+from mygpt.evaluate.comparison import ARMS, Comparison
+from mygpt.evaluate.forgetting import Forgetting, GeneralCheckConfig, compare, held_out_bpb
+from mygpt.evaluate.verdict import LABELS, decide
+from mygpt.metrics.bootstrap import Interval
+from mygpt.views.report_page import render
+
+Rows = list[dict[str, Any]]
+
+
+class BeforeAfterConfig(Config):
+    answers: AnswerSetsConfig = AnswerSetsConfig()
+    general: GeneralCheckConfig = GeneralCheckConfig()
+    few_shot_examples: int = 3
+    num_resamples: int = 10_000
+    min_items: int = 20  # below: "too few to decide"
+    max_forgetting_bpb: float = 0.05
+    num_samples: int = 5  # shown of the best and of the worst answers
+
+
+@recipe
+def before_after(
+    config: BeforeAfterConfig,
+    *,
+    dataset: Dataset,
+    base_zero_shot: Predictions,
+    base_few_shot: Predictions | None = None,
+    base_retrieval: Predictions | None = None,
+    tuned: Predictions | None = None,
+    tuned_retrieval: Predictions | None = None,
+    general_base: Predictions | None = None,
+    general_tuned: Predictions | None = None,
+    adapter: Adapter | None = None,
+    corpus: Corpus | None = None,
+    run: Run,
+) -> Report:
+    """Compare the arms, decide, and write report.json and report.html."""
+    arms = dict(zip(ARMS, (base_zero_shot, base_few_shot, base_retrieval, tuned, tuned_retrieval), strict=True))
+    run_arms = {arm: predictions for arm, predictions in arms.items() if predictions is not None}
+    rows = {name: {arm: [r for r in p.rows if r["set"] == name] for arm, p in run_arms.items()} for name in SETS}
+    seed = run.seed_for("bootstrap")
+    comparisons = {name: _comparison(rows[name], config.num_resamples, seed) for name in SETS}
+    knowledge = comparisons["knowledge"]
+    forgetting = (
+        compare(general_base, general_tuned, num_resamples=config.num_resamples, seed=seed) if general_base and general_tuned else None
+    )
+    verdict = decide(
+        knowledge, comparisons["generalisation"], forgetting, min_items=config.min_items, max_forgetting_bpb=config.max_forgetting_bpb
+    )
+    inputs = [dataset, corpus, adapter, *arms.values(), general_base, general_tuned]
+    figures = {
+        "name": safe_name(run.name),
+        "measured": max(a.manifest.created for a in inputs if a is not None)[:10],
+        "verdict": {**asdict(verdict), "sentences": list(verdict.sentences), "text": verdict.text},
+        **_key_figures(knowledge, forgetting),
+        "bpb_held_out": {"base": _held_out(general_base), "tuned": _held_out(general_tuned)},
+        **{f"pairs_{name}": len(dataset.split(name)) for name in ("train", *SETS)},
+        "sets": {name: _set_figures(comparison, rows[name]) for name, comparison in comparisons.items() if comparison},
+        "forgetting": None if forgetting is None else {**asdict(forgetting), "max_bpb": config.max_forgetting_bpb},
+        "dropped": dataset.manifest.facts.get("dropped", {}),
+        "documents": _documents(corpus),
+        "training": _training(adapter),
+        "samples": _samples(rows["knowledge"], config.num_samples),
+        "settings": config.model_dump(mode="json"),
+        "lineage": _lineage(inputs),
+    }
+    for sentence in (verdict.headline, *verdict.sentences):
+        run.note(sentence)
+    return publish(Report, run, lambda folder: _write(folder, figures), facts={"outcome": verdict.outcome, "headline": verdict.headline})
+
+
+def _write(folder: Path, figures: Mapping[str, Any]) -> None:
+    (folder / "report.json").write_text(json.dumps(figures, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
+    (folder / "report.html").write_text(render(figures), encoding="utf-8")
+
+
+def _comparison(rows: Mapping[str, Rows], num_resamples: int, seed: int) -> Comparison | None:
+    """None when the set has no questions. Raises UsageError when arms answered different ones."""
+    asked = {arm: [r["item_id"] for r in arm_rows] for arm, arm_rows in rows.items()}
+    first = asked["base_zero_shot"]
+    for arm, ids in asked.items():
+        if ids != first:
+            raise UsageError(
+                f"{LABELS[arm]} answered {len(ids)} questions that are not the {len(first)} of {LABELS['base_zero_shot']}.",
+                fix="Measure all arms on one dataset with the same settings.",
+            )
+    if not first:
+        return None
+    scores = {arm: [r["f1"] for r in arm_rows] for arm, arm_rows in rows.items()}
+    return Comparison(scores, [r["passage"] for r in rows["base_zero_shot"]], num_resamples, seed)
+
+
+def _key_figures(knowledge: Comparison | None, forgetting: Forgetting | None) -> dict[str, Any]:
+    def mean(arm: str) -> float | None:
+        return knowledge.mean(arm) if knowledge and arm in knowledge.arms else None
+
+    def gain_over(arm: str) -> list[float] | None:
+        if knowledge is None or not {"tuned", arm} <= set(knowledge.arms):
+            return None
+        interval = knowledge.difference("tuned", arm)
+        return [interval.low, interval.high]
+
+    return {
+        "f1_base": mean("base_zero_shot"),
+        "f1_fewshot": mean("base_few_shot"),
+        "f1_retrieval": mean("base_retrieval"),
+        "f1_tuned": mean("tuned"),
+        "f1_tuned_retrieval": mean("tuned_retrieval"),
+        "f1_ci": gain_over("base_zero_shot"),
+        "f1_ci_fewshot": gain_over("base_few_shot"),
+        "forgetting_bpb": forgetting.bpb.estimate if forgetting else None,
+        "general_flips": {"right_to_wrong": forgetting.right_to_wrong, "wrong_to_right": forgetting.wrong_to_right} if forgetting else None,
+    }
+
+
+def _set_figures(comparison: Comparison, rows: Mapping[str, Rows]) -> dict[str, Any]:
+    arms = [
+        {
+            "arm": arm,
+            "label": LABELS[arm],
+            "f1": comparison.mean(arm),
+            "f1_interval": _limits(comparison.interval(arm)),
+            "rouge_l": _mean(r["rouge_l"] for r in rows[arm]),
+            "exact_match": _mean(r["exact_match"] for r in rows[arm]),
+            "answer_tokens": _mean(r["num_tokens"] for r in rows[arm] if r["num_tokens"] is not None),
+            "share_cut": _mean(r["finish_reason"] == "length" for r in rows[arm]),
+            "share_abstained": _mean(r["finish_reason"] == "abstained" for r in rows[arm]),
+            "behind_best": None if arm == comparison.best else asdict(comparison.difference(comparison.best, arm)),
+            "over_base": None if arm == "base_zero_shot" else asdict(comparison.difference(arm, "base_zero_shot")),
+        }
+        for arm in comparison.arms
+    ]
+    return {"items": comparison.num_items, "passages": comparison.num_passages, "best": comparison.best, "arms": arms}
+
+
+def _samples(rows: Mapping[str, Rows], count: int) -> dict[str, Rows]:
+    """Where tuning helped most and hurt most, by the change in token F1."""
+    if "tuned" not in rows:
+        return {"best": [], "worst": []}
+    pairs = [
+        {
+            "question": before["question"],
+            "reference": before["reference"],
+            "base": before["answer"],
+            "tuned": after["answer"],
+            "f1_base": before["f1"],
+            "f1_tuned": after["f1"],
+            "change": after["f1"] - before["f1"],
+        }
+        for before, after in zip(rows["base_zero_shot"], rows["tuned"], strict=True)
+    ]
+    count = min(count, len(pairs) // 2)
+    ranked = sorted(pairs, key=lambda pair: -pair["change"])
+    return {"best": ranked[:count], "worst": ranked[::-1][:count]}
+
+
+def _documents(corpus: Corpus | None) -> dict[str, Any] | None:
+    if corpus is None:
+        return None
+    return {"read": len(corpus.documents), "passages": len(corpus.passages), "skipped": [asdict(s) for s in corpus.skipped]}
+
+
+def _training(adapter: Adapter | None) -> dict[str, Any] | None:
+    if adapter is None:
+        return None
+    facts = adapter.manifest.facts
+    kept = {key: facts.get(key) for key in ("curve", "tokens_per_second", "method", "trainable")}
+    return {**kept, "seconds": adapter.manifest.cost.get("seconds"), "settings": adapter.manifest.config}
+
+
+def _lineage(inputs: Iterable[Artifact | None]) -> list[dict[str, str]]:
+    """Every artefact the figures rest on, parents first, each once."""
+    found: dict[str, dict[str, str]] = {}
+    for artifact in inputs:
+        if artifact is None:
+            continue
+        parents = [m for digest in artifact.manifest.parents if (m := artifact.store.get(digest)) is not None]
+        for manifest in (*parents, artifact.manifest):
+            found.setdefault(manifest.digest, {"kind": manifest.kind, "id": manifest.id, "recipe": manifest.recipe})
+    return list(found.values())
+
+
+def _held_out(predictions: Predictions | None) -> float | None:
+    return held_out_bpb(predictions) if predictions else None
+
+
+def _limits(interval: Interval) -> list[float]:
+    return [interval.low, interval.high]
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else None

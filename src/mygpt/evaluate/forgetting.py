@@ -1,0 +1,155 @@
+"""What tuning took away: general questions now wrong, and bits per byte on text that has nothing to do with the documents.
+
+general_check   one model: right or wrong on each general question; log-probability of general text, and of held-out documents
+compare         tuned against base: bits per byte with a paired interval over pieces of text, flips with McNemar's exact test
+
+Source: McCloskey and Cohen 1989, "Catastrophic interference in connectionist networks", for the effect; the measures are those of
+`metrics/bits_per_byte` and `metrics/mcnemar`.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mygpt.artifacts.corpus import Corpus
+from mygpt.artifacts.dataset import Conversation, Dataset, Message
+from mygpt.artifacts.recipe import publish, recipe
+from mygpt.artifacts.report import Predictions, write_predictions
+from mygpt.core.config import Config
+from mygpt.core.errors import UsageError
+from mygpt.core.run import Run
+from mygpt.evaluate.general_set import REPLY_TOKENS, is_right, load_general
+from mygpt.infer.protocols import Completer, Sampling, Scorer
+from mygpt.metrics.bits_per_byte import bits_per_byte
+from mygpt.metrics.bootstrap import Interval, bootstrap_ratio
+from mygpt.metrics.mcnemar import mcnemar_exact
+
+Rows = list[dict[str, Any]]
+
+
+class GeneralCheckConfig(Config):
+    max_tokens: int = REPLY_TOKENS
+    piece_characters: int = 1_000  # scored one by one: fits any window, and an interval needs pieces
+    max_held_out_characters: int = 20_000
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """Tuned against base on general questions and general text."""
+
+    bpb_base: float
+    bpb_tuned: float
+    bpb: Interval  # tuned - base: above zero is worse
+    num_items: int
+    right_base: int
+    right_tuned: int
+    right_to_wrong: int
+    wrong_to_right: int
+    p_value: float  # of the flips
+
+    def beyond(self, max_bpb: float) -> bool:
+        """More bits per byte than allowed, or more questions lost than chance explains."""
+        return self.bpb.estimate > max_bpb or (self.p_value < 0.05 and self.right_to_wrong > self.wrong_to_right)
+
+
+@recipe
+def general_check(
+    config: GeneralCheckConfig,
+    *,
+    completer: Completer,
+    scorer: Scorer,
+    dataset: Dataset | None = None,
+    corpus: Corpus | None = None,
+    run: Run,
+) -> Predictions:
+    """`dataset` and `corpus` add the documents that were never trained on; without them only general text is scored."""
+    items, text = load_general()
+    asked = [Conversation((Message("user", item.question),), item.id) for item in items]
+    answers = completer.complete(asked, Sampling(max_tokens=config.max_tokens))
+    rows = [
+        _row(
+            item_id=item.id,
+            set="general",
+            category=item.category,
+            question=item.question,
+            reference=" | ".join(item.answers),
+            answer=answer.text,
+            finish_reason=answer.finish_reason,
+            num_tokens=len(answer.token_ids) or None,
+            right=is_right(item, answer.text),
+        )
+        for item, answer in zip(items, answers, strict=True)
+    ]
+    held_out = held_out_texts(dataset, corpus, config.max_held_out_characters) if dataset and corpus else []
+    texts = [("general_text", piece) for piece in pieces(text, config.piece_characters)]
+    texts += [("held_out", piece) for passage in held_out for piece in pieces(passage, config.piece_characters)]
+    scores = scorer.score([""] * len(texts), [piece for _, piece in texts])
+    for number, ((name, _), score) in enumerate(zip(texts, scores, strict=True)):
+        rows.append(
+            _row(item_id=f"{name}-{number}", set=name, num_tokens=score.num_tokens, logprob=score.logprob, num_bytes=score.num_bytes)
+        )
+    return publish(Predictions, run, lambda folder: write_predictions(folder, rows))
+
+
+def compare(base: Predictions, tuned: Predictions, *, num_resamples: int, seed: int) -> Forgetting:
+    right = [(b["right"], t["right"]) for b, t in _paired(base.rows, tuned.rows, "general")]
+    text = _paired(base.rows, tuned.rows, "general_text")
+    num_bytes = [b["num_bytes"] for b, _ in text]
+    bits = [(b["logprob"] - t["logprob"]) / math.log(2) for b, t in text]  # tuned - base: -log2 p rises as p falls
+    lost, won = right.count((True, False)), right.count((False, True))
+    return Forgetting(
+        bpb_base=bits_per_byte([b["logprob"] for b, _ in text], num_bytes),
+        bpb_tuned=bits_per_byte([t["logprob"] for _, t in text], num_bytes),
+        bpb=bootstrap_ratio(bits, num_bytes, num_resamples=num_resamples, seed=seed),
+        num_items=len(right),
+        right_base=sum(b for b, _ in right),
+        right_tuned=sum(t for _, t in right),
+        right_to_wrong=lost,
+        wrong_to_right=won,
+        p_value=mcnemar_exact(lost, won),
+    )
+
+
+def held_out_bpb(predictions: Predictions) -> float | None:
+    """Bits per byte on documents never trained on; None when none were scored."""
+    rows = [row for row in predictions.rows if row["set"] == "held_out"]
+    return bits_per_byte([r["logprob"] for r in rows], [r["num_bytes"] for r in rows]) if rows else None
+
+
+def held_out_texts(dataset: Dataset, corpus: Corpus, most_characters: int) -> list[str]:
+    """Passages of the documents that the dataset kept for `generalisation`, spread evenly over them up to `most_characters`."""
+    sources = (span.document_id for row in dataset.split("generalisation") for span in row.sources)
+    documents = set(dataset.manifest.facts.get("held_out_documents") or sources)
+    passages = [p.text for p in corpus.passages if p.span.document_id in documents and p.text.strip()]
+    every = max(1, math.ceil(sum(map(len, passages)) / max(most_characters, 1)))
+    return passages[::every]
+
+
+def pieces(text: str, most_characters: int) -> Iterator[str]:
+    """`text` in stretches of at most `most_characters`, cut after a paragraph, else a line, else a word. Joined, they are the text."""
+    while len(text) > most_characters:
+        cut = most_characters
+        for boundary in ("\n\n", "\n", " "):
+            found = text.rfind(boundary, most_characters // 2, most_characters)
+            if found >= 0:
+                cut = min(found + len(boundary), most_characters)
+                break
+        yield text[:cut]
+        text = text[cut:]
+    if text:
+        yield text
+
+
+def _paired(base: Rows, tuned: Rows, name: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    base, tuned = [r for r in base if r["set"] == name], [r for r in tuned if r["set"] == name]
+    if [r["item_id"] for r in base] != [r["item_id"] for r in tuned]:
+        raise UsageError(f"Base and tuned model were measured on different rows of `{name}`.", fix="Measure both again with `--fresh`.")
+    return list(zip(base, tuned, strict=True))
+
+
+_COLUMNS = ("item_id", "set", "category", "question", "reference", "answer", "finish_reason", "num_tokens", "right", "logprob", "num_bytes")
+
+
+def _row(**values: Any) -> dict[str, Any]:
+    return {column: values.get(column) for column in _COLUMNS}

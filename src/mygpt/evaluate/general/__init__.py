@@ -1,0 +1,1 @@
+"""Package data: `items.jsonl` and `text.txt`, read by `general_set`."""

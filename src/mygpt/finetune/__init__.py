@@ -1,0 +1,1 @@
+"""Stage 4: tuning a base on a dataset."""

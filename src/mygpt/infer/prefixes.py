@@ -1,0 +1,74 @@
+"""Prompts that begin alike are laid out as one tree, so that the common part is computed and kept once.
+
+A tree is one sequence: the shared prefix, then each row's own suffix. Segment 0 is the prefix, segment k > 0 the k-th row; a token
+sees the prefix and its own segment, nothing else. Questions put to one passage, examples in a prompt and the options of a multiple
+choice all have this shape.
+
+Source    tree attention as in SpecInfer (Miao et al. 2023, arXiv:2305.09781, section 4.2), here for shared prefixes
+We differ one mask serves prefill and decoding; rows leave the tree when they finish
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tree:
+    prefix: Tokens
+    rows: tuple[int, ...]  # positions in the caller's list
+    suffixes: tuple[Tokens, ...]  # one per row, never empty
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prefix) + sum(len(s) for s in self.suffixes)
+
+
+def share_prefixes(prompts: Sequence[Tokens], *, max_rows: int = 8, min_shared: int = 32) -> list[Tree]:
+    """Group prompts that share at least `min_shared` first tokens and more than they differ in; longest trees first."""
+    order = sorted(range(len(prompts)), key=lambda i: prompts[i])
+    trees: list[Tree] = []
+    group: list[int] = []
+    shared = 0
+
+    def close() -> None:
+        if group:
+            cut = min(shared, *(len(prompts[i]) - 1 for i in group)) if len(group) > 1 else 0
+            trees.append(Tree(prompts[group[0]][:cut], tuple(group), tuple(prompts[i][cut:] for i in group)))
+
+    for i in order:
+        if group:
+            common = common_length(prompts[group[0]], prompts[i])
+            common = min(common, shared) if len(group) > 1 else common
+            worth = common >= min_shared and common >= max(len(prompts[i]), len(prompts[group[0]])) // 2
+            if worth and len(group) < max_rows:
+                group.append(i)
+                shared = common
+                continue
+        close()
+        group, shared = [i], len(prompts[i])
+    close()
+    return sorted(trees, key=lambda t: -t.num_tokens)
+
+
+def common_length(a: Tokens, b: Tokens) -> int:
+    n = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        n += 1
+    return n
+
+
+def waves(trees: Sequence[Tree], *, max_rows: int, max_tokens: int) -> list[list[Tree]]:
+    """Trees that run together: of like length, at most `max_rows` rows and `max_tokens` padded prompt tokens."""
+    made: list[list[Tree]] = []
+    for tree in trees:
+        wave = made[-1] if made else []
+        rows = sum(len(t.rows) for t in wave) + len(tree.rows)
+        if wave and rows <= max_rows and wave[0].num_tokens * (len(wave) + 1) <= max_tokens:
+            wave.append(tree)
+        else:
+            made.append([tree])
+    return made

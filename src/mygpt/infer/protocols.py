@@ -1,0 +1,96 @@
+"""Three protocols the size of a hand. Whatever needs a model takes one of these and does not care which engine answers.
+
+    Completer.complete(conversations, sampling) -> answers          text out, with tokens, log-probabilities, finish reason
+    Scorer.score(prompts, continuations)        -> scores           log-probability of given text
+    Embedder.embed(texts)                       -> (N, D) float32   unit vectors
+
+Each has an `identity`, a JSON value that goes into the manifest of whatever was made with it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from mygpt.artifacts.corpus import Span
+from mygpt.artifacts.dataset import Conversation
+
+Identity = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0 is greedy."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Citation:
+    """`answer[start:end]` is supported by `span`; `quote` is the source's own words."""
+
+    start: int
+    end: int
+    span: Span
+    quote: str
+    score: float
+    path: str = ""  # of the document, for people
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    finish_reason: Literal["stop", "length", "abstained", "cancelled"] = "stop"
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()  # of token_ids, natural logarithm, before temperature
+    prompt_tokens: int = 0
+    citations: tuple[Citation, ...] = ()
+    unsupported: tuple[tuple[int, int], ...] = ()  # character ranges of sentences that nothing retrieved supports
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one continuation given its prompt."""
+
+    logprob: float  # summed, natural logarithm
+    num_tokens: int
+    num_bytes: int  # UTF-8 bytes of the continuation: bits per byte = -logprob / ln 2 / num_bytes
+
+
+class Completer(Protocol):
+    @property
+    def identity(self) -> Identity: ...
+
+    def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+        """One answer per conversation, in order. The last message of each is the user's."""
+
+
+class StreamingCompleter(Completer, Protocol):
+    def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str | Answer]:
+        """Pieces of text as they come, then the whole Answer as the last item. Closing the iterator stops the work."""
+
+
+class Scorer(Protocol):
+    @property
+    def identity(self) -> Identity: ...
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        """Plain text, no chat template; an empty prompt starts at the model's beginning-of-text token."""
+
+
+class Embedder(Protocol):
+    @property
+    def identity(self) -> Identity: ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, D) float32, each row of length 1."""

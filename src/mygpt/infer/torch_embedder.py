@@ -1,0 +1,68 @@
+"""Sentence embeddings with a BERT-like transformers model: mean of the last hidden states over the real tokens, length 1.
+
+Source    Reimers and Gurevych 2019, arXiv:1908.10084, section 3 (MEAN pooling)
+We differ batches are sorted by length and sized by tokens, so that padding costs little
+Dims      B texts of a batch   T tokens   D dimensions
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mygpt.artifacts.model import Model
+from mygpt.core.errors import UsageError
+from mygpt.core.outbound import silence_hub
+from mygpt.infer.protocols import Identity
+
+
+class TorchEmbedder:
+    def __init__(self, model: Model, *, max_tokens: int = 256, batch_tokens: int = 4_096):
+        if model.head != "embedder":
+            raise UsageError(f"{model.id} has the head `{model.head}`, not `embedder`.", fix="Name an embedding model, for example `minilm`.")
+        silence_hub()
+        from transformers import AutoModel, AutoTokenizer
+
+        self._digest = model.digest
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(model.payload, local_files_only=True)
+        self._module: Any = AutoModel.from_pretrained(model.payload, local_files_only=True, dtype=torch.float32).eval()
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._module.to(self._device)
+        self._max_tokens = min(max_tokens, self._module.config.max_position_embeddings)
+        self._batch_tokens = batch_tokens
+        self._lock = threading.Lock()  # a fast tokenizer keeps its truncation settings inside itself
+
+    @property
+    def identity(self) -> Identity:
+        return {"engine": "torch", "model": self._digest, "pooling": "mean", "max_tokens": self._max_tokens}
+
+    @property
+    def dimensions(self) -> int:
+        return int(self._module.config.hidden_size)
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        vectors_ND = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        with self._lock:
+            encoded: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"] if texts else []
+        for rows in _batches([len(ids) for ids in encoded], self._batch_tokens):
+            batch = self._tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt").to(self._device)
+            hidden_BTD = self._module(**batch).last_hidden_state
+            real_BT1 = batch["attention_mask"][:, :, None].to(hidden_BTD.dtype)
+            mean_BD = (hidden_BTD * real_BT1).sum(1) / real_BT1.sum(1)
+            vectors_ND[rows] = torch.nn.functional.normalize(mean_BD, dim=-1).cpu().numpy()
+        return vectors_ND
+
+
+def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Rows of similar length together; rows x longest stays within the budget (one row always goes)."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

@@ -1,0 +1,93 @@
+"""A Model (and an Adapter on it) in memory: a transformers module with its tokenizer, in the number format that this machine multiplies fastest."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.core.errors import Refused, UsageError
+from mygpt.core.outbound import silence_hub
+
+
+@dataclass(frozen=True)
+class Loaded:
+    module: Any  # transformers.PreTrainedModel, or peft.PeftModel around one; in eval mode
+    tokenizer: Any  # transformers.PreTrainedTokenizerFast
+    model: Model
+    adapter: Adapter | None = None
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = next(self.module.parameters()).device
+        return device
+
+
+def preferred_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def preferred_dtype(device: torch.device | None = None) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware, else float32."""
+    device = device or preferred_device()
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    return torch.bfloat16 if _cpu_multiplies_bf16() else torch.float32
+
+
+def load_tokenizer(model: Model) -> Any:
+    """The model's own tokenizer, with a padding token."""
+    silence_hub()
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model.payload, local_files_only=True, trust_remote_code=False)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_lm(model: Model, *, adapter: Adapter | None = None, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Loaded:
+    """Ready to generate (eval mode). Raises UsageError for a model without a language-model head or an adapter of another model."""
+    silence_hub()
+    from transformers import AutoModelForCausalLM
+
+    if model.head != "lm":
+        raise UsageError(f"{model.id} has the head `{model.head}`, and this needs a language model.", fix="Name another model with `--model`.")
+    if adapter is not None and adapter.manifest.facts.get("base") != model.digest:
+        raise UsageError(
+            f"{adapter.id} was trained on {str(adapter.manifest.facts.get('base'))[:12]}, not on {model.id}.", fix="Load it on its own base model."
+        )
+    device = device or preferred_device()
+    dtype = dtype or preferred_dtype(device)
+    try:
+        module = AutoModelForCausalLM.from_pretrained(
+            model.payload, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+    except ValueError as error:
+        if "trust_remote_code" not in str(error) and "does not recognize" not in str(error):
+            raise
+        raise Refused(
+            f"{model.id} needs its own code to run ({model.manifest.facts.get('architecture')}), and a model's code is never run.",
+            fix="Choose a model that transformers knows, or a newer transformers.",
+        ) from error
+    if adapter is not None:
+        from peft import PeftModel
+
+        module = PeftModel.from_pretrained(module, str(adapter.payload), is_trainable=False)
+    module.to(device).eval()
+    return Loaded(module, load_tokenizer(model), model, adapter)
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """AVX512-BF16, AMX or the Arm equivalent: without them torch emulates bfloat16, slower than float32."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return bool(supported and supported()) and _has_cpu_flag("avx512_bf16", "amx_bf16", "bf16")
+
+
+def _has_cpu_flag(*names: str) -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            flags = next((line.split(":", 1)[1].split() for line in file if line.startswith(("flags", "Features"))), [])
+    except OSError:
+        return False
+    return any(name in flags for name in names)

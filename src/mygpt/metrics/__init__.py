@@ -1,0 +1,1 @@
+"""Pure scoring maths: numbers in, numbers out."""

@@ -1,0 +1,1 @@
+"""Whole life cycles, each readable in one sitting."""

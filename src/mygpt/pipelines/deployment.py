@@ -1,0 +1,69 @@
+"""What was made is put to use: `deploy` writes down what is served together, `open_deployment` brings it to life."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mygpt.artifacts.corpus import Corpus
+from mygpt.artifacts.deployment import Deployment
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.recipe import publish, recipe
+from mygpt.artifacts.report import Report
+from mygpt.artifacts.search_index import SearchIndex
+from mygpt.core.config import Config
+from mygpt.core.run import Run
+from mygpt.infer.cached import CachedEmbedder
+from mygpt.infer.protocols import Embedder, StreamingCompleter
+from mygpt.infer.torch_embedder import TorchEmbedder
+from mygpt.infer.torch_engine import TorchEngine
+from mygpt.rag.answer import AnswerConfig, RetrievalCompleter
+from mygpt.rag.search import Search, open_search
+
+
+class DeployConfig(Config):
+    answer: AnswerConfig = AnswerConfig()
+
+
+@recipe
+def deploy(
+    config: DeployConfig,
+    *,
+    model: Model,
+    adapter: Adapter | None = None,
+    index: SearchIndex | None = None,
+    report: Report | None = None,
+    trained_on: Corpus | None = None,
+    run: Run,
+) -> Deployment:
+    """`trained_on` is the Corpus that the tuned model learnt from; the index may be newer."""
+    parts = {"model": model, "adapter": adapter, "index": index, "report": report}
+    digests = {name: part.digest if part else None for name, part in parts.items()}
+
+    def write(folder: Path) -> None:
+        (folder / "deployment.json").write_text(json.dumps(digests, indent=1), encoding="utf-8")
+
+    return publish(Deployment, run, write, facts={"tuned": adapter is not None or "method" in model.manifest.facts})
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A deployment in memory. `completer` answers from the documents when there is an index."""
+
+    completer: StreamingCompleter
+    engine: TorchEngine
+    search: Search | None
+
+
+def open_deployment(deployment: Deployment, *, embedder: Model | None, run: Run) -> Opened:
+    engine = TorchEngine(deployment.model, adapter=deployment.adapter)
+    index = deployment.index
+    if index is None or embedder is None:
+        return Opened(engine, engine, None)
+    config = DeployConfig.model_validate(deployment.manifest.config)
+    search = open_search(index, embedder_for(embedder, run.home))
+    return Opened(RetrievalCompleter(engine, search, config.answer), engine, search)
+
+
+def embedder_for(model: Model, home: Path) -> Embedder:
+    """Vectors computed once are kept in the home."""
+    return CachedEmbedder(TorchEmbedder(model), home / "cache" / "vectors.sqlite")

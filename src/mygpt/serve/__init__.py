@@ -1,0 +1,1 @@
+"""Stage 8: the OpenAI-compatible API and the chat page."""

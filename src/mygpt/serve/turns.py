@@ -1,0 +1,128 @@
+"""One thread per engine: requests take turns in the order they came, and nothing else touches the engine.
+
+    route (event loop)                      engine's thread
+    generation = turns.start(...)   ---->   count the prompt, then iterate the completer's stream
+    await generation.next()         <----   Started, then pieces of text, then the Answer (or the error)
+    generation.cancel()             ---->   seen before the next piece: the stream is closed
+
+A client that hangs up cancels its generation, waiting or running.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Event
+
+from starlette.requests import Request
+
+from mygpt.infer.protocols import Answer
+from mygpt.serve.api_error import ApiError
+from mygpt.serve.openai_format import ChatRequest
+from mygpt.serve.served import Served
+
+MAX_WAITING = 16  # behind the one that is being answered
+
+
+@dataclass(frozen=True)
+class Started:
+    prompt_tokens: int
+
+
+class ClientGone(Exception):
+    """The client hung up: there is nobody to answer."""
+
+
+Item = Started | str | Answer | Exception
+
+
+class Turns:
+    """The queue of one engine."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="generation")
+        self._unfinished: list[Generation] = []
+
+    def start(self, served: Served, asked: ChatRequest) -> "Generation":
+        self._unfinished = [g for g in self._unfinished if not g.done]
+        if len(self._unfinished) > MAX_WAITING:
+            raise ApiError(
+                429,
+                f"{MAX_WAITING} requests are already waiting for {served.name}. Try again in a moment.",
+                kind="rate_limit_error",
+                code="queue_full",
+                headers={"Retry-After": "5"},
+            )
+        generation = Generation(served, asked, asyncio.get_running_loop())
+        generation.future = self._thread.submit(generation.work)
+        self._unfinished.append(generation)
+        return generation
+
+    def close(self) -> None:
+        for generation in self._unfinished:
+            generation.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(eq=False)
+class Generation:
+    """One answer under way: made on the engine's thread, read on the event loop."""
+
+    served: Served
+    asked: ChatRequest
+    loop: asyncio.AbstractEventLoop
+    future: "Future[None]" = field(default_factory=Future)
+    _items: "asyncio.Queue[Item]" = field(default_factory=asyncio.Queue)
+    _stop: Event = field(default_factory=Event)
+
+    @property
+    def done(self) -> bool:
+        return self.future.done()
+
+    async def next(self) -> Started | str | Answer:
+        item = await self._items.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def cancel(self) -> None:
+        """Call on the event loop. Whoever awaits `next` gets ClientGone."""
+        self._stop.set()
+        self.future.cancel()
+        self._items.put_nowait(ClientGone())
+
+    async def cancel_when_gone(self, request: Request) -> None:
+        """Watches the connection; the body has been read, so that the next message of note is its end."""
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        self.cancel()
+
+    def work(self) -> None:
+        """On the engine's thread."""
+        try:
+            for item in self._make():
+                if self._stop.is_set():
+                    return
+                self._hand_over(item)
+        except Exception as error:
+            self._hand_over(error)
+
+    def _make(self) -> Iterator[Item]:
+        served, conversation = self.served, self.asked.conversation
+        prompt_tokens = served.count_tokens(conversation)
+        sampling = self.asked.sampling_within(served.context_tokens, prompt_tokens)
+        yield Started(prompt_tokens)
+        pieces = served.completer.stream(conversation, sampling)
+        try:
+            for piece in pieces:
+                yield piece
+                if isinstance(piece, Answer):
+                    return
+        finally:
+            if hasattr(pieces, "close"):  # a generator; a plain iterator has nothing to close
+                pieces.close()
+        raise RuntimeError(f"{served.name}: the stream ended without an Answer")
+
+    def _hand_over(self, item: Item) -> None:
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._items.put_nowait, item)

@@ -1,0 +1,1 @@
+"""How weights move: batches, losses, schedules, checkpoints."""

@@ -1,0 +1,58 @@
+"""Which examples go together: batches of like length under a token budget, so that little is padding and nothing leaks.
+
+Rows of a batch are separate sequences, padded on the right: under a causal mask no example sees another, on any backend.
+
+Dims  B examples   T tokens, padded
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mygpt.lm.chat import Rendered
+
+Plan = list[list[list[int]]]  # step -> micro-batch -> example
+
+
+@dataclass(frozen=True)
+class Batch:
+    ids_BT: torch.Tensor  # int64
+    trained_BT: torch.Tensor  # bool: this token is a label
+    num_tokens: int  # real ones, without padding
+
+
+def plan_epoch(lengths: Sequence[int], *, step_tokens: int, micro_batch_tokens: int, order: random.Random) -> Plan:
+    """Every example once. Neighbours in length share a step; steps come in random order.
+
+    A little noise on the length lets neighbours change between epochs.
+    """
+    by_length = sorted(range(len(lengths)), key=lambda i: lengths[i] * order.uniform(0.9, 1.1))
+    steps = [cut_by_tokens(step, lengths, micro_batch_tokens) for step in cut_by_tokens(by_length, lengths, step_tokens)]
+    order.shuffle(steps)
+    return steps
+
+
+def cut_by_tokens(examples: Sequence[int], lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
+    """Consecutive groups whose padded size (rows x longest) is at most `budget_tokens`; a longer example is alone."""
+    groups: list[list[int]] = []
+    longest = 0
+    for i in examples:
+        longest = max(longest, lengths[i])
+        if groups and longest * (len(groups[-1]) + 1) <= budget_tokens:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+            longest = lengths[i]
+    return groups
+
+
+def batch_of(examples: Sequence[Rendered], *, padding_id: int, device: torch.device) -> Batch:
+    longest = max(len(e.token_ids) for e in examples)
+    ids_BT = torch.full((len(examples), longest), padding_id)
+    trained_BT = torch.zeros((len(examples), longest), dtype=torch.bool)
+    for b, example in enumerate(examples):
+        ids_BT[b, : len(example.token_ids)] = torch.tensor(example.token_ids)
+        trained_BT[b, : len(example.token_ids)] = torch.tensor(example.trained)
+    return Batch(ids_BT.to(device), trained_BT.to(device), sum(len(e.token_ids) for e in examples))

@@ -1,0 +1,48 @@
+"""AdamW for parameters kept in bfloat16: the optimiser holds a float32 master of each, the model its rounded copy.
+
+Small updates would be lost in bfloat16's 8 bits; matrix products want bfloat16. Both get what they need.
+
+Source  AdamW: Loshchilov and Hutter 2017, arXiv:1711.05101; master weights: Micikevicius et al. 2017, arXiv:1710.03740, section 3.1
+"""
+
+from collections.abc import Iterable
+
+import torch
+
+
+class MasterAdamW:
+    def __init__(self, parameters: Iterable[tuple[str, torch.nn.Parameter]], *, learning_rate: float, weight_decay: float, betas: tuple[float, float]):
+        self._parameters = dict(parameters)
+        self._masters = {name: p.detach().float().clone().requires_grad_() for name, p in self._parameters.items()}
+        self._adamw = torch.optim.AdamW(self._masters.values(), lr=learning_rate, weight_decay=weight_decay, betas=betas, eps=1e-8)
+
+    def update(self, *, learning_rate: float, max_grad_norm: float) -> float:
+        """Clip, step, copy back, clear. Returns the gradient norm before clipping."""
+        for name, parameter in self._parameters.items():
+            assert parameter.grad is not None, f"{name} got no gradient"
+            self._masters[name].grad = parameter.grad.float()
+            parameter.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(self._masters.values(), max_grad_norm)
+        for group in self._adamw.param_groups:
+            group["lr"] = learning_rate
+        self._adamw.step()
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(self._masters[name])
+                self._masters[name].grad = None
+        return float(norm)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that the next step depends on."""
+        tensors = {f"master.{name}": master.detach() for name, master in self._masters.items()}
+        for name, master in self._masters.items():
+            for key, value in self._adamw.state[master].items():
+                tensors[f"{key}.{name}"] = value
+        return tensors
+
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, master in self._masters.items():
+                master.copy_(tensors[f"master.{name}"])
+                self._parameters[name].copy_(master)
+                self._adamw.state[master] = {key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}

@@ -1,0 +1,106 @@
+"""The general set: sound items, text of the right size, nothing of the sample handbook in it, and a scoring rule worked by hand."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mygpt.evaluate.general_set import GeneralItem, is_right, load_general
+
+HANDBOOK = Path(__file__).resolve().parents[2] / "examples" / "handbook"
+# each is frequent in the handbook, and none may occur in the general set
+HANDBOOK_WORDS = [
+    "ferry",
+    "boat",
+    "boats",
+    "crossing",
+    "crossings",
+    "passengers",
+    "skipper",
+    "deckhand",
+    "quay",
+    "slip",
+    "island",
+    "volunteer",
+    "volunteers",
+    "wren",
+    "heron",
+    "limpet",
+    "osmery",
+    "pellow",
+    "gannet",
+    "bollard",
+]
+
+
+def item(*answers: str) -> GeneralItem:
+    return GeneralItem(id="x-01", category="arithmetic", question="?", answers=answers, prompt_style="question")
+
+
+def test_there_are_enough_items_of_every_category() -> None:
+    items, _ = load_general()
+    assert len(items) >= 80
+    assert len({i.id for i in items}) == len(items) and len({i.question for i in items}) == len(items)
+    count = Counter(i.category for i in items)
+    assert set(count) == {
+        "geography",
+        "science",
+        "history",
+        "animals",
+        "language",
+        "time",
+        "everyday",
+        "arithmetic",
+        "instruction",
+        "culture",
+    }
+    assert min(count.values()) >= 6 and {i.prompt_style for i in items} == {"question", "instruction", "completion"}
+
+
+def test_no_question_gives_its_answer_away() -> None:
+    items, _ = load_general()
+    assert [i.id for i in items if is_right(i, i.question)] == []
+    assert all(i.answers and all(answer.strip() == answer != "" for answer in i.answers) for i in items)
+
+
+def test_text_is_about_twenty_kilobytes_of_many_lines_once_each() -> None:
+    _, text = load_general()
+    assert 18_000 <= len(text.encode()) <= 24_000
+    paragraphs = [line for line in text.splitlines() if line]
+    assert len(set(paragraphs)) == len(paragraphs) > 60
+
+
+@pytest.mark.parametrize("word", HANDBOOK_WORDS)
+def test_nothing_of_the_handbook(word: str) -> None:
+    whole_word = re.compile(rf"\b{word}\b", re.IGNORECASE)
+    handbook = " ".join(path.read_text(encoding="utf-8") for path in HANDBOOK.rglob("*.md"))
+    assert len(whole_word.findall(handbook)) >= 5, "the list is out of date"
+    items, text = load_general()
+    assert not whole_word.search(text)
+    assert not any(whole_word.search(" ".join((i.question, *i.answers))) for i in items)
+
+
+@pytest.mark.parametrize(
+    ("answers", "reply", "right"),
+    [
+        (("Paris",), "The capital is PARIS.", True),
+        (("Paris",), "Parisians live there.", False),
+        (("hat", "mat"), "A mat, perhaps.", True),
+        (("hat",), "What that?", False),
+        (("blue whale",), "The Blue Whale is.", True),
+        (("blue whale",), "A blue and white whale.", False),
+        (("7", "seven"), "There are seven.", True),
+        (("7",), "It is 7.", True),
+        (("7",), "It is 17.", False),
+        (("100",), "About 100,000 of them.", False),
+        (("0",), "At -18.0 degrees.", False),
+        (("18",), "At 18.5 degrees.", False),
+        (("100",), "Between 10, 100, and 1000.", True),
+        (("H2O",), "Water is H2O, of course.", True),
+        (("Qur'an",), "It is called the Qur'an.", True),
+        (("A",), "", False),
+    ],
+)
+def test_right_means_an_answer_as_whole_words(answers: tuple[str, ...], reply: str, right: bool) -> None:
+    assert is_right(item(*answers), reply) is right

@@ -54,6 +54,7 @@ class Catalogue:
     def _up_to_date(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, timeout=10)
         try:
+            db.execute("PRAGMA synchronous = OFF")  # after a power cut it may be corrupt, and is built anew
             with db:
                 db.execute(_TABLE)
                 db.execute(_REQUESTS)

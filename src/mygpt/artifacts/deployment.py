@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import ClassVar
 
 from mygpt.artifacts.artifact import Artifact
+from mygpt.artifacts.corpus import Corpus
+from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.report import Report
 from mygpt.artifacts.search_index import SearchIndex
@@ -41,3 +43,17 @@ class Deployment(Artifact):
     def report(self) -> Report | None:
         digest = self._digests["report"]
         return Report.of(self.store, digest) if digest else None
+
+    @property
+    def dataset(self) -> Dataset | None:
+        """What the model was trained on, through the report."""
+        report = self.report
+        recorded = report.manifest.inputs.get("dataset") if report else None
+        return Dataset.of(self.store, recorded[0].digest) if recorded else None
+
+    @property
+    def trained_on(self) -> Corpus | None:
+        """The documents that the tuned model learnt from; None when nothing was trained or they are gone."""
+        recorded = self.manifest.inputs.get("trained_on")
+        manifest = self.store.get(recorded[0].digest) if recorded else None
+        return Corpus(manifest, self.store) if manifest else None

@@ -1,6 +1,6 @@
 """Predictions: what a completer answered, item by item. Report: the figures and the verdict, and one HTML page.
 
-Payload  Predictions  predictions.parquet: item_id, arm, set, question, reference, answer, finish_reason, num_tokens + one column per metric
+Payload  Predictions  predictions.parquet: one row per item: item_id, set, passage, question, reference, answer, ... + one column per metric
          Report       report.json (the figures), report.html (self-contained)
 """
 

@@ -28,8 +28,8 @@ CREATE TABLE documents (
     id TEXT PRIMARY KEY, path TEXT, text TEXT, title TEXT, media_type TEXT, sha256 TEXT, bytes INTEGER, language TEXT, places TEXT
 ) WITHOUT ROWID;
 CREATE TABLE passages (
-    number INTEGER PRIMARY KEY, id TEXT UNIQUE, document_id TEXT, start INTEGER, "end" INTEGER, place TEXT, text TEXT, title TEXT, path TEXT,
-    vector INTEGER
+    number INTEGER PRIMARY KEY, id TEXT UNIQUE, document_id TEXT, start INTEGER, "end" INTEGER, place TEXT,
+    text TEXT, title TEXT, path TEXT, vector INTEGER
 );
 CREATE TABLE terms (term TEXT PRIMARY KEY, passages INTEGER) WITHOUT ROWID;
 CREATE VIRTUAL TABLE passages_fts USING fts5(heading, text, content='', tokenize='{tokenize}');
@@ -59,11 +59,11 @@ class SearchIndex(Artifact):
 
     def document(self, document_id: str) -> Document:
         """As it was converted. Raises UsageError when the index does not hold it."""
-        rows = self.rows("SELECT id, path, text, title, media_type, sha256, bytes, language, places FROM documents WHERE id = ?", (document_id,))
+        rows = self.rows(f"{_DOCUMENTS} WHERE id = ?", (document_id,))
         if not rows:
-            raise UsageError(f"The index {self.id} holds no document {document_id}.", fix="Open a citation of an answer that was given from this index.")
+            raise UsageError(f"The index {self.id} holds no document {document_id}.", fix="Open a citation that was given from this index.")
         *values, places = rows[0]
-        return Document(*values, places=_places(places))
+        return Document(*values, _places(places))
 
     @cached_property
     def titles(self) -> list[tuple[str, str]]:
@@ -87,6 +87,7 @@ class SearchIndex(Artifact):
         return sqlite3.connect(address, uri=True, check_same_thread=False)
 
 
+_DOCUMENTS = "SELECT id, path, text, title, media_type, sha256, bytes, language, places FROM documents"
 _PASSAGES = 'SELECT number, id, document_id, start, "end", place, text, title, path FROM passages'
 
 

@@ -51,7 +51,8 @@ def blocks(text: str) -> list[Block]:
         if not line.strip():
             at += 1
         elif fence := _FENCE.match(line):
-            closing = next((i for i in range(at + 1, len(lines)) if _closes(text[lines[i][0] : lines[i][1]], fence.group(1))), len(lines) - 1)
+            after = range(at + 1, len(lines))
+            closing = next((i for i in after if _closes(text[lines[i][0] : lines[i][1]], fence.group(1))), len(lines) - 1)
             found.append(_trimmed(text, "code", start, lines[closing][1]))
             at = closing + 1
         elif atx := _ATX.match(line):
@@ -84,7 +85,8 @@ def _prose(text: str, lines: list[tuple[int, int]], at: int, found: list[Block])
         found.append(_trimmed(text, "heading", start, end, level=_UNDERLINE_LEVELS[underline.group(1)[0]]))
         return at + 2
     after = _extent(text, lines, at, _continues)
-    if after < len(lines) and after - at > 1 and _UNDERLINE.match(text, *lines[after]) and not marker and not _RULE.match(text, *lines[after]):
+    underline = _UNDERLINE.match(text, *lines[after]) if after < len(lines) and after - at > 1 and not marker else None
+    if underline and not _RULE.match(text, *lines[after]):
         after -= 1  # the last line is the heading of what follows
     quote = _QUOTE.match(text, start, end)
     body = marker.end() if marker else quote.end() if quote else None
@@ -94,9 +96,7 @@ def _prose(text: str, lines: list[tuple[int, int]], at: int, found: list[Block])
 
 def _continues(line: str) -> bool:
     stripped = line.lstrip()
-    return bool(stripped) and not (
-        stripped.startswith("|") or _FENCE.match(line) or _ATX.match(line) or _ITEM.match(line) or _RULE.match(line) or _UNDERLINE.match(line)
-    )
+    return bool(stripped) and stripped[0] != "|" and not any(begins.match(line) for begins in (_FENCE, _ATX, _ITEM, _RULE, _UNDERLINE))
 
 
 def _extent(text: str, lines: list[tuple[int, int]], at: int, belongs: Callable[[str], bool]) -> int:
@@ -160,10 +160,17 @@ _MASKED = re.compile(r"`+[^`]+`+|!?\[[^\]\n]{0,200}\]\([^)\s]{0,500}\)")
 _LAST_TOKEN = re.compile(r"[^\s(\[{\"'“‘«/]*\Z")
 _FOLLOWING = re.compile(r"\s+(?:>[ \t]*)*(\S+)")
 _NEVER_END = frozenset(
-    ["e.g", "i.e", "eg", "ie", "dr", "mr", "mrs", "ms", "prof", "rev", "hon", "gen", "col", "capt", "lt", "sgt", "sen", "rep", "st", "mt", "vs", "cf", "viz", "approx", "resp", "incl", "excl", "ca", "dept", "est", "misc", "z.b", "d.h", "u.a", "u.u", "s.o", "s.u", "bzw", "vgl", "evtl", "ggf", "sog", "zzgl", "inkl", "exkl", "abb", "hr", "dipl", "ing", "tel", "nr", "mme", "mlle", "p.ex", "c.-à-d", "sr", "sra", "srta", "dra", "ej", "p.ej", "sig", "dott", "ing", "fig", "figs", "eq", "eqs", "tab", "al"]
+    """e.g i.e eg ie dr mr mrs ms prof rev hon gen col capt lt sgt sen rep st mt vs cf viz approx resp incl excl ca dept est
+    misc z.b d.h u.a u.u s.o s.u bzw vgl evtl ggf sog zzgl inkl exkl abb hr dipl ing tel nr mme mlle p.ex c.-à-d sr sra srta
+    dra ej p.ej sig dott ing fig figs eq eqs tab al""".split()  # noqa: SIM905
 )
-_BEFORE_NUMBER = frozenset(["no", "nos", "nr", "num", "art", "sec", "sect", "par", "p", "pp", "s", "vol", "ch", "chap", "ver", "v", "bd", "kap", "abs", "ref", "refs", "ex", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec"])
-_STARTERS = frozenset(["The", "This", "That", "These", "Those", "It", "He", "She", "They", "We", "You", "If", "In", "On", "At", "A", "An", "But", "And", "So", "However", "When", "For", "To", "There", "Its"])
+_BEFORE_NUMBER = frozenset(
+    """no nos nr num art sec sect par p pp s vol ch chap ver v bd kap abs ref refs ex jan feb mar apr jun jul aug sep sept oct
+    nov dec""".split()  # noqa: SIM905
+)
+_STARTERS = frozenset(
+    """The This That These Those It He She They We You If In On At A An But And So However When For To There Its""".split()  # noqa: SIM905
+)
 
 
 def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -59,11 +59,13 @@ class Store:
                     return manifest
                 finally:
                     shutil.rmtree(staging, ignore_errors=True)
-        except OSError as error:
-            raise from_os_error(error) from error
+        except MygptError:
+            raise
         except Exception as error:
-            if _is_full_disk(error):  # said by libraries in their own exceptions
+            if _is_full_disk(error):
                 raise from_os_error(OSError(errno.ENOSPC, str(error), str(self.home))) from error
+            if isinstance(error, OSError):
+                raise from_os_error(error) from error
             raise
 
     def tag(self, manifest: Manifest, tag: str) -> None:
@@ -346,5 +348,5 @@ def _stamp(folder: Path) -> tuple[str, int]:
 
 
 def _is_full_disk(error: Exception) -> bool:
-    """sqlite3, safetensors and others do not raise OSError."""
-    return any(phrase in str(error) for phrase in ("No space left on device", "disk is full"))
+    """Also as sqlite3, safetensors and numpy say it, which set no errno."""
+    return any(re.search(words, str(error)) for words in ("No space left on device", "disk is full", r"\d+ requested and \d+ written"))

@@ -93,13 +93,15 @@ class Run:
         self._stack.append(name)
         started = time.perf_counter()
         self.emit("step_started", step=name)
+        outcome = {"failed": True}
         try:
             yield
+            outcome = {}
         finally:
             seconds = time.perf_counter() - started
             self._stack.pop()
             self.seconds_by_step[name] = self.seconds_by_step.get(name, 0.0) + seconds
-            self.emit("step_finished", step=name, seconds=round(seconds, 3))
+            self.emit("step_finished", step=name, seconds=round(seconds, 3), **outcome)
 
     def progress(self, total: int | None, unit: str) -> "Progress":
         return Progress(self, self.current_step, total, unit)

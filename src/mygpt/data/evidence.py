@@ -41,10 +41,10 @@ def evidence_in(passage: Passage) -> Iterator[Evidence]:
 
 def states_a_fact(sentence: str) -> bool:
     words = _WORD.findall(sentence)
-    if not 6 <= len(words) <= 45 or sentence[-1] not in ".!" or "\n\n" in sentence:
+    if not 6 <= len(words) <= 45 or sentence[-1] not in ".!" or sentence.endswith("..") or "\n\n" in sentence:
         return False
     letters = sum(c.isalpha() or c.isspace() for c in sentence)
-    if letters < 0.75 * len(sentence) or "http" in sentence:
+    if letters < 0.75 * len(sentence) or "://" in sentence:
         return False
     return not _LEANING.match(sentence) and not _POINTING.search(sentence)
 
@@ -82,5 +82,9 @@ def documents_of(corpus: Corpus) -> dict[str, list[Passage]]:
 
 
 _FUNCTION_WORDS = frozenset(
-    ["a", "an", "and", "are", "as", "at", "be", "been", "but", "by", "can", "could", "did", "do", "does", "for", "from", "had", "has", "have", "he", "her", "his", "how", "i", "if", "in", "into", "is", "it", "its", "may", "might", "must", "no", "not", "of", "on", "or", "our", "shall", "she", "should", "so", "such", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "to", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "why", "will", "with", "would", "you", "your"]
+    (
+        "a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it its may might must "
+        "no not of on or our shall she should so such than that the their them then there these they this those to was we were what when "
+        "where which who whom why will with would you your"
+    ).split()
 )

@@ -87,7 +87,8 @@ def _survey(sources: Sequence[Path], config: IngestConfig, skipped: list[Skipped
             except Unreadable as unreadable:
                 skipped.append(Skipped(path, unreadable.reason, unreadable.detail, unreadable.fix))
             except OSError as error:
-                skipped.append(Skipped(path, "unreadable", f"{error.strerror or error}.", "Check that you may read it (`ls -l`), then run again."))
+                fix = "Check that you may read it (`ls -l`), then run again."
+                skipped.append(Skipped(path, "unreadable", f"{error.strerror or error}.", fix))
     return found
 
 
@@ -112,7 +113,7 @@ def _files(source: Path, skipped: list[Skipped]) -> Iterator[tuple[Path, str]]:
             elif file.is_file():
                 yield file, path
             elif not file.is_dir():
-                skipped.append(Skipped(path, "unsupported", "It is no regular file.", "Leave it out: pipes, sockets and devices are not read."))
+                skipped.append(Skipped(path, "unsupported", "It is no regular file.", "Leave it out."))
 
 
 def _is_hidden(name: str) -> bool:
@@ -125,14 +126,16 @@ def _link_problem(link: Path, root: Path) -> tuple[str, str, str] | None:
     except (OSError, RuntimeError):
         return "broken link", "The link leads nowhere, or in a circle.", "Remove it, or point it to a file in the folder."
     if not target.is_relative_to(root):
-        return "link out of the folder", f"The link leads to {_printable(str(target))}.", "Copy the file into the folder if it belongs to your documents."
+        fix = "Copy the file into the folder if it belongs to your documents."
+        return "link out of the folder", f"The link leads to {_printable(str(target))}.", fix
     return None  # a file is read, or found to be a duplicate; a folder inside is read where it lies
 
 
 def _closed_folder(error: OSError, source: Path) -> Skipped:
     folder = Path(error.filename or source)
     path = folder.relative_to(source).as_posix() if folder.is_relative_to(source) else folder.as_posix()
-    return Skipped(_printable(path), "unreadable", f"{error.strerror or error}.", "Check that you may open this folder (`ls -ld`), then run again.")
+    fix = "Check that you may open this folder (`ls -ld`), then run again."
+    return Skipped(_printable(path), "unreadable", f"{error.strerror or error}.", fix)
 
 
 def _printable(path: str) -> str:
@@ -175,7 +178,7 @@ def _unique(found: Sequence[_Found], skipped: list[Skipped]) -> list[_Found]:
 
 
 class _Conversions:
-    """What was converted before, by the file's digest, the reader's version and the OCR program. Only isolated readers: text is faster read."""
+    """What was converted before, by the file's digest, the reader's version and the OCR program; plain text is as fast read anew."""
 
     def __init__(self, folder: Path, ocr: Tesseract | None, *, fresh: bool):
         self._folder, self._fresh = folder, fresh

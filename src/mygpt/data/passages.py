@@ -31,7 +31,9 @@ class _Unit:
 
 def num_words(text: str) -> int:
     """Words, with long unbroken runs and scripts without spaces counted by their length."""
-    return sum(1 + len(run) // _LONG_RUN for run in _RUN.findall(text)) + len(_DENSE.findall(text)) // 2
+    runs = text.split()
+    long = sum(len(run) // _LONG_RUN for run in runs if len(run) >= _LONG_RUN)
+    return len(runs) + long + (0 if text.isascii() else len(_DENSE.findall(text)) // 2)
 
 
 def passages_of(document: Document, passage_words: int) -> list[Passage]:
@@ -51,7 +53,7 @@ def cut(text: str, places: Places, passage_words: int) -> list[tuple[int, int, s
     """(start, end, place) of each passage, in order; together they cover every block of `text`."""
     found: list[tuple[int, int, str]] = []
     headings: list[_Unit] = []  # without text so far: they open the next passage
-    place_at = _place_finder(places)
+    place_at = _PlaceFinder(places)
     for section in _sections(text, [start for start, _ in places]):
         units = headings + section
         headings = [unit for unit in units if unit.kind == "heading"]
@@ -79,11 +81,7 @@ def heading_places(text: str) -> tuple[tuple[int, str], ...]:
     return tuple(found)
 
 
-def _place_finder(places: Places) -> "_Finder":
-    return _Finder(places)
-
-
-class _Finder:
+class _PlaceFinder:
     """Offsets asked in rising order -> the place that holds there."""
 
     def __init__(self, places: Places):
@@ -130,14 +128,14 @@ def _pack(text: str, units: Iterable[_Unit], target: int) -> list[list[_Unit]]:
     most = int(target * 1.4)
     groups: list[list[_Unit]] = [[]]
     words = 0
-    for unit in (piece for unit in units for piece in _pieces(text, unit, target, most)):
+    for unit in (piece for whole in units for piece in _pieces(text, whole, target, most)):
         group = groups[-1]
         has_body = any(u.kind != "heading" for u in group)
         if has_body and (words >= target or words + unit.words > most):
             opener = group[-1]
-            carried = []
-            if len(group) > 1 and text[opener.end - 1] == ":" and opener.words + unit.words <= most and any(u.kind != "heading" for u in group[:-1]):
-                carried = [group.pop()]  # "The steps are:" stays with its steps
+            leaves_body = any(u.kind != "heading" for u in group[:-1])
+            introduces = text[opener.end - 1] == ":" and opener.words + unit.words <= most
+            carried = [group.pop()] if introduces and leaves_body else []  # "The steps are:" stays with its steps
             groups.append(carried)
             words = sum(u.words for u in carried)
         groups[-1].append(unit)

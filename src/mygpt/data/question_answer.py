@@ -25,19 +25,21 @@ from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.digest import digest_value
 from mygpt.core.run import Run
-from mygpt.data.evidence import Evidence, best_evidence, content_words, documents_of, evidence_in, shared_words
+from mygpt.artifacts.sentences import split_sentences
+from mygpt.data.evidence import Evidence, best_evidence, content_words, documents_of, evidence_in, plain, shared_words
 from mygpt.data.held_out import keep_apart
 from mygpt.infer.protocols import Completer, Sampling
+from mygpt.metrics.token_f1 import token_f1
 
 
 class QuestionAnswerConfig(Config):
     train_pairs: int = 170  # aims; what the documents hold may be less
-    knowledge_pairs: int = 80
-    generalisation_pairs: int = 45
-    expected_yield: float = 0.6  # of candidates that survive the checks, from trials
-    questions_first_share: float = 0.25  # of the passages are also asked question first
-    max_question_tokens: int = 32
-    max_reading_tokens: int = 40
+    knowledge_pairs: int = 90
+    generalisation_pairs: int = 50
+    expected_yield: float = 0.5  # of candidates that survive the checks, from trials
+    questions_first_share: float = 0.12  # of the passages are also asked question first
+    max_question_tokens: int = 28
+    max_reading_tokens: int = 32
     reading_overlap: float = 0.5  # of the second reading's content words, in the evidence
     languages: tuple[str, ...] = ()  # only documents in these (or of unsure language); () for all
     max_overlap: float = 0.6  # token Jaccard between a held-out and a training row
@@ -207,12 +209,12 @@ def ask_about_passages(
 
     made = []
     for (passage, question), answer in zip(asked, readings, strict=True):
-        evidence = best_evidence(answer.text, facts_of[passage.id], config.reading_overlap)
-        if evidence is None:
+        found = best_evidence(answer.text, facts_of[passage.id], config.reading_overlap)
+        if found is None:
             row = Conversation((Message("user", question), Message("assistant", answer.text)), facts={"passage": passage.id, "made": "question first"})
             dropped.append(Dropped("not grounded in a sentence", row))
             continue
-        candidate = Candidate(question, evidence, split_of[passage.id, evidence.text], "question first")
+        candidate = Candidate(question, found, split_of[passage.id, found.text], "question first")
         if reason := fault(candidate):
             dropped.append(Dropped(reason, candidate.row()))
         else:
@@ -233,10 +235,19 @@ def read_again(
     answers = completer.complete([reading(c.evidence.passage, c.question) for c in again], Sampling(max_tokens=config.max_reading_tokens))
     lost = set()
     for candidate, answer in zip(again, answers, strict=True):
-        if shared_words(answer.text, candidate.evidence.text) < config.reading_overlap:
+        if not leads_back(answer.text, candidate.evidence, config.reading_overlap):
             lost.add(id(candidate))
             dropped.append(Dropped("unanswerable on a second reading", candidate.row(), detail=answer.text))
     return [c for c in candidates if id(c) not in lost]
+
+
+def leads_back(answer: str, evidence: Evidence, overlap: float) -> bool:
+    """The answer says the evidence, or holds it, or no other sentence of the passage is nearer to it."""
+    if max(shared_words(answer, evidence.text), shared_words(evidence.text, answer)) >= overlap:
+        return True
+    sentences = [plain(evidence.passage.text[start:end]) for start, end in split_sentences(evidence.passage.text)]
+    nearest = max((token_f1(answer, s) for s in sentences), default=0.0)
+    return token_f1(answer, evidence.text) >= max(0.2, nearest)
 
 
 # -- checking -----------------------------------------------------------------------------------------------------------------
@@ -251,7 +262,7 @@ def parse_questions(reply: str) -> list[str]:
 def fault(candidate: Candidate) -> str | None:
     """Why a question is no good, or None."""
     question, answer = content_words(candidate.question), content_words(candidate.evidence.text)
-    if len(candidate.question.split()) < 4:
+    if len(candidate.question.split()) < 3:
         return "question too short"
     if _POINTS_AT_TEXT.search(candidate.question) and not _POINTS_AT_TEXT.search(candidate.evidence.text):
         return "question leans on the text"

@@ -2,6 +2,7 @@
 
 Arms, cheapest first: base, base with examples in the prompt, base with retrieval, tuned, tuned with retrieval. Each is a Predictions
 artefact of `answer_sets`; `general_check` measures base and tuned model on what they should not have lost. An arm that was not run is None.
+`adapter` is what training made: an Adapter, or a Model where all weights were tuned.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 from mygpt.artifacts.artifact import Artifact
 from mygpt.artifacts.corpus import Corpus
 from mygpt.artifacts.dataset import Dataset
-from mygpt.artifacts.model import Adapter
+from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe, safe_name
 from mygpt.artifacts.report import Predictions, Report
 from mygpt.core.config import Config
@@ -51,7 +52,7 @@ def before_after(
     tuned_retrieval: Predictions | None = None,
     general_base: Predictions | None = None,
     general_tuned: Predictions | None = None,
-    adapter: Adapter | None = None,
+    adapter: Adapter | Model | None = None,
     corpus: Corpus | None = None,
     run: Run,
 ) -> Report:
@@ -68,15 +69,16 @@ def before_after(
     verdict = decide(
         knowledge, comparisons["generalisation"], forgetting, min_items=config.min_items, max_forgetting_bpb=config.max_forgetting_bpb
     )
-    inputs = [dataset, corpus, adapter, *arms.values(), general_base, general_tuned]
+    measured = {**arms, "general_base": general_base, "general_tuned": general_tuned}
+    inputs: dict[str, Artifact | None] = {"dataset": dataset, "corpus": corpus, "adapter": adapter, **measured}
     figures = {
         "name": safe_name(run.name),
-        "measured": max(a.manifest.created for a in inputs if a is not None)[:10],
+        "measured": max(a.manifest.created for a in inputs.values() if a is not None)[:10],
         "verdict": {**asdict(verdict), "sentences": list(verdict.sentences), "text": verdict.text},
         **_key_figures(knowledge, forgetting),
         "bpb_held_out": {"base": _held_out(general_base), "tuned": _held_out(general_tuned)},
         **{f"pairs_{name}": len(dataset.split(name)) for name in ("train", *SETS)},
-        "sets": {name: _set_figures(comparison, rows[name]) for name, comparison in comparisons.items() if comparison},
+        "sets": {name: _set_figures(comparison, rows[name], config.min_items) for name, comparison in comparisons.items() if comparison},
         "forgetting": None if forgetting is None else {**asdict(forgetting), "max_bpb": config.max_forgetting_bpb},
         "dropped": dataset.manifest.facts.get("dropped", {}),
         "documents": _documents(corpus),
@@ -85,8 +87,6 @@ def before_after(
         "settings": config.model_dump(mode="json"),
         "lineage": _lineage(inputs),
     }
-    for sentence in (verdict.headline, *verdict.sentences):
-        run.note(sentence)
     return publish(Report, run, lambda folder: _write(folder, figures), facts={"outcome": verdict.outcome, "headline": verdict.headline})
 
 
@@ -115,11 +115,10 @@ def _key_figures(knowledge: Comparison | None, forgetting: Forgetting | None) ->
     def mean(arm: str) -> float | None:
         return knowledge.mean(arm) if knowledge and arm in knowledge.arms else None
 
-    def gain_over(arm: str) -> list[float] | None:
-        if knowledge is None or not {"tuned", arm} <= set(knowledge.arms):
+    def gain(arm: str, other: str) -> list[float] | None:
+        if knowledge is None or not {arm, other} <= set(knowledge.arms):
             return None
-        interval = knowledge.difference("tuned", arm)
-        return [interval.low, interval.high]
+        return _limits(knowledge.difference(arm, other))
 
     return {
         "f1_base": mean("base_zero_shot"),
@@ -127,14 +126,17 @@ def _key_figures(knowledge: Comparison | None, forgetting: Forgetting | None) ->
         "f1_retrieval": mean("base_retrieval"),
         "f1_tuned": mean("tuned"),
         "f1_tuned_retrieval": mean("tuned_retrieval"),
-        "f1_ci": gain_over("base_zero_shot"),
-        "f1_ci_fewshot": gain_over("base_few_shot"),
+        "f1_ci": gain("tuned", "base_zero_shot"),
+        "f1_ci_fewshot": gain("tuned", "base_few_shot"),
+        "f1_retrieval_ci": gain("tuned_retrieval", "base_retrieval"),
         "forgetting_bpb": forgetting.bpb.estimate if forgetting else None,
         "general_flips": {"right_to_wrong": forgetting.right_to_wrong, "wrong_to_right": forgetting.wrong_to_right} if forgetting else None,
     }
 
 
-def _set_figures(comparison: Comparison, rows: Mapping[str, Rows]) -> dict[str, Any]:
+def _set_figures(comparison: Comparison, rows: Mapping[str, Rows], min_items: int) -> dict[str, Any]:
+    """What is shown of one set. No arm is called the best where there is too little to say so."""
+    best, cheapest = (comparison.best, comparison.cheapest) if comparison.enough(min_items) else (None, None)
     arms = [
         {
             "arm": arm,
@@ -146,12 +148,12 @@ def _set_figures(comparison: Comparison, rows: Mapping[str, Rows]) -> dict[str, 
             "answer_tokens": _mean(r["num_tokens"] for r in rows[arm] if r["num_tokens"] is not None),
             "share_cut": _mean(r["finish_reason"] == "length" for r in rows[arm]),
             "share_abstained": _mean(r["finish_reason"] == "abstained" for r in rows[arm]),
-            "behind_best": None if arm == comparison.best else asdict(comparison.difference(comparison.best, arm)),
+            "behind_best": None if best is None or arm == best else asdict(comparison.difference(best, arm)),
             "over_base": None if arm == "base_zero_shot" else asdict(comparison.difference(arm, "base_zero_shot")),
         }
         for arm in comparison.arms
     ]
-    return {"items": comparison.num_items, "passages": comparison.num_passages, "best": comparison.best, "arms": arms}
+    return {"items": comparison.num_items, "passages": comparison.num_passages, "best": best, "cheapest": cheapest, "arms": arms}
 
 
 def _samples(rows: Mapping[str, Rows], count: int) -> dict[str, Rows]:
@@ -171,8 +173,8 @@ def _samples(rows: Mapping[str, Rows], count: int) -> dict[str, Rows]:
         for before, after in zip(rows["base_zero_shot"], rows["tuned"], strict=True)
     ]
     count = min(count, len(pairs) // 2)
-    ranked = sorted(pairs, key=lambda pair: -pair["change"])
-    return {"best": ranked[:count], "worst": ranked[::-1][:count]}
+    by_change = sorted(pairs, key=lambda pair: pair["change"])
+    return {"best": by_change[::-1][:count], "worst": by_change[:count]}
 
 
 def _documents(corpus: Corpus | None) -> dict[str, Any] | None:
@@ -181,7 +183,7 @@ def _documents(corpus: Corpus | None) -> dict[str, Any] | None:
     return {"read": len(corpus.documents), "passages": len(corpus.passages), "skipped": [asdict(s) for s in corpus.skipped]}
 
 
-def _training(adapter: Adapter | None) -> dict[str, Any] | None:
+def _training(adapter: Adapter | Model | None) -> dict[str, Any] | None:
     if adapter is None:
         return None
     facts = adapter.manifest.facts
@@ -189,15 +191,15 @@ def _training(adapter: Adapter | None) -> dict[str, Any] | None:
     return {**kept, "seconds": adapter.manifest.cost.get("seconds"), "settings": adapter.manifest.config}
 
 
-def _lineage(inputs: Iterable[Artifact | None]) -> list[dict[str, str]]:
-    """Every artefact the figures rest on, parents first, each once."""
+def _lineage(inputs: Mapping[str, Artifact | None]) -> list[dict[str, str]]:
+    """Every artefact the figures rest on, parents first, each once, with the part it plays here."""
     found: dict[str, dict[str, str]] = {}
-    for artifact in inputs:
+    for role, artifact in inputs.items():
         if artifact is None:
             continue
-        parents = [m for digest in artifact.manifest.parents if (m := artifact.store.get(digest)) is not None]
-        for manifest in (*parents, artifact.manifest):
-            found.setdefault(manifest.digest, {"kind": manifest.kind, "id": manifest.id, "recipe": manifest.recipe})
+        parents = [(m.kind, m) for digest in artifact.manifest.parents if (m := artifact.store.get(digest)) is not None]
+        for part, manifest in (*parents, (role.replace("_", " "), artifact.manifest)):
+            found.setdefault(manifest.digest, {"role": part, "kind": manifest.kind, "id": manifest.id, "recipe": manifest.recipe})
     return list(found.values())
 
 

@@ -12,6 +12,7 @@ from mygpt.metrics.bootstrap import Interval, bootstrap_mean, paired_bootstrap
 
 ARMS = ("base_zero_shot", "base_few_shot", "base_retrieval", "tuned", "tuned_retrieval")  # cheapest first
 TUNED_ARMS = ("tuned", "tuned_retrieval")
+MIN_PASSAGES = 10  # an interval over fewer independent places is not worth its name
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Comparison:
     @property
     def num_passages(self) -> int:
         return len(set(self.passages))
+
+    def enough(self, min_items: int) -> bool:
+        """Whether there is enough to name a best arm."""
+        return self.num_items >= min_items and self.num_passages >= min(MIN_PASSAGES, min_items)
 
     def mean(self, arm: str) -> float:
         return sum(self.scores[arm]) / self.num_items

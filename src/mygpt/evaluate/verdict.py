@@ -15,12 +15,10 @@ keeps up with the best one is named, even when tuning was not needed for it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mygpt.evaluate.comparison import TUNED_ARMS, Comparison
+from mygpt.evaluate.comparison import MIN_PASSAGES, TUNED_ARMS, Comparison
 from mygpt.evaluate.forgetting import Forgetting
 from mygpt.metrics.bootstrap import Interval
 from mygpt.views.numbers import signed
-
-MIN_PASSAGES = 10  # an interval over fewer independent places is not worth its name
 
 LABELS: Mapping[str, str] = {
     "base_zero_shot": "base",
@@ -28,6 +26,13 @@ LABELS: Mapping[str, str] = {
     "base_retrieval": "base + retrieval",
     "tuned": "tuned",
     "tuned_retrieval": "tuned + retrieval",
+}
+_IN_WORDS = {
+    "base_zero_shot": "the base model",
+    "base_few_shot": "the base model with examples in its prompt",
+    "base_retrieval": "the base model with retrieval",
+    "tuned": "the tuned model",
+    "tuned_retrieval": "the tuned model with retrieval",
 }
 
 
@@ -57,7 +62,7 @@ def decide(
     """On `knowledge`; what `generalisation` shows is said beside it."""
     forgot = "not measured" if forgetting is None else "beyond the limit" if forgetting.beyond(max_forgetting_bpb) else "within the limit"
     aside = _forgetting_sentence(forgetting, forgot, max_forgetting_bpb)
-    if knowledge is None or knowledge.num_items < min_items or knowledge.num_passages < min(MIN_PASSAGES, min_items):
+    if knowledge is None or not knowledge.enough(min_items):
         why = _too_few_sentence(knowledge, min_items)
         return Verdict("too few to decide", "Too few questions to decide.", (why, *aside), None, None, False, forgot)
     best, cheapest = knowledge.best, knowledge.cheapest
@@ -86,14 +91,14 @@ def _outcome(comparison: Comparison) -> str:
 
 
 def _headline(comparison: Comparison, outcome: str, forgot: str) -> str:
-    best, cheapest = LABELS[comparison.best], LABELS[comparison.cheapest]
+    best, cheapest = _IN_WORDS[comparison.best], _IN_WORDS[comparison.cheapest]
     does = "answers best" if best == cheapest else f"answers as well as {best}"
     if outcome == "not tuned":
         return f"Not tuned. {_capital(cheapest)} {does}."
+    learnt = " It learnt the style, not the content." if outcome == "learnt the style, not the content" else ""
     if comparison.cheapest in TUNED_ARMS:
         but = ", but it forgot too much" if forgot == "beyond the limit" else ""
-        return f"Tuning paid off: {cheapest} {does}{but}."
-    learnt = " It learnt the style, not the content." if outcome == "learnt the style, not the content" else ""
+        return f"Tuning paid off: {cheapest} {does}{but}.{learnt}"
     return f"Tuning was not needed: {cheapest} {does}.{learnt}"
 
 
@@ -104,8 +109,8 @@ def _gain_sentences(knowledge: Comparison, generalisation: Comparison | None) ->
     base, tuned = knowledge.mean("base_zero_shot"), knowledge.mean("tuned")
     verb = "rose" if gain.above_zero else "fell" if gain.below_zero else "did not measurably change: it went"
     sentences = [
-        f"On {knowledge.num_items} questions about the documents it studied, closed book, token F1 {verb} from {base:.2f} to {tuned:.2f} "
-        f"({said(gain)})."
+        f"On {knowledge.num_items} questions about the documents it studied, closed book, token F1 {verb} from {base:.2f} to {tuned:.2f}: "
+        f"{signed(gain.estimate)}, 95\u202f% interval {signed(gain.low)} to {signed(gain.high)}."
     ]
     if "base_few_shot" in knowledge.arms:
         against = knowledge.difference("tuned", "base_few_shot")
@@ -115,17 +120,18 @@ def _gain_sentences(knowledge: Comparison, generalisation: Comparison | None) ->
         sentences.append(f"{shown} (tuned against that: {said(against)}).")
     if generalisation is not None and {"tuned", "base_zero_shot"} <= set(generalisation.arms):
         elsewhere = generalisation.difference("tuned", "base_zero_shot")
-        sentences.append(f"On {generalisation.num_items} questions about documents it never saw: {said(elsewhere)}.")
+        moved = "it gained" if elsewhere.above_zero else "it lost" if elsewhere.below_zero else "no change shows"
+        sentences.append(f"On {generalisation.num_items} questions about documents it never saw, {moved}: {said(elsewhere)}.")
     return sentences
 
 
 def _choice_sentence(comparison: Comparison) -> list[str]:
     best, cheapest = comparison.best, comparison.cheapest
     if best == cheapest:
-        return [f"{_capital(LABELS[best])} is the best ({comparison.mean(best):.2f}), and nothing cheaper keeps up with it."]
+        return [f"{_capital(_IN_WORDS[best])} is the best ({comparison.mean(best):.2f}), and nothing cheaper keeps up with it."]
     behind = said(comparison.difference(best, cheapest))
     return [
-        f"{_capital(LABELS[best])} has the highest score ({comparison.mean(best):.2f}); {LABELS[cheapest]} "
+        f"{_capital(_IN_WORDS[best])} has the highest score ({comparison.mean(best):.2f}); {_IN_WORDS[cheapest]} "
         f"({comparison.mean(cheapest):.2f}) is cheaper and not significantly worse (difference {behind})."
     ]
 
@@ -148,7 +154,7 @@ def _forgetting_sentence(forgetting: Forgetting | None, verdict: str, max_bpb: f
 
 
 def said(interval: Interval) -> str:
-    return f"{signed(interval.estimate)}, 95 % interval {signed(interval.low)} to {signed(interval.high)}"
+    return f"{signed(interval.estimate)}, interval {signed(interval.low)} to {signed(interval.high)}"
 
 
 def _capital(text: str) -> str:

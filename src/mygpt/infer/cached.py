@@ -14,6 +14,7 @@ import numpy as np
 from mygpt.core.digest import digest_text, digest_value
 from mygpt.infer.protocols import Embedder, Identity
 
+_TABLE = "CREATE TABLE IF NOT EXISTS vectors (embedder TEXT, text TEXT, vector BLOB, PRIMARY KEY (embedder, text)) WITHOUT ROWID"
 _LOOKED_UP_AT_ONCE = 500  # SQLite takes 999 parameters in its oldest builds
 
 
@@ -68,7 +69,7 @@ class CachedEmbedder:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
-            db.execute("CREATE TABLE IF NOT EXISTS vectors (embedder TEXT, text TEXT, vector BLOB, PRIMARY KEY (embedder, text)) WITHOUT ROWID")
+            db.execute(_TABLE)
             with db:
                 yield db
         finally:

@@ -25,8 +25,11 @@ class Tree:
         return len(self.prefix) + sum(len(s) for s in self.suffixes)
 
 
-def share_prefixes(prompts: Sequence[Tokens], *, max_rows: int = 8, min_shared: int = 32) -> list[Tree]:
-    """Group prompts that share at least `min_shared` first tokens and more than they differ in; longest trees first."""
+def share_prefixes(prompts: Sequence[Tokens], *, max_rows: int = 16, max_suffix_tokens: int = 512, min_shared: int = 32) -> list[Tree]:
+    """Group prompts that share at least `min_shared` first tokens and half their length; longest trees first.
+
+    The own parts of a tree's rows stay within `max_suffix_tokens`: attention over them grows with the square of their sum.
+    """
     order = sorted(range(len(prompts)), key=lambda i: prompts[i])
     trees: list[Tree] = []
     group: list[int] = []
@@ -42,7 +45,8 @@ def share_prefixes(prompts: Sequence[Tokens], *, max_rows: int = 8, min_shared: 
             common = common_length(prompts[group[0]], prompts[i])
             common = min(common, shared) if len(group) > 1 else common
             worth = common >= min_shared and common >= max(len(prompts[i]), len(prompts[group[0]])) // 2
-            if worth and len(group) < max_rows:
+            own = sum(len(prompts[j]) - common for j in (*group, i))
+            if worth and len(group) < max_rows and own <= max_suffix_tokens:
                 group.append(i)
                 shared = common
                 continue

@@ -5,6 +5,7 @@ We differ batches are sorted by length and sized by tokens, so that padding cost
 Dims      B texts of a batch   T tokens   D dimensions
 """
 
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,7 +22,8 @@ from mygpt.infer.protocols import Identity
 class TorchEmbedder:
     def __init__(self, model: Model, *, max_tokens: int = 256, batch_tokens: int = 4_096):
         if model.head != "embedder":
-            raise UsageError(f"{model.id} has the head `{model.head}`, not `embedder`.", fix="Name an embedding model, for example `minilm`.")
+            raise UsageError(f"{model.id} has the head `{model.head}`, not `embedder`.", fix="Name an embedding model, such as `minilm`.")
+        _require_mean_pooling(model)
         silence_hub()
         from transformers import AutoModel, AutoTokenizer
 
@@ -45,8 +47,10 @@ class TorchEmbedder:
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         vectors_ND = np.zeros((len(texts), self.dimensions), dtype=np.float32)
+        if not texts:
+            return vectors_ND
         with self._lock:
-            encoded: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"] if texts else []
+            encoded: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
         for rows in _batches([len(ids) for ids in encoded], self._batch_tokens):
             batch = self._tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt").to(self._device)
             hidden_BTD = self._module(**batch).last_hidden_state
@@ -54,6 +58,17 @@ class TorchEmbedder:
             mean_BD = (hidden_BTD * real_BT1).sum(1) / real_BT1.sum(1)
             vectors_ND[rows] = torch.nn.functional.normalize(mean_BD, dim=-1).cpu().numpy()
         return vectors_ND
+
+
+def _require_mean_pooling(model: Model) -> None:
+    """A model that was trained with another pooling would give vectors that mean nothing here."""
+    described = model.payload / "1_Pooling" / "config.json"
+    pooling = json.loads(described.read_text(encoding="utf-8")) if described.exists() else {"pooling_mode_mean_tokens": True}
+    if not pooling.get("pooling_mode_mean_tokens"):
+        named = next((key for key, value in pooling.items() if key.startswith("pooling_mode") and value is True), "another pooling")
+        raise UsageError(
+            f"{model.id} was trained with {named}, and only mean pooling is read.", fix="Use `minilm`, or another mean-pooled model."
+        )
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -174,7 +174,11 @@ class TorchEngine:
         trees = list(wave)
         longest = max(t.num_tokens for t in trees)
         most_rows = max(len(t.rows) for t in trees)
-        limits = {i: min(sampling.max_tokens, self.context_tokens - len(t.prefix) - len(s)) for t in trees for i, s in zip(t.rows, t.suffixes, strict=True)}
+        limits = {
+            i: min(sampling.max_tokens, self.context_tokens - len(t.prefix) - len(suffix))
+            for t in trees
+            for i, suffix in zip(t.rows, t.suffixes, strict=True)
+        }
         num_slots = longest + most_rows * max(limits.values())
         cache = SlotCache(num_slots=num_slots)
         segments_BS = torch.full((len(trees), num_slots), _PADDING, device=self._device)
@@ -203,7 +207,7 @@ class TorchEngine:
         hidden_BQD = self._forward(ids_BQ, positions_BQ, mask_BQQ, cache)
         trees_R, slots_R = (torch.tensor(x, device=self._device) for x in zip(*last, strict=True))
         hidden_RD = hidden_BQD[trees_R, slots_R]
-        rows = [row for tree in active for row in tree]
+        rows = [row for going in active for row in going]
 
         while True:
             ids_R, logprobs_R = choose(logits_at(self._module, hidden_RD), sampling, [row_generators[row.index] for row in rows])
@@ -217,8 +221,8 @@ class TorchEngine:
                 yield row
             if self._run:
                 self._run.count(tokens=len(rows))
-            active = [[row for row in tree if not row.finish_reason] for tree in active]
-            alive = [b for b, tree in enumerate(active) if tree]
+            active = [[row for row in going if not row.finish_reason] for going in active]
+            alive = [b for b, going in enumerate(active) if going]
             if not alive:
                 return
             if len(alive) <= 0.7 * len(active):
@@ -228,12 +232,12 @@ class TorchEngine:
                 active = [active[b] for b in alive]
 
             # one step: the newest token of every row still going; trees with fewer rows are padded
-            most = max(len(tree) for tree in active)
+            most = max(len(going) for going in active)
             fed = torch.full((3, len(active), most), _PADDING, dtype=torch.long)  # ids, positions, segments
-            for b, tree in enumerate(active):
-                if tree:
-                    fed[:, b, : len(tree)] = torch.tensor([[r.ids[-1] for r in tree], [r.position for r in tree], [r.segment for r in tree]])
-                for row in tree:
+            for b, going in enumerate(active):
+                if going:
+                    fed[:, b, : len(going)] = torch.tensor([[r.ids[-1] for r in going], [r.position for r in going], [r.segment for r in going]])
+                for row in going:
                     row.position += 1
             fed = fed.to(self._device)
             segments_BS[:, cache.length : cache.length + most] = fed[2]
@@ -241,7 +245,7 @@ class TorchEngine:
             mask_BQS[:, :, cache.length :] |= torch.eye(most, dtype=torch.bool, device=self._device)
             hidden_BQD = self._forward(fed[0].clamp(min=0), fed[1].clamp(min=0), mask_BQS, cache)
             hidden_RD = hidden_BQD[fed[2] > 0]
-            rows = [row for tree in active for row in tree]
+            rows = [row for going in active for row in going]
 
     def _forward(self, ids_BQ: torch.Tensor, positions_BQ: torch.Tensor, mask_BQS: torch.Tensor, cache: SlotCache) -> torch.Tensor:
         dtype = self._module.dtype

@@ -24,11 +24,18 @@ from jinja2.exceptions import TemplateError
 
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.core.digest import digest_value
-from mygpt.core.errors import Refused, UsageError
+from mygpt.core.errors import MygptError, Refused, UsageError
 
 _STAND_IN = "\uf0e1\uf0e2\uf0e3"  # private use: in no document, not white space, nothing a template looks for
 _LITERAL = "\uf0e4"  # stands for a special token's spelling inside a message
-_PINNED_DATE = datetime.datetime(2024, 7, 26)  # Llama 3.1's own default
+_DATE = datetime.date(2024, 7, 26)  # Llama 3.1's own default
+_DATE_CODES = ("%d", "%m", "%Y", "%y", "%b", "%B", "%a", "%A", "%j", "%H", "%M", "%S")
+# Put before a template that asks for today's date: the macro hides transformers' function of that name.
+_PINNED_DATE = (
+    "{%- macro strftime_now(form) %}{{- form"
+    + "".join(f".replace('{code}', '{_DATE.strftime(code)}')" for code in _DATE_CODES)
+    + " }}{%- endmacro %}"
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,10 @@ class Rendered:
 
 
 class ChatRenderer:
-    """One tokenizer's chat template. Raises Refused when it has none, or one that ends an answer without a stop token."""
+    """One tokenizer's chat template. Raises Refused when it has none; `render` refuses a template that cannot be trained on rightly.
+
+    `warnings` says in advance what is special about it.
+    """
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
@@ -58,11 +68,20 @@ class ChatRenderer:
         if tokenizer.eos_token:
             self._special.setdefault(tokenizer.eos_token, tokenizer.eos_token_id)
         self._literals = sorted(self._special, key=len, reverse=True)
-        self._asked_date = False
         if not tokenizer.chat_template:
-            raise Refused("This model has no chat template, so it is a base model.", fix="Use its instruction-tuned variant, or write a chat_template.jinja.")
-        self._template = tokenizer.get_chat_template()
-        self._closing, stop = self._end_of_answer()
+            raise Refused(
+                "This model has no chat template, so it is a base model.",
+                fix="Use its instruction-tuned variant, or write a chat_template.jinja.",
+            )
+        written = tokenizer.get_chat_template()
+        self._asks_date = "strftime_now" in written
+        self._template = _PINNED_DATE + written if self._asks_date else written
+        self._refusal: MygptError | None = None  # why it cannot be trained on; serving may still be possible
+        self._closing, stop = "", None
+        try:
+            self._closing, stop = self._end_of_answer()
+        except (Refused, UsageError) as error:
+            self._refusal = error
         self.stop_token_ids: tuple[int, ...] = tuple(dict.fromkeys(i for i in (stop, tokenizer.eos_token_id) if i is not None))
         self._keeps_system = self._writes(Message("system", _STAND_IN))
         self.warnings: tuple[str, ...] = tuple(self._warnings())
@@ -71,10 +90,12 @@ class ChatRenderer:
     def template_digest(self) -> str:
         """Of all that decides the text: equal digests render equally."""
         tokens = [self._tokenizer.bos_token, self._tokenizer.eos_token]
-        return digest_value({"template": self._template, "tokens": tokens, "date": _PINNED_DATE.isoformat(), "keeps_system": self._keeps_system})
+        return digest_value({"template": self._template, "tokens": tokens, "keeps_system": self._keeps_system})
 
     def render(self, conversation: Conversation) -> Rendered:
-        """For training: the whole conversation, and which of its tokens are labels."""
+        """For training: the whole conversation, and which of its tokens are labels. Raises Refused where that cannot be right."""
+        if self._refusal is not None:
+            raise Refused(self._refusal.what, fix=self._refusal.fix)
         return self._encode_turns(self._accepted(conversation), answer_next=False)
 
     def prompt(self, conversation: Conversation) -> tuple[int, ...]:
@@ -89,13 +110,15 @@ class ChatRenderer:
     # -- from messages to text --------------------------------------------------------------------------------------------
 
     def _accepted(self, conversation: Conversation) -> list[Message]:
-        """The messages as this template takes them: special tokens' spellings masked, a refused system message moved to the first user's."""
+        """The messages as this template takes them: special spellings masked, a refused system message moved into the first user's."""
         messages = [Message(m.role, self._masked(m.content)) for m in conversation.messages]
         if not messages:
             raise UsageError("The conversation has no messages.", fix="Give at least one user message.")
         if messages[0].role == "system" and not self._keeps_system:
             if len(messages) < 2 or messages[1].role != "user":
-                raise UsageError("This template has no system role, and no user message follows.", fix="Put the instruction into a user message.")
+                raise UsageError(
+                    "This template has no system role, and no user message follows.", fix="Put the instruction into a user message."
+                )
             messages[:2] = [Message("user", f"{messages[0].content}\n\n{messages[1].content}")]
         return messages
 
@@ -104,9 +127,9 @@ class ChatRenderer:
             return str(
                 self._tokenizer.apply_chat_template(
                     [{"role": m.role, "content": m.content} for m in messages],
+                    chat_template=self._template,
                     tokenize=False,
                     add_generation_prompt=answer_next,
-                    strftime_now=self._pinned_date,
                 )
             )
         except (TemplateError, TypeError, ValueError) as error:
@@ -115,10 +138,6 @@ class ChatRenderer:
                 f"The model's chat template does not take this conversation ({roles}): {error}.",
                 fix="Most templates take an optional system message, then user and assistant in turn.",
             ) from error
-
-    def _pinned_date(self, form: str) -> str:
-        self._asked_date = True
-        return _PINNED_DATE.strftime(form)
 
     def _writes(self, message: Message) -> bool:
         """Whether a first message of this role reaches the model at all."""
@@ -137,18 +156,20 @@ class ChatRenderer:
 
     # -- where answers begin and end --------------------------------------------------------------------------------------
 
-    def _end_of_answer(self) -> tuple[str, int]:
+    def _end_of_answer(self) -> tuple[str, int | None]:
         """What the template writes after an answer up to its stop token, and that token's id."""
         written = self._write([Message("user", "Hello"), Message("assistant", _STAND_IN)], answer_next=False)
-        before, _, after = written.partition(_STAND_IN)
-        if not before or _STAND_IN in after:
-            raise Refused("The model's chat template does not write an assistant's answer once, as it is.", fix="Use a model with another template.")
+        after = written.partition(_STAND_IN)[2]
+        if written.count(_STAND_IN) != 1:
+            raise Refused(
+                "The model's chat template does not write an assistant's text once, as it is.", fix="Use a model with another template."
+            )
         ids = self._encode(after)
         stop = next((i for i, token in enumerate(ids) if token in self._special.values()), None)
         spelling = "" if stop is None else str(self._tokenizer.convert_ids_to_tokens(ids[stop]))
         if stop is None or spelling not in after:
             raise Refused(
-                f"The model's chat template ends an answer with {after!r}, which holds no special token: a model trained on it would never stop.",
+                f"The model's chat template ends an answer with {after!r}, without a special token: a model so trained would never stop.",
                 fix="Let the template end each assistant turn with `{{ eos_token }}`.",
             )
         return after[: after.index(spelling) + len(spelling)], ids[stop]
@@ -165,8 +186,8 @@ class ChatRenderer:
                 found.append(stretch)
             elif k == len(messages) - 1:
                 raise Refused(
-                    "The model's chat template writes the prompt of an answer differently once the answer is there: training would not match serving.",
-                    fix="Use a model with another template.",
+                    "The model's chat template writes a prompt differently once its answer is there: training would not match serving.",
+                    fix="Use a model with another template: those that begin every answer with hidden thinking are of this kind.",
                 )
             else:
                 warnings = ["The chat template writes earlier answers differently from the last one: only the last answer is trained."]
@@ -178,6 +199,8 @@ class ChatRenderer:
         stood_in = [*messages[:k], Message("assistant", _STAND_IN), *messages[k + 1 :]]
         after = self._write(stood_in, answer_next=answer_next).rpartition(_STAND_IN)[2]
         start, end = len(prompt), len(text) - len(after) + len(self._closing)
+        if not self._closing:
+            return None
         if not (text.startswith(prompt) and text.endswith(after) and after.startswith(self._closing) and end >= start + len(self._closing)):
             return None
         if k < len(messages) - 1 and not self._write(messages[: k + 1], answer_next=False).startswith(text[:end]):
@@ -192,7 +215,8 @@ class ChatRenderer:
             stood_in = [*messages[:k], Message(message.role, _STAND_IN), *messages[k + 1 :]]
             if _STAND_IN not in self._write(stood_in, answer_next=answer_next):
                 raise UsageError(
-                    f"The model's chat template leaves out the {message.role} message (number {k + 1}).", fix="Put its text into a user message."
+                    f"The model's chat template leaves out the {message.role} message (number {k + 1}).",
+                    fix="Put its text into a user message.",
                 )
 
     # -- from text to tokens ----------------------------------------------------------------------------------------------
@@ -225,17 +249,21 @@ class ChatRenderer:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
         for i, piece in enumerate(text.split(_LITERAL)):
-            literal = i % 2 == 1  # every second piece is the number of a masked spelling
-            spelled = self._literals[int(piece)] if literal else piece
-            ids += self._tokenizer(spelled, add_special_tokens=False, split_special_tokens=literal, verbose=False)["input_ids"] if spelled else []
+            is_literal = i % 2 == 1  # every second piece is the number of a masked spelling
+            spelled = self._literals[int(piece)] if is_literal else piece
+            if spelled:
+                ids += self._tokenizer(spelled, add_special_tokens=False, split_special_tokens=is_literal, verbose=False)["input_ids"]
         return ids
 
     def _warnings(self) -> list[str]:
         said = []
-        if self._asked_date:
-            said.append(f"The chat template writes today's date; it is always given as {_PINNED_DATE:%d %b %Y}, in training and in serving.")
+        if self._asks_date:
+            said.append(f"The chat template writes today's date; it is always given as {_DATE:%d %b %Y}, in training and in serving.")
         if not self._keeps_system:
             said.append("The chat template has no system role: a system message is put before the first user message.")
         two_turns = [Message("user", "One?"), Message("assistant", "One."), Message("user", "Two?"), Message("assistant", "Two.")]
-        said += self._answers(two_turns, self._write(two_turns, answer_next=False), answer_next=False)[1]
-        return said
+        try:
+            said += self._answers(two_turns, self._write(two_turns, answer_next=False), answer_next=False)[1]
+        except (Refused, UsageError) as error:
+            self._refusal = self._refusal or error
+        return said + ([self._refusal.what] if self._refusal else [])

@@ -96,7 +96,9 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
         try:
             header = json.loads(stream.read(length))
         except ValueError as error:
-            raise UsageError(f"{file.name} is not a safetensors file (its header is not JSON).", fix="Download or save it again.") from error
+            raise UsageError(
+                f"{file.name} is not a safetensors file (its header is not JSON).", fix="Download or save it again."
+            ) from error
     return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
 
 

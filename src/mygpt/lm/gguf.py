@@ -70,7 +70,7 @@ def write_checkpoint(gguf: Path, folder: Path, *, metadata: dict[str, Any], run:
         tokenizer = read_tokenizer(gguf, metadata=metadata, run=run)
         progress.advance(doing="tokenizer read")
         with redirect_stderr(StringIO()):  # its own progress bars; ours go into the run's events
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, **_whole())
+            model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, **_whole())
         progress.advance(doing="weights dequantised")
         for trace in ("quantization_config", "_pre_quantization_dtype"):
             if hasattr(model.config, trace):
@@ -126,7 +126,9 @@ def _metadata(gguf: Path) -> dict[str, Any]:
         reader = GGUFReader(gguf)
         return {name: field.contents() for name, field in reader.fields.items() if len(field.data) <= 16}
     except (ValueError, IndexError, OSError, UnicodeDecodeError) as error:
-        raise MygptError(f"{gguf.name} is not a whole GGUF file: {error}.", fix="Download it again, and compare its checksum with the source's.") from error
+        raise MygptError(
+            f"{gguf.name} is not a whole GGUF file: {error}.", fix="Download it again, and compare its checksum with the source's."
+        ) from error
 
 
 def _quantisation(metadata: dict[str, Any]) -> str:

@@ -87,22 +87,24 @@ def commit_of(repository: str, revision: str | None) -> str:
 
 def _asked(repository: str, ask: Any) -> Any:
     """The hub's answer, with its refusals in our words."""
-    import httpx
     from huggingface_hub import errors
 
+    transport_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]  # of httpx or its successor, whichever this release uses
     try:
         return ask()
     except errors.GatedRepoError as error:
         raise UsageError(
-            f"The hub gives {repository} only to people who accepted its terms.", fix="Accept them on its page and log in with `hf auth login`."
+            f"The hub gives {repository} only to people who accepted its terms.",
+            fix="Accept them on its page and log in with `hf auth login`.",
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise UsageError(
             f"The hub has no model `{repository}` that you may read.", fix="Check owner, name and revision, or log in with `hf auth login`."
         ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except (transport_error, OSError, RuntimeError) as error:  # RuntimeError: the hub's accelerated transfer (hf_xet)
         raise Unreachable(
-            f"The hub stopped answering for {repository}: {type(error).__name__}.", fix="Run the same command again: it goes on where it stopped."
+            f"The hub stopped answering for {repository}: {type(error).__name__}.",
+            fix="Run the same command again: it goes on where it stopped.",
         ) from error
 
 

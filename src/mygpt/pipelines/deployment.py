@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mygpt.artifacts.corpus import Corpus
+from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.deployment import Deployment
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
@@ -13,7 +14,7 @@ from mygpt.artifacts.search_index import SearchIndex
 from mygpt.core.config import Config
 from mygpt.core.run import Run
 from mygpt.infer.cached import CachedEmbedder
-from mygpt.infer.protocols import Embedder, StreamingCompleter
+from mygpt.infer.protocols import Embedder, Sampling, StreamingCompleter
 from mygpt.infer.torch_embedder import TorchEmbedder
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.rag.answer import AnswerConfig, RetrievalCompleter
@@ -64,6 +65,27 @@ def open_deployment(deployment: Deployment, *, embedder: Model | None, run: Run)
     return Opened(RetrievalCompleter(engine, search, config.answer), engine, search)
 
 
+def warm_up(opened: Opened) -> None:
+    """Read the weights and run once, so that the first user does not wait for it."""
+    conversation = Conversation((Message("user", "Hello"),))
+    for _ in opened.completer.stream(conversation, Sampling(max_tokens=1)):
+        pass
+    for _ in opened.engine.stream(conversation, Sampling(max_tokens=1)):
+        pass
+
+
 def embedder_for(model: Model, home: Path) -> Embedder:
     """Vectors computed once are kept in the home."""
     return CachedEmbedder(TorchEmbedder(model), home / "cache" / "vectors.sqlite")
+
+
+def recorded_embedder(deployment: Deployment) -> Model | None:
+    """The Model that the deployment's index was made with, when it is at hand."""
+    index = deployment.index
+    digest = index.manifest.facts["embedder"].get("model") if index else None
+    manifest = deployment.store.get(digest) if digest else None
+    return Model(manifest, deployment.store) if manifest else None
+
+
+def recorded_corpus(index: SearchIndex) -> Corpus:
+    return Corpus.of(index.store, index.manifest.facts["corpus"])

@@ -19,6 +19,7 @@ from mygpt.core.config import Config
 from mygpt.core.outbound import require_sharing
 from mygpt.core.run import Run
 from mygpt.data.ingest import IngestConfig, ingest
+from mygpt.data.readers.ocr import find_tesseract
 from mygpt.data.question_answer import QuestionAnswerConfig, question_answer
 from mygpt.evaluate.answer_sets import answer_sets
 from mygpt.evaluate.before_after import BeforeAfterConfig, before_after
@@ -75,13 +76,13 @@ def up(
         model = obtain(config.model, run=run)
         embedder = embedder_for(obtain(config.embedder, run=run), run.home)
     with run.step("read"):
-        corpus = ingest(config.ingest, sources=sources.paths, run=run)
+        corpus = ingest(config.ingest, sources=sources.paths, ocr=find_tesseract(), run=run)
         sources.save(run.home)
     with run.step("index"):
         index = build_index(config.index, corpus=corpus, embedder=embedder, run=run)
 
     # What the model learns from: the documents of its first training, until training anew is asked for.
-    learnt = corpus if previous is None or retune else trained_corpus(previous) or corpus
+    learnt = corpus if previous is None or retune else previous.trained_on or corpus
     languages = languages_to_train(learnt, model=config.model, embedder=config.embedder, force=force, run=run)
     if languages is None:
         deployment = deploy(DeployConfig(answer=config.answer), model=model, index=index, trained_on=None, run=run)
@@ -132,7 +133,7 @@ def measure(
         return general_check(settings.general, completer=engine, scorer=engine, dataset=dataset, corpus=corpus, run=run)
 
     examples = choose_examples(dataset.split("train"), settings.few_shot_examples)
-    base_arms = {
+    base_arms: dict[str, Any] = {
         "base_zero_shot": answers(base, "base"),
         "base_few_shot": answers(FewShot(base, examples), "base with examples") if examples else None,
         "base_retrieval": answers(RetrievalCompleter(base, search, config.answer), "base with retrieval"),
@@ -146,8 +147,7 @@ def measure(
             "tuned_retrieval": answers(RetrievalCompleter(engine, search, config.answer), "tuned with retrieval"),
             "general_tuned": general(engine),
         }
-    adapter = tuned if isinstance(tuned, Adapter) else None
-    return before_after(settings, dataset=dataset, **base_arms, **tuned_arms, adapter=adapter, corpus=corpus, run=run)
+    return before_after(settings, dataset=dataset, **base_arms, **tuned_arms, adapter=tuned, corpus=corpus, run=run)
 
 
 def teacher_or(teacher: str | None, model: Model, *, num_passages: int, share_documents: bool, run: Run) -> Completer:
@@ -166,12 +166,6 @@ def scaled(questions: QuestionAnswerConfig, minutes: float, languages: tuple[str
     factor = minutes / 10
     aims = {name: max(12, round(getattr(questions, name) * factor)) for name in ("train_pairs", "knowledge_pairs", "generalisation_pairs")}
     return questions.model_copy(update={**aims, "languages": languages})
-
-
-def trained_corpus(deployment: Deployment) -> Corpus | None:
-    recorded = deployment.manifest.inputs.get("trained_on")
-    manifest = deployment.store.get(recorded[0].digest) if recorded else None
-    return Corpus(manifest, deployment.store) if manifest else None
 
 
 def keeps_up(report: Report) -> bool:

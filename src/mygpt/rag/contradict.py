@@ -9,7 +9,7 @@ We differ   from entailment models (TRUE, MiniCheck): rules of thumb for English
 import re
 from collections.abc import Iterable, Sequence
 
-from mygpt.rag.words import STOP_WORDS, TermWeights, is_negated, names, numbers, numbers_allowed, stem, terms, words
+from mygpt.rag.words import STOP_WORDS, TermWeights, fold, identifiers, is_negated, names, numbers, numbers_allowed, stem, terms, words
 
 # A sentence with a word of a group, against a source with another word of the group and without that one, says something else.
 _EXCLUSIVE = [
@@ -27,11 +27,23 @@ _EXCLUSIVE = [
         "\n", ";"
     ).split(";")
 ]
-_EXCLUSIVE_NEEDS_ITS_OWN = {"only": frozenset(("only", "solely", "except", "no", "none", "not", "just", "exclusively", "but", "unless"))}
+_NEEDS_ITS_OWN = {  # a word that narrows or compares, and those of which the source must have one
+    word: frozenset({stem(w) for w in needs.split()} | set(needs.split()))
+    for word, needs in {
+        "only": "only sole solely except no none not just exclusively but unless",
+        "more": "more most extra additional further greater larger longer higher bigger over above up",
+        "less": "less fewer under below smaller shorter lower",
+        "fewer": "less fewer under below smaller lower",
+    }.items()
+}
 _SYMBOLS = {"£": "pound", "€": "euro", "$": "dollar", "%": "percent"}
-_COMPARATIVE = re.compile(r"\b(?:no|not|none) (?:longer|later|earlier|sooner|fewer|less|more|bigger|larger|smaller|higher|lower|older|younger|\w+er) than\b", re.I)
-_CLAUSE = re.compile(r"(?:[,;:()|–—]|\s-\s|\n|(?<=[.!?])\s|\b(?:and|but|or|unless|except|while|whereas|because|so that|although|if)\b)", re.I)
+_COMPARATIVE = re.compile(r"\b(?:no|not|none) (?:less|more|\w+er) than\b", re.IGNORECASE)  # "no later than" denies nothing
+_CLAUSE = re.compile(
+    r"[,;:()|–—]|\s-\s|\n|(?<=[.!?])\s|\b(?:and|but|or|unless|except|while|whereas|because|so that|although|if)\b",
+    re.IGNORECASE,
+)
 _NAME_WEIGHT = 3.0  # a name says whom a number belongs to; a common word less so
+_SAME_CLAUSE = 0.5  # of the weight of a clause: from here on, two clauses speak of the same thing
 _BINDING_MARGIN = 0.12  # of the weight of the sentence: below it, two clauses fit equally well
 
 
@@ -42,6 +54,7 @@ class Claim:
         self.text = text
         self.terms = frozenset(terms(text))
         self.numbers = numbers(text)
+        self.identifiers = identifiers(text)
         self.names = names(text) | (set(known_names) & {stem(w) for w in words(text)})
         self.marked = _marked_words(text)
         self.negated = _negated(text)
@@ -56,6 +69,8 @@ def contradiction(claim: Claim, source: str, around: str, weights: TermWeights) 
         return "number"
     if claim.names - {stem(w) for w in words(f"{source} {around}")}:
         return "name"
+    if claim.identifiers - set(re.split(r"[\W_]+", fold(f"{source} {around}"))):
+        return "identifier"
     if claim.negated and not _negated(source):
         return "negation"
     marked = _marked_words(source)
@@ -63,45 +78,44 @@ def contradiction(claim: Claim, source: str, around: str, weights: TermWeights) 
         said, stands = claim.marked & group, marked & group
         if said - stands and stands - said:
             return "opposite"
-    for word, needs in _EXCLUSIVE_NEEDS_ITS_OWN.items():
+    for word, needs in _NEEDS_ITS_OWN.items():
         if word in claim.marked and not needs & marked:
-            return "only"
-    if not claim.negated and _denied(claim, source, weights):
-        return "negation"
-    return ""
+            return "scope"
+    return "negation" if _other_polarity(claim, source, weights) else ""
 
 
 def misplaced_number(claim: Claim, sources: Sequence[str], weights: TermWeights) -> bool:
-    """The number stands in the sources, but a clause with another number fits the rest of the sentence better."""
-    if not claim.numbers:
-        return False
-    rest = claim.terms - claim.numbers
-    best_with, best_against = 0.0, 0.0
-    for clause in (c for source in sources for c in _clauses(source)):
-        found = numbers_allowed(clause)
-        if not found:
+    """A number stands in the sources, but a clause with another number fits what the sentence says of it better."""
+    clauses = [c for source in sources for c in _clauses(source) if numbers(c)]
+    for said in _clauses(claim.text):
+        wanted = numbers(said)
+        rest = set(terms(said)) - wanted
+        if not wanted or not rest:
             continue
-        fit = _fit(claim, rest, clause, weights)
-        if found & claim.numbers:
-            best_with = max(best_with, fit)
-        elif numbers(clause):
-            best_against = max(best_against, fit)
-    return best_against > best_with + _BINDING_MARGIN
+        fit_with = max((_fit(claim, rest, c, weights) for c in clauses if numbers_allowed(c) & wanted), default=0.0)
+        fit_against = max((_fit(claim, rest, c, weights) for c in clauses if not numbers_allowed(c) & wanted), default=0.0)
+        if fit_against > fit_with + _BINDING_MARGIN:
+            return True
+    return False
 
 
 def _fit(claim: Claim, rest: Iterable[str], clause: str, weights: TermWeights) -> float:
-    """Share of the weight of the sentence, its names first, that stands in the clause."""
+    """Share of the weight of `rest`, its names first, that stands in the clause."""
     there = set(terms(clause))
     weight = {t: w * (_NAME_WEIGHT if t in claim.names else 1.0) for t, w in weights.of(rest).items()}
     total = sum(weight.values())
     return sum(w for t, w in weight.items() if t in there) / total if total else 0.0
 
 
-def _denied(claim: Claim, source: str, weights: TermWeights) -> bool:
-    """The clause that fits the sentence best says the contrary."""
-    clauses = _clauses(source)
-    best = max(clauses, key=lambda c: weights.coverage(claim.terms, terms(c)), default="")
-    return _negated(best) and weights.coverage(claim.terms, terms(best)) >= 0.4
+def _other_polarity(claim: Claim, source: str, weights: TermWeights) -> bool:
+    """A clause of the sentence is affirmed where the clause of the source that fits it best is denied, or the reverse."""
+    clauses = [(c, set(terms(c))) for c in _clauses(source)]
+    for said in _clauses(claim.text):
+        wanted = set(terms(said))
+        best, found = max(clauses, key=lambda c: weights.coverage(wanted, c[1]), default=("", set()))
+        if len(wanted) >= 2 and weights.coverage(wanted, found) >= _SAME_CLAUSE and _negated(best) != _negated(said):
+            return True
+    return False
 
 
 def _clauses(text: str) -> list[str]:

@@ -19,6 +19,7 @@ from mygpt.rag.words import STOP_WORDS, TermWeights, spaced, words
 
 RRF_K = 60
 DEPTH = 100  # of each list before they are merged
+_BEST_BY_WORDS = "SELECT rowid, -bm25(passages_fts) FROM passages_fts WHERE passages_fts MATCH ? ORDER BY bm25(passages_fts), rowid LIMIT ?"
 _MOST_QUERY_WORDS = 64
 _EMBEDDED_PER_QUERY = 20  # passages without a stored vector
 
@@ -38,7 +39,8 @@ class Search:
         self.index = index
         self.embedder = embedder
         self.weights = TermWeights(index)
-        self._numbers_V = np.array([n for (n,) in index.rows("SELECT number FROM passages WHERE vector IS NOT NULL ORDER BY vector")], dtype=np.int64)
+        with_vector = index.rows("SELECT number FROM passages WHERE vector IS NOT NULL ORDER BY vector")
+        self._numbers_V = np.array([number for (number,) in with_vector], dtype=np.int64)
 
     def search(self, query: str, top: int = 10) -> list[Hit]:
         """The best `top` passages, best first. Any text is a query; one that says nothing finds nothing by words."""
@@ -56,10 +58,7 @@ class Search:
         expression = match_expression(query)
         if not expression:
             return {}
-        found = self.index.rows(
-            "SELECT rowid, -bm25(passages_fts) FROM passages_fts WHERE passages_fts MATCH ? ORDER BY bm25(passages_fts), rowid LIMIT ?", (expression, top)
-        )
-        return dict(found)
+        return dict(self.index.rows(_BEST_BY_WORDS, (expression, top)))
 
     def _search(self, query: str, vector_D: np.ndarray, top: int) -> list[Hit]:
         by_words = self.by_words(query)
@@ -70,24 +69,28 @@ class Search:
         by_meaning = sorted(cosine, key=lambda number: (-cosine[number], number))[:DEPTH]
         fused = fuse([list(by_words), by_meaning])
         best = sorted(fused, key=lambda number: (-fused[number], number))[:top]
-        missing = [n for n in best if n not in cosine]
-        cosine |= self._stored_cosines(missing, cosines_V)
+        cosine |= self._stored_cosines([n for n in best if n not in cosine], cosines_V)
         passages = self.index.passages(best)
         return [Hit(p, fused[n], by_words.get(n), cosine.get(n)) for n, p in zip(best, passages, strict=True)]
 
     def _stored_cosines(self, numbers: Sequence[int], cosines_V: np.ndarray) -> dict[int, float]:
-        rows = self.index.rows(f"SELECT number, vector FROM passages WHERE vector IS NOT NULL AND number IN ({','.join('?' * len(numbers))})", numbers)
-        return {number: float(cosines_V[vector]) for number, vector in rows}
+        return {number: float(cosines_V[vector]) for number, vector in self._vector_rows(numbers)}
 
     def _late_cosines(self, by_words: dict[int, float], vector_D: np.ndarray) -> dict[int, float]:
         if len(self._numbers_V) == self.index.manifest.facts["passages"]:
             return {}
-        stored = {n for (n,) in self.index.rows(f"SELECT number FROM passages WHERE vector IS NOT NULL AND number IN ({','.join(map(str, by_words))})")}
+        stored = {number for number, _ in self._vector_rows(list(by_words))}
         late = [n for n in by_words if n not in stored][:_EMBEDDED_PER_QUERY]
         if not late:
             return {}
         cosines = self.embedder.embed([searched_text(p) for p in self.index.passages(late)]) @ vector_D
         return dict(zip(late, map(float, cosines), strict=True))
+
+    def _vector_rows(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """(passage, row of its vector) of those that have one."""
+        marks = ",".join("?" * len(numbers))
+        rows = self.index.rows(f"SELECT number, vector FROM passages WHERE vector IS NOT NULL AND number IN ({marks})", numbers)
+        return [(number, vector) for number, vector in rows]
 
 
 def open_search(index: SearchIndex, embedder: Embedder) -> Search:

@@ -23,29 +23,68 @@ _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]+")
 
 STOP_WORDS = frozenset(
     """a about above after again all also am an and any are aren't as at be because been before being below between both but by can can't cannot
-    could couldn't did didn't do does doesn't doing don't done down during each either else etc even ever every few for from further get gets had
+    could couldn't did didn't do does doesn't doing don't done down during each either else etc even ever every few for from further get gets go goes going had
     hadn't has hasn't have haven't having he he's her here hers herself him himself his how however i i'd i'll i'm i've if in into is isn't it
-    it's its itself just let let's may me might mine more most much must my myself neither no nor not of off on once only onto or other our
+    it's its itself just let let's many may me might mine more most much must my myself need needs neither no nor not of off on once only onto or other our
     ours ourselves out over own per please rather same shall she should shouldn't since so some such than that that's the their theirs them
     themselves then there there's these they they're this those though through thus to too under until up upon us very was wasn't we we're were
-    weren't what what's when where whether which while who whom whose why will with within without won't would wouldn't yes yet you you're your
+    weren't what what's when where whether which while who whom whose why way will with within without won't would wouldn't yes yet you you're your
     yours yourself yourselves""".split()
 )
 # What answers say about themselves: true of every answer, evidence for none.
-FRAMING = frozenset("according answer based context described document following given information mentioned passage provided question source state stated text".split())
+FRAMING = frozenset(
+    "according answer based context described document following given information mentioned passage provided question source state stated text".split()
+)
 
 _NUMBER_WORDS = {
     word: str(number)
     for number, words in enumerate(
         [
-            *("zero", "one", "two second twice", "three third", "four fourth", "five fifth", "six sixth", "seven seventh", "eight eighth", "nine ninth"),
-            *("ten tenth", "eleven eleventh", "twelve twelfth", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+            *(
+                "zero",
+                "one",
+                "two second twice",
+                "three third",
+                "four fourth",
+                "five fifth",
+                "six sixth",
+                "seven seventh",
+                "eight eighth",
+                "nine ninth",
+            ),
+            *(
+                "ten tenth",
+                "eleven eleventh",
+                "twelve twelfth",
+                "thirteen",
+                "fourteen",
+                "fifteen",
+                "sixteen",
+                "seventeen",
+                "eighteen",
+                "nineteen",
+                "twenty",
+            ),
         ]
     )
     for word in words.split()
-} | {"thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90", "hundred": "100", "thousand": "1000"}
+} | {
+    "thirty": "30",
+    "forty": "40",
+    "fifty": "50",
+    "sixty": "60",
+    "seventy": "70",
+    "eighty": "80",
+    "ninety": "90",
+    "hundred": "100",
+    "thousand": "1000",
+}
+_NUMBER_WORDS |= {"midnight": "0:00", "noon": "12:00", "midday": "12:00", "dozen": "12"}
 _NOT_COUNTS = frozenset({"one", "second"})  # "no one", "a second reading", "five seconds": a count only where digits say so
-_NEGATIONS = re.compile(r"\b(?:not|no|never|none|nobody|nothing|nowhere|neither|nor|cannot|without|unable|\w+n['’]t|no longer)\b", re.IGNORECASE)
+_NEGATIONS = re.compile(
+    r"\b(?:not|no|never|none|nobody|nothing|nowhere|neither|nor|cannot|without|unable|\w+n['’]t|no longer)\b", re.IGNORECASE
+)
+_IDENTIFIER = re.compile(r"(?<![\w/])[A-Za-z]\w*(?:(?:[._]+|::|\[|\()\w+[\])]*)+|\w+\(\)|(?<!\w)[a-z]+[A-Z]\w*")
 _NAME = re.compile(r"(?<![\w.])[A-Z][\w’'-]*[\w]|(?<![\w.])[A-Z]{2,}\b")
 
 
@@ -148,6 +187,14 @@ def names(text: str) -> set[str]:
     return found
 
 
+def identifiers(text: str) -> set[str]:
+    """Folded pieces of words that are spelt as in code: `client.aclose()`, `max_connections`, `httpx[http2]`."""
+    found = set()
+    for match in _IDENTIFIER.finditer(text):
+        found |= {piece for piece in re.split(r"[\W_]+", fold(match.group())) if len(piece) > 1 and not piece.isdigit()}
+    return found
+
+
 class TermWeights:
     """IDF of terms over the passages of an index; a term that stands nowhere weighs most."""
 
@@ -157,13 +204,17 @@ class TermWeights:
         self._known: dict[str, int] = {}
 
     def of(self, wanted: Iterable[str]) -> dict[str, float]:
-        wanted = set(wanted)
+        known = self._counts(set(wanted))
+        return {term: idf(self._num_passages, count) for term, count in known.items()}
+
+    def _counts(self, wanted: set[str]) -> dict[str, int]:
+        """In how many passages each term stands."""
         new = sorted(wanted - self._known.keys())
         for start in range(0, len(new), 500):
             part = new[start : start + 500]
             counts = dict(self._index.rows(f"SELECT term, passages FROM terms WHERE term IN ({','.join('?' * len(part))})", part))
             self._known.update({term: int(counts.get(term, 0)) for term in part})
-        return {term: idf(self._num_passages, self._known[term]) for term in wanted}
+        return {term: self._known[term] for term in wanted}
 
     def coverage(self, wanted: Iterable[str], found: Iterable[str]) -> float:
         """Which share of the weight of `wanted` is in `found`; 0 when nothing is wanted."""
@@ -171,6 +222,11 @@ class TermWeights:
         total = sum(weights.values())
         there = set(found)
         return sum(weight for term, weight in weights.items() if term in there) / total if total else 0.0
+
+    def known_share(self, wanted: Iterable[str]) -> float:
+        """Which share of the weight of `wanted` stands in any passage at all."""
+        counts = self._counts(set(wanted))
+        return self.coverage(counts, [term for term, count in counts.items() if count])
 
 
 def idf(num_passages: int, num_with_term: int) -> float:

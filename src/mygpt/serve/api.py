@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 import mygpt
-from mygpt.core.errors import MygptError
+from mygpt.core.errors import MygptError, UsageError
 from mygpt.infer.protocols import Answer
 from mygpt.serve.api_error import ApiError, as_api_error, json_response
 from mygpt.serve.feedback import FeedbackBox, parse_vote
@@ -30,7 +30,10 @@ from mygpt.serve.page_files import page_files
 from mygpt.serve.served import Served, SourcePassage
 from mygpt.serve.turns import ClientGone, Generation, Started, Turns
 
+MIN_KEY_CHARACTERS = 16
 MAX_BODY_BYTES = 1_000_000
+# FastAPI can send paths, queries and exceptions to a collector that the environment names. Not from here.
+_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
 _DONE = "data: [DONE]\n\n"
 _DRAINED_BYTES = 16 * MAX_BODY_BYTES  # read and thrown away, so that a client who sends too much hears why
 
@@ -49,6 +52,9 @@ def create_app(
     served = {model.name: model for model in models}
     if not served or len(served) != len(models):
         raise AssertionError("create_app() needs at least one model, each under its own name")
+    if api_key is not None and (len(api_key) < MIN_KEY_CHARACTERS or not api_key.isascii() or " " in api_key):
+        fix = "For example, what `openssl rand -hex 24` prints."
+        raise UsageError(f"An API key needs at least {MIN_KEY_CHARACTERS} characters, ASCII and without spaces.", fix=fix)
     turns = {model.turn_key: Turns() for model in models}
     box = FeedbackBox(home)
 
@@ -56,13 +62,16 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(box.publish_all)
         yield
-        for queue in turns.values():
-            queue.close()
+        stop_answering()
         await run_in_threadpool(box.close)
 
-    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    def stop_answering() -> None:
+        for queue in turns.values():
+            queue.close()
+
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, telemetry=_NO_TELEMETRY)
     app.add_middleware(Guard, allowed_hosts=tuple(host.lower() for host in allowed_hosts), api_key=api_key)  # type: ignore[arg-type]
-    app.state.allowed_hosts, app.state.api_key = tuple(allowed_hosts), api_key
+    app.state.allowed_hosts, app.state.api_key, app.state.stop_answering = tuple(allowed_hosts), api_key, stop_answering
     _answer_errors_in_shape(app)
     _add_chat(app, served, turns)
     _add_models(app, served)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,7 +36,7 @@ class Vote(BaseModel):
     """The body of POST /v1/feedback."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    rating: Literal[1, -1]
+    rating: int  # 1 or -1
     question: str
     answer: str
     model: str
@@ -46,11 +46,14 @@ class Vote(BaseModel):
 
 def parse_vote(body: Mapping[str, Any]) -> Vote:
     try:
-        return Vote.model_validate(body)
+        vote = Vote.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         param = str(first["loc"][0])
         raise ApiError(400, f"`{param}`: {first['msg']}.", param=param, code="invalid_parameter") from error
+    if vote.rating not in (1, -1):
+        raise ApiError(400, f"`rating` is 1 or -1, not {vote.rating}.", param="rating", code="invalid_parameter")
+    return vote
 
 
 @recipe

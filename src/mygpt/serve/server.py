@@ -13,7 +13,7 @@ from mygpt.core.outbound import is_this_machine
 from mygpt.serve.guards import LOOPBACK_HOSTS
 
 _PORTS_TRIED = 20
-_GRACE_SECONDS = 3  # for answers under way when the server is stopped
+_GRACE_SECONDS = 3  # for connections to close when the server is stopped
 
 
 def serve(app: FastAPI, *, host: str = "127.0.0.1", port: int = 8080, on_ready: Callable[[str], None] | None = None) -> None:
@@ -41,6 +41,18 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class _Server(uvicorn.Server):
+    """Stops answers under way first: else stopping would wait for them."""
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config):
+        super().__init__(config)
+        self._stop_answering: Callable[[], None] = app.state.stop_answering
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stop_answering()
+        await super().shutdown(sockets)
+
+
 def server_for(app: FastAPI) -> uvicorn.Server:
     """No access log (questions are private), no trust in forwarding headers, no web sockets."""
     config = uvicorn.Config(
@@ -55,7 +67,7 @@ def server_for(app: FastAPI) -> uvicorn.Server:
         lifespan="on",
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    return uvicorn.Server(config)
+    return _Server(app, config)
 
 
 def _require_protection(app: FastAPI, host: str) -> None:

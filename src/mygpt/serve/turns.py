@@ -42,8 +42,11 @@ class Turns:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="generation")
         self._unfinished: list[Generation] = []
+        self._closed = False
 
     def start(self, served: Served, asked: ChatRequest) -> "Generation":
+        if self._closed:
+            raise _stopping()
         self._unfinished = [g for g in self._unfinished if not g.done]
         if len(self._unfinished) > MAX_WAITING:
             raise ApiError(
@@ -59,8 +62,10 @@ class Turns:
         return generation
 
     def close(self) -> None:
+        """Call on the event loop: every answer under way ends with an error that says why."""
+        self._closed = True
         for generation in self._unfinished:
-            generation.cancel()
+            generation.cancel(_stopping())
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
@@ -85,11 +90,11 @@ class Generation:
             raise item
         return item
 
-    def cancel(self) -> None:
-        """Call on the event loop. Whoever awaits `next` gets ClientGone."""
+    def cancel(self, reason: Exception | None = None) -> None:
+        """Call on the event loop. Whoever awaits `next` gets the reason."""
         self._stop.set()
         self.future.cancel()
-        self._items.put_nowait(ClientGone())
+        self._items.put_nowait(reason or ClientGone())
 
     async def cancel_when_gone(self, request: Request) -> None:
         """Watches the connection; the body has been read, so that the next message of note is its end."""
@@ -126,3 +131,7 @@ class Generation:
     def _hand_over(self, item: Item) -> None:
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._items.put_nowait, item)
+
+
+def _stopping() -> ApiError:
+    return ApiError(503, "The server is stopping. Start it again, then repeat the request.", kind="server_error", code="stopping")

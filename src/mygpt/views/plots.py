@@ -66,15 +66,16 @@ def line_chart(points: Sequence[Sequence[float]], *, title: str) -> Markup:
     across, up = Scale(min(xs), max(max(xs), min(xs) + 1)), scale_over(ys, including=min(ys))
     mean = running_mean(ys, max(1, len(ys) // 20))
     gridlines = "".join(f'<line class="grid" x1="0" x2="100%" y1="{y}%" y2="{y}%"/>' for y in (100 - up.percent(t) for t in up.ticks(4)))
-    paths = "".join(
-        f'<polyline class="{css}" points="{" ".join(f"{across.percent(x)},{100 - up.percent(y):.3f}" for x, y in zip(xs, line, strict=True))}"/>'
-        for css, line in (("raw", ys), ("smooth", mean))
-    )
+    paths = ""
+    for css, line in (("raw", ys), ("smooth", mean)):
+        corners = " ".join(f"{across.percent(x)},{100 - up.percent(y):.3f}" for x, y in zip(xs, line, strict=True))
+        paths += f'<polyline class="{css}" points="{corners}"/>'
     y_labels = "".join(f'<span style="top:{100 - up.percent(t):.2f}%">{t:g}</span>' for t in up.ticks(4))
     x_labels = "".join(f'<span style="left:{across.percent(t)}%">{t:g}</span>' for t in across.ticks(5) if t == int(t))
+    area = f'<svg>{gridlines}</svg><svg viewBox="0 0 100 100" preserveAspectRatio="none">{paths}</svg>'
     return Markup(
-        f'<div class="chart" role="img" aria-label="{escape(title)}"><div class="y">{y_labels}</div><div class="area"><svg>{gridlines}</svg>'
-        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none">{paths}</svg></div><div class="x">{x_labels}</div></div>'
+        f'<div class="chart" role="img" aria-label="{escape(title)}">'
+        f'<div class="y">{y_labels}</div><div class="area">{area}</div><div class="x">{x_labels}</div></div>'
     )
 
 

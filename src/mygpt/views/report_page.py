@@ -60,7 +60,7 @@ def _sets(sets: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _mark(arm: Mapping[str, Any], scale: plots.Scale, best: str) -> Markup:
+def _mark(arm: Mapping[str, Any], scale: plots.Scale, best: str | None) -> Markup:
     low, high = arm["f1_interval"]
     css = ("tuned" if arm["arm"].startswith("tuned") else "base") + (" best" if arm["arm"] == best else "")
     title = f"{arm['label']}: token F1 {arm['f1']:.2f}, 95 % interval {low:.2f} to {high:.2f}"
@@ -72,7 +72,8 @@ def _forgetting(forgetting: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     bpb, limit = forgetting["bpb"], forgetting["max_bpb"]
     scale = plots.scale_over([bpb["low"], bpb["high"], bpb["estimate"], limit * 1.2, -limit / 2])
-    said = f"{numbers.signed(bpb['estimate'], 3)} bits per byte, 95 % interval {numbers.signed(bpb['low'], 3)} to {numbers.signed(bpb['high'], 3)}"
+    estimate, low, high = (numbers.signed(bpb[key], 3) for key in ("estimate", "low", "high"))
+    said = f"{estimate} bits per byte, 95 % interval {low} to {high}"
     mark = plots.interval_mark(bpb["estimate"], bpb["low"], bpb["high"], scale, css="tuned", title=said)
     return {**forgetting, "mark": mark, "limit_line": plots.limit_line(scale, limit), "axis": plots.axis(scale, digits=2)}
 

@@ -18,7 +18,7 @@ def check_archive(file: Path, *, member: str) -> None:
         head = opened.read(8)
         if head == _COMPOUND:
             if _ENCRYPTED_PACKAGE in opened.read():
-                raise Unreadable("encrypted", "It opens with a password only.", "Remove the password (Save As, Tools, General Options) and run again.")
+                raise Unreadable("encrypted", "It opens with a password only.", "Save a copy without the password and run again.")
             raise Unreadable("unsupported", "It is an old binary Office file.", "Save it in the current format (.docx, .pptx, .xlsx).")
     try:
         with zipfile.ZipFile(file) as archive:

@@ -18,6 +18,7 @@ class Format:
     isolated: bool  # read in a child process: its parser is not ours, and the file may have been made to break it
 
 
+_OFFICE = "application/vnd.openxmlformats-officedocument"
 FORMATS = (
     Format("markdown", 1, "text:read_markdown", "text/markdown", (".md", ".markdown", ".mdx"), False),
     Format("plain", 1, "text:read_plain", "text/plain", (".txt", ".text", ".rst", ".log", ".adoc", ".org"), False),
@@ -25,9 +26,9 @@ FORMATS = (
     Format("jsonl", 1, "tables:read_jsonl", "application/jsonl", (".jsonl", ".ndjson"), False),
     Format("html", 1, "html:read_html", "text/html", (".html", ".htm", ".xhtml"), True),
     Format("pdf", 1, "pdf:read_pdf", "application/pdf", (".pdf",), True),
-    Format("docx", 1, "office:read_docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document", (".docx", ".docm"), True),
-    Format("pptx", 1, "office:read_pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation", (".pptx", ".pptm"), True),
-    Format("xlsx", 1, "office:read_xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", (".xlsx", ".xlsm"), True),
+    Format("docx", 1, "office:read_docx", f"{_OFFICE}.wordprocessingml.document", (".docx", ".docm"), True),
+    Format("pptx", 1, "office:read_pptx", f"{_OFFICE}.presentationml.presentation", (".pptx", ".pptm"), True),
+    Format("xlsx", 1, "office:read_xlsx", f"{_OFFICE}.spreadsheetml.sheet", (".xlsx", ".xlsm"), True),
     Format("epub", 1, "epub:read_epub", "application/epub+zip", (".epub",), True),
 )
 _BY_ENDING = {ending: form for form in FORMATS for ending in form.endings}
@@ -77,14 +78,16 @@ def read(name: str, file: Path, reading: Reading) -> Converted:
     except MemoryError as error:
         raise Unreadable("too large", "Reading it needs more memory than one file is given.", "Split it into smaller files.") from error
     except ModuleNotFoundError as error:
-        raise Unreadable("no reader", f"Reading it needs the package {error.name}.", "Install it with `pip install 'mygpt[data]'`.") from error
+        fix = "Install it with `pip install 'mygpt[data]'`."
+        raise Unreadable("no reader", f"Reading it needs the package {error.name}.", fix) from error
     except OSError as error:
         raise Unreadable("unreadable", f"{error.strerror or error}.", "Check its permissions, or copy it anew.") from error
     except subprocess.SubprocessError as error:
         raise Unreadable("corrupt", f"{error}.", "Open it in its program and save it again.") from error
     except Exception as error:  # third-party parsers raise anything on damaged files
         what = " ".join(str(error).split())[:200] or "no details"
-        raise Unreadable("corrupt", f"Its parser stopped: {type(error).__name__}: {what}.", "Open it in its program and save it again.") from error
+        detail = f"Its parser stopped: {type(error).__name__}: {what}."
+        raise Unreadable("corrupt", detail, "Open it in its program and save it again.") from error
     if not converted.text.strip():
         raise Unreadable("no text", "There is no text in it.", "Nothing to do, or export it again with text.")
     return converted

@@ -6,9 +6,12 @@ from typing import Any
 
 from mygpt.data.readers.tables import markdown_table
 
-_SKIPPED = frozenset(["script", "style", "noscript", "template", "svg", "math", "head", "iframe", "object", "embed", "canvas", "button", "select", "input", "textarea", "dialog"])
+_SKIPPED = frozenset(
+    """script style noscript template svg math head iframe object embed canvas button select input textarea dialog""".split()  # noqa: SIM905
+)
 _BLOCKS = frozenset(
-    ["address", "article", "aside", "blockquote", "body", "center", "dd", "details", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr", "html", "li", "main", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul"]
+    """address article aside blockquote body center dd details div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5
+    h6 header hgroup hr html li main nav ol p pre section summary table tbody td tfoot th thead tr ul""".split()  # noqa: SIM905
 )
 _DEEPEST = 150  # below this, only words are kept: no recursion that untrusted nesting could exhaust
 _LINK = re.compile(r"https?://|mailto:", re.IGNORECASE)
@@ -91,7 +94,8 @@ def _definitions(element: Any, depth: int) -> Iterator[str]:
 def _table(table: Any, depth: int) -> Iterator[str]:
     """A table of data, or the blocks of a table that only lays out the page (one column, or tables and headings inside)."""
     rows = [row for row in table.iterdescendants("tr") if _own_table(row) is table]
-    if any(_tag(inner) in ("table", "h1", "h2", "h3", "pre") for inner in table.iterdescendants()) or max((len(row) for row in rows), default=0) < 2:
+    holds_blocks = any(_tag(inner) in ("table", "h1", "h2", "h3", "pre") for inner in table.iterdescendants())
+    if holds_blocks or max((len(row) for row in rows), default=0) < 2:
         yield from _blocks(table, depth)
         return
     for caption in table.findall("caption"):

@@ -15,6 +15,7 @@ from mygpt.data.readers.conversion import Converted, Parts, Reading, Unreadable,
 from mygpt.data.readers.pdf_layout import Line, body_height, paragraphs, repeated_lines, vocabulary
 from mygpt.data.readers.text import first_heading
 
+_PRINT_AGAIN = "Open it in a PDF viewer and save or print it to PDF again."
 _OCR_DPI = 300
 _FEWEST_CHARACTERS = 12  # of text on a page that also has a picture, below which the page counts as scanned
 _LONGEST_OVERHANG = 400  # characters
@@ -28,8 +29,9 @@ def read_pdf(file: Path, reading: Reading) -> Converted:
         document = pypdfium2.PdfDocument(file)
     except pypdfium2.PdfiumError as error:
         if error.err_code == pdfium.FPDF_ERR_PASSWORD:
-            raise Unreadable("encrypted", "It opens with a password only.", "Save a copy without the password (print it to PDF) and run again.") from error
-        raise Unreadable("corrupt", f"It cannot be opened: {error}.", "Open it in a PDF viewer and save or print it to PDF again.") from error
+            fix = "Save a copy without the password (print it to PDF) and run again."
+            raise Unreadable("encrypted", "It opens with a password only.", fix) from error
+        raise Unreadable("corrupt", f"It cannot be opened: {error}.", _PRINT_AGAIN) from error
     with document:
         if document.get_formtype() != pdfium.FORMTYPE_NONE:
             document.init_forms()
@@ -54,7 +56,7 @@ def _nothing(scanned: int, broken: int, pages: int, reading: Reading) -> None:
     if scanned:
         raise Unreadable("scanned", f"Scanned, and tesseract found no text on its {pages} pages.", "Scan it again at 300 dpi, or type it.")
     if broken:
-        raise Unreadable("corrupt", f"None of its {pages} pages can be read.", "Open it in a PDF viewer and save or print it to PDF again.")
+        raise Unreadable("corrupt", f"None of its {pages} pages can be read.", _PRINT_AGAIN)
     raise Unreadable("no text", f"Its {pages} pages are empty.", "Nothing to do, or export it again with text.")
 
 
@@ -96,7 +98,8 @@ def _lines(page: Any) -> list[Line]:
                 last = at + len(text.rstrip()) - 1
                 opening, closing = (text_page.get_charbox(_char(pdfium, text_page, i), loose=True) for i in (first, last))
                 words = " ".join(text.replace("\ufffe", "").split())
-                lines.append(Line(words, left=opening[0], right=closing[2], top=opening[3], bottom=closing[1], height=opening[3] - opening[1]))
+                (left, foot, _, top), (_, bottom, right, _) = opening, closing
+                lines.append(Line(words, left=left, right=right, top=top, bottom=bottom, height=top - foot))
             at += len(text) + 2
         return lines
     finally:

@@ -5,6 +5,7 @@ addresses, code); otherwise the lines are one paragraph and the hyphen at the br
 with it.
 """
 
+import itertools
 import re
 import statistics
 from collections import Counter
@@ -69,7 +70,7 @@ def paragraphs(lines: Sequence[Line], body: float, words: Counter[str]) -> list[
     found: list[str] = []
     text = lines[0].text
     heading = _is_heading(lines[0], body)
-    for i, (line, following) in enumerate(zip(lines, lines[1:], strict=False)):
+    for i, (line, following) in enumerate(itertools.pairwise(lines)):
         next_heading = _is_heading(following, body)
         broken = _broken_on_purpose(lines, i)
         if _new_paragraph(line, following, pitch, broken) or heading != next_heading:
@@ -96,7 +97,7 @@ def _pitch(lines: Sequence[Line]) -> float:
 
 def _single(lines: Sequence[Line]) -> Iterator[tuple[Line, Line]]:
     """Neighbours of which the lower is one line high, so that the distance of their feet is one step."""
-    for a, b in zip(lines, lines[1:], strict=False):
+    for a, b in itertools.pairwise(lines):
         if b.top - b.bottom < 1.5 * b.height:
             yield a, b
 

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import mygpt
+from mygpt.core.errors import MygptError
 from mygpt.data.readers.conversion import Converted, Reading, Unreadable
 from mygpt.data.readers.formats import Format, read
 from mygpt.data.readers.ocr import PAGE_SECONDS, Tesseract
 
 Outcome = Converted | Unreadable
+_START_SECONDS = 120
 _COMMAND = [sys.executable, "-P", "-m", "mygpt.data.readers.worker"]  # -P: a folder of documents is no place to import from
 
 
@@ -104,6 +106,13 @@ class Child:
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # so that it can be stopped together with what it started
         )
+        try:
+            self._line(self._process, _START_SECONDS)
+        except (TimeoutError, EOFError) as error:
+            self.stop()
+            what = f"The process that reads documents did not start: `{' '.join(_COMMAND)}`."
+            fix = "Run this command by itself to see why; `pip install 'mygpt[data]'` repairs an incomplete installation."
+            raise MygptError(what, fix=fix) from error
         return self._process
 
     def _line(self, process: "subprocess.Popen[str]", patience_seconds: float) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def unwrap(text: str) -> str:
 
     A hard break (`\\` at the line's end) stays a line break.
     """
-    pieces, at = [], 0
+    pieces: list[str] = []
+    at = 0
     for block in blocks(text):
         piece = text[block.start : block.end]
         if block.kind == "heading" and block.body == block.start:
@@ -56,7 +57,7 @@ def unwrap(text: str) -> str:
             piece = re.sub(r"(?<!\\)\n[ \t]*(?:>[ \t]?)*(?=\S)", " ", piece).replace("\\\n", "\n")
         gap = text[at : block.start]
         if pieces:
-            pieces.append("\n\n" if not gap.strip(" \t") == "\n" else "\n")
+            pieces.append("\n\n" if gap.strip(" \t") != "\n" else "\n")
         pieces += [gap[len(gap.rstrip(" \t")) :], piece]  # the indent of a nested item
         at = block.end
     return "".join(pieces)

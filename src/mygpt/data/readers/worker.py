@@ -1,6 +1,7 @@
 """The child process in which files from elsewhere are parsed: `python -m mygpt.data.readers.worker`.
 
-One JSON object per line. In: {"file", "format", "ocr"}. Out: {"alive": true} from time to time, then {"converted"} or {"unreadable"}.
+One JSON object per line. In: {"file", "format", "ocr"}. Out: {"alive": true} once ready and from time to time,
+then {"converted"} or {"unreadable"}.
 A parser that crashes, hangs or fills the memory takes only this process with it.
 """
 
@@ -44,6 +45,8 @@ def limit_memory() -> None:
 
 
 def serve(requests: Iterable[str], out: IO[str]) -> None:
+    out.write('{"alive": true}\n')  # ready: the time to start does not count against the first file
+    out.flush()
     for line in requests:
         answer(json.loads(line), out)
 

@@ -58,7 +58,7 @@ function showWelcome() {
 }
 
 async function ask(text) {
-  if (underWay || !models.length) return;
+  if (underWay) return;
   const model = models.length === 1 ? models[0] : at("model").value;
   const view = new AnswerView({ question: text, model, openSource });
   const asked = make("div", "asked", text);
@@ -149,7 +149,7 @@ function fitQuestion() {
 
 function submit() {
   const text = question.value.trim();
-  if (!text || underWay) return;
+  if (!text || underWay || !models.length) return;
   question.value = "";
   fitQuestion();
   ask(text);

@@ -1,0 +1,47 @@
+"""What every measurement keeps beside its figures: when, on what, with which versions, by which command."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("mygpt", "torch", "transformers", "peft", "tokenizers", "pyarrow", "numpy")
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", action="store_true", help="print the record on stdout")
+    parser.add_argument("--keep", action="store_true", help="write it to benchmarks/results/")
+    return parser
+
+
+def finish(name: str, figures: dict[str, Any], options: argparse.Namespace) -> None:
+    record = {"benchmark": name, **figures, "machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
+    record["command"] = f"python -m benchmarks.{name} " + " ".join(a for a in sys.argv[1:] if a not in ("--json", "--keep"))
+    if options.keep:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if options.json:
+        sys.stdout.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"processor": names[0] if names else platform.machine(), "cores": os.cpu_count(), "memory_gib": round(memory / 2**30, 1), "gpu": "none"}
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

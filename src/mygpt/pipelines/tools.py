@@ -1,0 +1,37 @@
+"""Completers and embedders made again from their recorded identities (`mygpt rerun`)."""
+
+from collections.abc import Callable
+from typing import Any
+
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.search_index import SearchIndex
+from mygpt.artifacts.store import Store
+from mygpt.core.errors import Refused
+from mygpt.core.run import Run
+from mygpt.infer.few_shot import FewShot
+from mygpt.infer.remote import RemoteCompleter
+from mygpt.infer.torch_embedder import TorchEmbedder
+from mygpt.infer.torch_engine import TorchEngine
+from mygpt.rag.answer import AnswerConfig, RetrievalCompleter
+from mygpt.rag.search import open_search
+
+
+def rebuild_tool(store: Store, run: Run) -> Callable[[str, Any], Any]:
+    """A function from (argument, identity) to a tool with that identity."""
+
+    def rebuild(argument: str, identity: Any) -> Any:
+        if identity.get("wrapper") == "few_shot":
+            return FewShot.of_messages(rebuild(argument, identity["completer"]), identity["messages"])
+        if identity.get("wrapper") == "retrieval":
+            search = open_search(SearchIndex.of(store, identity["index"]), rebuild(argument, identity["embedder"]))
+            return RetrievalCompleter(rebuild(argument, identity["completer"]), search, AnswerConfig.model_validate(identity["settings"]))
+        if identity.get("engine") == "remote":
+            return RemoteCompleter(f"{identity['address']}#{identity['name']}", run=run)
+        if identity.get("engine") == "torch":
+            model = Model.of(store, identity["model"])
+            if model.head == "embedder":
+                return TorchEmbedder(model)
+            return TorchEngine(model, adapter=Adapter.of(store, identity["adapter"]) if identity.get("adapter") else None, run=run)
+        raise Refused(f"The tool `{argument}` cannot be made again from its record: {identity}.", fix="Run the recipe with a tool at hand.")
+
+    return rebuild

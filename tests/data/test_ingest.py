@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import ingest_files as make
+from tests.data import ingest_files as make
 import pypdfium2
 import pytest
 

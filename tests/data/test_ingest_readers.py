@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-import ingest_files as make
+from tests.data import ingest_files as make
 import pytest
 
 from mygpt.data.readers.conversion import Converted, Reading, Unreadable

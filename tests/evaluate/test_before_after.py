@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from made_up import MadeUpConfig, TableScorer, made_up_adapter, made_up_corpus, made_up_dataset
+from tests.evaluate.made_up import MadeUpConfig, TableScorer, made_up_adapter, made_up_corpus, made_up_dataset
 
 from mygpt.artifacts.dataset import Conversation, Dataset
 from mygpt.artifacts.kinds import noun

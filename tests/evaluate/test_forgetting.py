@@ -1,7 +1,7 @@
 """Forgetting worked by hand on scripted models, and the cutting of text."""
 
 import pytest
-from made_up import HELD_OUT_TEXT, MadeUpConfig, TableScorer, made_up_corpus, made_up_dataset
+from tests.evaluate.made_up import HELD_OUT_TEXT, MadeUpConfig, TableScorer, made_up_corpus, made_up_dataset
 
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run

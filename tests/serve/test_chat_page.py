@@ -10,7 +10,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
-from live_site import Paced, Site, cited_answer, wait_until
+from tests.serve.live_site import Paced, Site, cited_answer, wait_until
 
 from mygpt.artifacts.corpus import Span
 from mygpt.artifacts.feedback import Feedback

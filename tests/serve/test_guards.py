@@ -3,7 +3,7 @@
 import socket
 
 import pytest
-from live_site import app_of, running
+from tests.serve.live_site import app_of, running
 
 from mygpt.infer.scripted import ScriptedCompleter
 from mygpt.serve.guards import SECURITY_HEADERS

@@ -4,7 +4,7 @@ import threading
 
 import openai
 import pytest
-from live_site import Paced, app_of, cited_answer, running
+from tests.serve.live_site import Paced, app_of, cited_answer, running
 
 from mygpt.infer.protocols import Answer
 from mygpt.infer.scripted import ScriptedCompleter

@@ -9,7 +9,7 @@ import time
 import urllib.request
 
 import pytest
-from live_site import app_of
+from tests.serve.live_site import app_of
 
 from mygpt.core.errors import MygptError, Refused, UsageError
 from mygpt.infer.scripted import ScriptedCompleter

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from live_site import Paced, app_of, running, wait_until
+from tests.serve.live_site import Paced, app_of, running, wait_until
 
 from mygpt.infer.protocols import Answer
 from mygpt.serve.turns import MAX_WAITING

@@ -62,8 +62,8 @@ class SearchIndex(Artifact):
         rows = self.rows(f"{_DOCUMENTS} WHERE id = ?", (document_id,))
         if not rows:
             raise UsageError(f"The index {self.id} holds no document {document_id}.", fix="Open a citation that was given from this index.")
-        *values, places = rows[0]
-        return Document(*values, _places(places))
+        kept = dict(zip(_DOCUMENT_COLUMNS, rows[0], strict=True))
+        return Document(**{**kept, "places": _places(kept["places"])})
 
     @cached_property
     def titles(self) -> list[tuple[str, str]]:
@@ -87,7 +87,8 @@ class SearchIndex(Artifact):
         return sqlite3.connect(address, uri=True, check_same_thread=False)
 
 
-_DOCUMENTS = "SELECT id, path, text, title, media_type, sha256, bytes, language, places FROM documents"
+_DOCUMENT_COLUMNS = ("id", "path", "text", "title", "media_type", "sha256", "bytes", "language", "places")
+_DOCUMENTS = f"SELECT {', '.join(_DOCUMENT_COLUMNS)} FROM documents"
 _PASSAGES = 'SELECT number, id, document_id, start, "end", place, text, title, path FROM passages'
 
 

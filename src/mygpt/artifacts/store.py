@@ -55,7 +55,7 @@ class Store:
                     write_synced(staging / "manifest.json", text)
                     sync_tree(staging)
                     manifest = self._take_place(staging, read_record(text))
-                    self._tag_new(manifest)  # under the lock: `gc` must not meet it untagged
+                    self._tag_new(manifest, manifest.name)  # under the lock: `gc` must not meet it untagged
                     return manifest
                 finally:
                     shutil.rmtree(staging, ignore_errors=True)
@@ -68,8 +68,9 @@ class Store:
                 raise from_os_error(error) from error
             raise
 
-    def tag(self, manifest: Manifest, tag: str) -> None:
-        file = self.home / "tags" / manifest.kind / manifest.name / tag
+    def tag(self, manifest: Manifest, tag: str, *, name: str | None = None) -> None:
+        """`name` other than the artefact's own: equal work under a second name, for example of a copied folder."""
+        file = self.home / "tags" / manifest.kind / (name or manifest.name) / tag
         beside = file.with_name(f".{tag}.{uuid.uuid4().hex[:8]}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -81,20 +82,20 @@ class Store:
         except OSError as error:
             raise from_os_error(error) from error
 
-    def _tag_new(self, manifest: Manifest) -> None:
+    def _tag_new(self, manifest: Manifest, name: str) -> None:
         """The next version number, unless it has one, and `latest`. Locked: two processes must not take the same number."""
         with self.lock("tags.lock", fcntl.LOCK_EX):
-            tags = self.tags(manifest.kind, manifest.name)
+            tags = self.tags(manifest.kind, name)
             versions = {tag: digest for tag, digest in tags.items() if VERSION.fullmatch(tag)}
             if manifest.digest not in versions.values():
-                self.tag(manifest, f"v{1 + max((int(tag[1:]) for tag in versions), default=0)}")
+                self.tag(manifest, f"v{1 + max((int(tag[1:]) for tag in versions), default=0)}", name=name)
             if tags.get("latest") != manifest.digest:
-                self.tag(manifest, "latest")
+                self.tag(manifest, "latest", name=name)
 
-    def touch(self, manifest: Manifest) -> None:
-        """`manifest` was asked for again: it is the latest of its name, also after a crash between rename and tag."""
+    def touch(self, manifest: Manifest, *, name: str | None = None) -> None:
+        """`manifest` was asked for again: it is the latest of its name (or of `name`), also after a crash between rename and tag."""
         if self._folder(manifest).is_dir():  # else: held by the user's model cache
-            self._tag_new(manifest)
+            self._tag_new(manifest, name or manifest.name)
 
     def untag(self, manifest: Manifest) -> None:
         """Drop the tags of this name that point at it."""

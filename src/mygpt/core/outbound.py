@@ -57,5 +57,6 @@ def silence_hub() -> None:
     """Call before importing huggingface_hub or transformers."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if is_offline():
         os.environ["HF_HUB_OFFLINE"] = "1"

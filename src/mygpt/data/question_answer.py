@@ -172,8 +172,8 @@ def ask_for_facts(
     """Answer first: one question for each sentence."""
     asked = [(split, fact) for split, facts in facts_by_split.items() for fact in facts]
     shown = [Message("system", "Write the question that each fact answers.")]
-    for fact, question in _EXAMPLES:
-        shown += [Message("user", f"Fact: {fact}"), Message("assistant", question)]
+    for stated, question in _EXAMPLES:
+        shown += [Message("user", f"Fact: {stated}"), Message("assistant", question)]
     conversations = [Conversation((*shown, Message("user", f"Fact: {fact.text}"))) for _, fact in asked]
     answers = completer.complete(conversations, Sampling(max_tokens=config.max_question_tokens))
     made = []

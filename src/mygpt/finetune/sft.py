@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, get_peft_model
 
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.errors import MygptError
+from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import load_lm
@@ -129,6 +129,9 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapt
 
 def with_lora(module: Any, config: SFTConfig) -> Any:
     """`module` frozen, with trainable low-rank updates on all linear layers except the head, in the module's precision."""
+    silence_hub()
+    from peft import LoraConfig, get_peft_model
+
     settings = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     return get_peft_model(module, settings, autocast_adapter_dtype=False)
 

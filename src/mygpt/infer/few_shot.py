@@ -4,8 +4,9 @@ Source: Brown et al. 2020, "Language models are few-shot learners", arXiv:2005.1
 We differ: the examples are turns of a conversation, as a chat model was trained to read them, instead of one text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.core.digest import digest_value
@@ -19,8 +20,15 @@ class FewShot:
 
     @property
     def identity(self) -> Identity:
-        examples = digest_value([asdict(m) for m in self._shown])
-        return {"wrapper": "few_shot", "num_examples": len(self._shown) // 2, "examples": examples, "completer": self._completer.identity}
+        shown = [asdict(m) for m in self._shown]
+        return {"wrapper": "few_shot", "num_examples": len(shown) // 2, "examples": digest_value(shown), "messages": shown, "completer": self._completer.identity}
+
+    @classmethod
+    def of_messages(cls, completer: Completer, messages: Sequence[Mapping[str, Any]]) -> "FewShot":
+        """As an identity recorded it."""
+        made = cls(completer, ())
+        made._shown = tuple(Message(m["role"], m["content"]) for m in messages)
+        return made
 
     def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
         return self._completer.complete([self._with_examples(c) for c in conversations], sampling)

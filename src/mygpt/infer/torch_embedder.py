@@ -26,9 +26,11 @@ class TorchEmbedder:
         _require_mean_pooling(model)
         silence_hub()
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
         self._digest = model.digest
         self._tokenizer: Any = AutoTokenizer.from_pretrained(model.payload, local_files_only=True)
+        logging.disable_progress_bar()
         self._module: Any = AutoModel.from_pretrained(model.payload, local_files_only=True, dtype=torch.float32).eval()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._module.to(self._device)

@@ -52,6 +52,9 @@ def load_lm(
     """Ready to generate (eval mode). Raises UsageError for a model without a language-model head or an adapter of another model."""
     silence_hub()
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # ours is the run's event stream
 
     if model.head != "lm":
         raise UsageError(

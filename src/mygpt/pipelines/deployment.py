@@ -53,6 +53,7 @@ class Opened:
     completer: StreamingCompleter
     engine: TorchEngine
     search: Search | None
+    context_reserve: int = 0  # tokens that retrieved passages may take of the window, at most
 
 
 def open_deployment(deployment: Deployment, *, embedder: Model | None, run: Run) -> Opened:
@@ -62,7 +63,8 @@ def open_deployment(deployment: Deployment, *, embedder: Model | None, run: Run)
         return Opened(engine, engine, None)
     config = DeployConfig.model_validate(deployment.manifest.config)
     search = open_search(index, embedder_for(embedder, run.home))
-    return Opened(RetrievalCompleter(engine, search, config.answer), engine, search)
+    reserve = 3 * config.answer.context_words  # code and names take up to three tokens a word
+    return Opened(RetrievalCompleter(engine, search, config.answer), engine, search, reserve)
 
 
 def warm_up(opened: Opened) -> None:

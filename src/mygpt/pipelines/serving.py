@@ -3,13 +3,20 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from mygpt.artifacts.dataset import Conversation
 from mygpt.artifacts.deployment import Deployment
+from mygpt.artifacts.search_index import SearchIndex
+from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.lm.sources import obtain
 from mygpt.pipelines.deployment import Opened, open_deployment, recorded_embedder, warm_up
 from mygpt.serve.api import create_app
+from mygpt.serve.guards import LOOPBACK_HOSTS
 from mygpt.serve.served import Served, SourceView
 from mygpt.serve.server import serve
+
+
+_AROUND = 700  # characters shown before and after what is cited
 
 
 def serve_deployment(deployment: Deployment, *, home: Path, host: str, port: int, api_key: str | None, say: Callable[[str], None]) -> None:
@@ -21,11 +28,11 @@ def serve_deployment(deployment: Deployment, *, home: Path, host: str, port: int
     warm_up(opened)
     app = create_app(
         served_models(deployment.name, opened),
-        source_passage=source_passage(opened),
+        source_passage=source_passage(deployment.index),
         home=home,
         title=deployment.name,
         suggestions=suggestions(deployment),
-        allowed_hosts=("127.0.0.1", "localhost", "::1", host),
+        allowed_hosts=tuple(dict.fromkeys((*LOOPBACK_HOSTS, host))),
         api_key=api_key,
     )
     serve(app, host=host, port=port, on_ready=lambda address: say(f"Chat at {address}   API at {address}/v1   (Ctrl-C stops)"))
@@ -34,13 +41,30 @@ def serve_deployment(deployment: Deployment, *, home: Path, host: str, port: int
 def served_models(name: str, opened: Opened) -> list[Served]:
     window, count = opened.engine.context_tokens, opened.engine.count_tokens
     names = [(name, opened.completer)] + ([(f"{name}-closed-book", opened.engine)] if opened.search else [])
-    return [Served(called, completer, window, count, engine=opened.engine) for called, completer in names]
+    reserve = opened.context_reserve
+
+    def with_passages(conversation: Conversation) -> int:
+        return count(conversation) + reserve
+
+    return [
+        Served(called, completer, window, count if completer is opened.engine else with_passages, engine=opened.engine)
+        for called, completer in names
+    ]
 
 
-def source_passage(opened: Opened) -> Callable[[str, int, int], SourceView | None]:
+def source_passage(index: SearchIndex | None) -> Callable[[str, int, int], SourceView | None]:
+    """A function that shows a cited stretch between the text around it, or None where there is no such place."""
+
     def view(document_id: str, start: int, end: int) -> SourceView | None:
-        found = opened.search.source(document_id, start, end) if opened.search else None
-        return SourceView(found.title, found.path, found.place, found.before, found.cited, found.after) if found else None
+        try:
+            document = index.document(document_id) if index is not None else None
+        except UsageError:
+            return None
+        if index is None or document is None or not 0 <= start < end <= len(document.text):
+            return None
+        text = document.text
+        before, after = text[max(0, start - _AROUND) : start], text[end : end + _AROUND]
+        return SourceView(document.title, document.path, index.place(document_id, start), before, text[start:end], after)
 
     return view
 

@@ -22,7 +22,7 @@ def rebuild_tool(store: Store, run: Run) -> Callable[[str, Any], Any]:
     def rebuild(argument: str, identity: Any) -> Any:
         if identity.get("wrapper") == "few_shot":
             return FewShot.of_messages(rebuild(argument, identity["completer"]), identity["messages"])
-        if identity.get("wrapper") == "retrieval":
+        if identity.get("engine") == "retrieval":
             search = open_search(SearchIndex.of(store, identity["index"]), rebuild(argument, identity["embedder"]))
             return RetrievalCompleter(rebuild(argument, identity["completer"]), search, AnswerConfig.model_validate(identity["settings"]))
         if identity.get("engine") == "remote":

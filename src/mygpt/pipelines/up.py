@@ -85,7 +85,8 @@ def up(
     learnt = corpus if previous is None or retune else previous.trained_on or corpus
     languages = languages_to_train(learnt, model=config.model, embedder=config.embedder, force=force, run=run)
     if languages is None:
-        deployment = deploy(DeployConfig(answer=config.answer), model=model, index=index, trained_on=None, run=run)
+        deployment = deploy(DeployConfig(answer=config.answer), model=model, index=index, run=run)
+        store.touch(deployment.manifest, name=run.name)
         return Up(deployment, corpus, index, None, None, None, None)
 
     with run.step("question"):
@@ -113,6 +114,9 @@ def up(
             trained_on=learnt,
             run=run,
         )
+    for made in (deployment, corpus, index, dataset, tuned, report):
+        if made is not None:
+            store.touch(made.manifest, name=run.name)  # equal work may have been done under another name
     changed = learnt.digest != corpus.digest
     return Up(deployment, corpus, index, dataset, tuned, report, training_seconds(dataset, tuned) if changed else None)
 

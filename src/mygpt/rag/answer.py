@@ -11,7 +11,7 @@ We differ the passages come first in the prompt, then the instruction, then the 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import cast
@@ -84,7 +84,7 @@ class RetrievalCompleter:
             yield answer.text
             yield answer
             return
-        with closing(cast("_Closable", self._completer.stream(prepared.conversation, sampling))) as pieces:
+        with closing(cast("Generator[str | Answer]", self._completer.stream(prepared.conversation, sampling))) as pieces:
             for piece in pieces:
                 yield self._cite([(prepared, piece)])[0] if isinstance(piece, Answer) else piece
 
@@ -110,10 +110,6 @@ class RetrievalCompleter:
 
     def _abstained(self) -> Answer:
         return Answer(abstention(self._search.index), finish_reason="abstained")
-
-
-class _Closable(Iterator[str | Answer]):
-    def close(self) -> None: ...
 
 
 def grounded_conversation(question: str, hits: Sequence[Hit], history: Sequence[Message] = ()) -> Conversation:

@@ -12,21 +12,20 @@ from collections.abc import Iterable, Sequence
 from mygpt.rag.words import STOP_WORDS, TermWeights, fold, identifiers, is_negated, names, numbers, numbers_allowed, stem, terms, words
 
 # A sentence with a word of a group, against a source with another word of the group and without that one, says something else.
-_EXCLUSIVE = [
-    frozenset(map(stem, group.split()))
-    for group in """before after; minimum maximum; min max; least most; first last; earliest latest; above below; over under; open closed; start end
-    increase decrease; rise fall; more fewer less; higher lower; longer shorter; larger smaller; bigger smaller; faster slower; older younger; heavier lighter
-    allowed forbidden; allowed prohibited; permitted forbidden; may must; required optional; mandatory optional; mandatory voluntary; enabled disabled
-    include exclude; always never sometimes; all none some; inside outside; indoors outdoors; morning afternoon evening night; day night
-    north south east west; northern southern eastern western; left right; upper lower; up down; buy sell; accept refuse reject; arrive depart
-    spring summer autumn winter; hourly daily weekly fortnightly monthly quarterly yearly; hour day week fortnight month quarter year
-    second minute hour day week month year; gram kilogram tonne; kg tonne; centimetre metre kilometre mile; litre millilitre; same different
-    encrypted unencrypted; public private; publicly privately; paid unpaid; full empty; hot cold; wet dry; light dark; safe dangerous; binary text
-    red orange yellow green blue purple white black grey brown pink; synchronous asynchronous; single double; half double; child adult
-    euro pound dollar; percent euro pound; add remove; win lose; succeed fail; encourage discourage; legal illegal; possible impossible""".replace(
-        "\n", ";"
-    ).split(";")
-]
+_EXCLUSIVE_WORDS = """
+before after; minimum maximum; min max; least most; first last; earliest latest; above below; over under; open closed; start end; increase
+decrease; rise fall; more fewer less; higher lower; longer shorter; larger smaller; bigger smaller; faster slower; older younger; heavier
+lighter; allowed forbidden; allowed prohibited; permitted forbidden; may must; required optional; mandatory optional; mandatory voluntary;
+enabled disabled; include exclude; always never sometimes; all none some; inside outside; indoors outdoors; morning afternoon evening
+night; day night; north south east west; northern southern eastern western; left right; upper lower; up down; buy sell; accept refuse
+reject; arrive depart; spring summer autumn winter; hourly daily weekly fortnightly monthly quarterly yearly; hour day week fortnight
+month quarter year; second minute hour day week month year; gram kilogram tonne; kg tonne; centimetre metre kilometre mile; litre
+millilitre; same different; encrypted unencrypted; public private; publicly privately; paid unpaid; full empty; hot cold; wet dry; light
+dark; safe dangerous; binary text; red orange yellow green blue purple white black grey brown pink; synchronous asynchronous; single
+double; half double; child adult; euro pound dollar; percent euro pound; add remove; win lose; succeed fail; encourage discourage; legal
+illegal; possible impossible
+"""
+_EXCLUSIVE = [frozenset(map(stem, group.split())) for group in _EXCLUSIVE_WORDS.split(";")]
 _NEEDS_ITS_OWN = {  # a word that narrows or compares, and those of which the source must have one
     word: frozenset({stem(w) for w in needs.split()} | set(needs.split()))
     for word, needs in {

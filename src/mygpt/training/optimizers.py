@@ -1,17 +1,24 @@
 """AdamW for parameters kept in bfloat16: the optimiser holds a float32 master of each, the model its rounded copy.
 
-Small updates would be lost in bfloat16's 8 bits; matrix products want bfloat16. Both get what they need.
+Small updates would be lost in bfloat16's 8 bits; matrix products want bfloat16. Both get what they need. For float32 parameters it is
+torch's AdamW, bit for bit.
 
-Source  AdamW: Loshchilov and Hutter 2017, arXiv:1711.05101; master weights: Micikevicius et al. 2017, arXiv:1710.03740, section 3.1
+Source     AdamW: Loshchilov and Hutter 2017, arXiv:1711.05101; master weights: Micikevicius et al. 2017, arXiv:1710.03740, section 3.1
+We differ  a parameter that got no gradient (an expert that no token chose) counts as having the gradient zero, where torch passes it
+           over: its moments and its weight decay, and with them what a checkpoint holds, do not depend on the split into micro-batches
 """
 
 from collections.abc import Iterable
 
 import torch
 
+_STATE = ("step", "exp_avg", "exp_avg_sq")
+
 
 class MasterAdamW:
-    def __init__(self, parameters: Iterable[tuple[str, torch.nn.Parameter]], *, learning_rate: float, weight_decay: float, betas: tuple[float, float]):
+    def __init__(
+        self, parameters: Iterable[tuple[str, torch.nn.Parameter]], *, learning_rate: float, weight_decay: float, betas: tuple[float, float]
+    ):
         self._parameters = dict(parameters)
         self._masters = {name: p.detach().float().clone().requires_grad_() for name, p in self._parameters.items()}
         self._adamw = torch.optim.AdamW(self._masters.values(), lr=learning_rate, weight_decay=weight_decay, betas=betas, eps=1e-8)
@@ -19,8 +26,8 @@ class MasterAdamW:
     def update(self, *, learning_rate: float, max_grad_norm: float) -> float:
         """Clip, step, copy back, clear. Returns the gradient norm before clipping."""
         for name, parameter in self._parameters.items():
-            assert parameter.grad is not None, f"{name} got no gradient"
-            self._masters[name].grad = parameter.grad.float()
+            master = self._masters[name]
+            master.grad = torch.zeros_like(master) if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
         norm = torch.nn.utils.clip_grad_norm_(self._masters.values(), max_grad_norm)
         for group in self._adamw.param_groups:
@@ -41,8 +48,11 @@ class MasterAdamW:
         return tensors
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        """`tensors` as `state` gave them after at least one update."""
         with torch.no_grad():
             for name, master in self._masters.items():
                 master.copy_(tensors[f"master.{name}"])
                 self._parameters[name].copy_(master)
-                self._adamw.state[master] = {key: tensors[f"{key}.{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
+                step, *moments = (tensors[f"{key}.{name}"].clone() for key in _STATE)
+                moved = [step, *(m.to(master.device) for m in moments)]  # torch wants the step count on the CPU
+                self._adamw.state[master] = dict(zip(_STATE, moved, strict=True))

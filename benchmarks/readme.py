@@ -1,0 +1,78 @@
+"""Write the README's table of figures from `benchmarks/results/` (`make docs`; a test holds the README to it)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+_BEGIN, _END = "<!-- figures: made by `make docs` from benchmarks/results/ -->\n", "<!-- /figures -->"
+
+
+def main() -> None:
+    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_table(readme: str) -> str:
+    before, _, rest = readme.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n{table()}\n{_END}{after}"
+
+
+def table() -> str:
+    rows = [row for name, make in _ROWS.items() if (file := RESULTS / f"{name}.json").exists() for row in make(json.loads(file.read_text()))]
+    lines = ["| what | measured | aim |", "|---|---|---|", *(f"| {what} | {figure} | {aim} |" for what, figure, aim in rows)]
+    machines = {f"{m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB" for m in (_machine(n) for n in _ROWS) if m}
+    return "\n".join(lines) + "\n\nOn " + "; ".join(sorted(machines)) + "; no GPU."
+
+
+def _machine(name: str) -> dict[str, Any] | None:
+    file = RESULTS / f"{name}.json"
+    found: dict[str, Any] | None = json.loads(file.read_text())["machine"] if file.exists() else None
+    return found
+
+
+def _up(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    up = r["up"]
+    interval = "{0[0]:+.3f} to {0[1]:+.3f}".format
+    return [
+        (f"`mygpt up` on {up['documents']} files of a real product's documentation", f"{r['wall_seconds']:.0f} s", "480 s, better 300 s"),
+        ("its peak memory", f"{r['peak_memory_gib']:.1f} GiB", "6 GiB"),
+        (
+            "pairs kept: train / knowledge / generalisation",
+            f"{up['pairs_train']} / {up['pairs_knowledge']} / {up['pairs_generalisation']}",
+            "120 / 60 / 30",
+        ),
+        ("training speed", f"{up['tokens_per_second']:.0f} real tokens/s", ""),
+        ("`mygpt up` again, unchanged", f"{r['unchanged_seconds']:.1f} s", "15 s"),
+        ("`mygpt add FILE`, then an answer that cites it", f"{r['add_and_cited_answer_seconds']:.1f} s", "15 s"),
+        (
+            "token F1, closed book: base / with 3 examples / tuned",
+            f"{up['f1_base']:.3f} / {up['f1_fewshot']:.3f} / {up['f1_tuned']:.3f}",
+            "",
+        ),
+        ("tuned minus base, 95 % interval", interval(up["f1_ci"]), "above 0"),
+        ("tuned minus base with 3 examples, 95 % interval", interval(up["f1_ci_fewshot"]), ""),
+        ("token F1 with retrieval: base / tuned", f"{up['f1_retrieval']:.3f} / {up['f1_tuned_retrieval']:.3f}", ""),
+        ("forgetting, bits per byte of general text", f"{up['forgetting_bpb']:+.3f}", "at most +0.05"),
+    ]
+
+
+def _startup(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        ("`import mygpt`", f"{r['import_ms']:.0f} ms", "200 ms"),
+        ("`mygpt --help`", f"{r['help_ms']:.0f} ms", "500 ms"),
+        ("first token of a chat answer with retrieval, median / worst of 8", f"{r['first_token_ms']} / {r['first_token_ms_worst']} ms", "1,000 ms"),
+    ]
+
+
+def _demo(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [("`make demo` from nothing, all installs and downloads", f"{r['wall_seconds'] / 60:.1f} min", "12 min")]
+
+
+_ROWS = {"up": _up, "startup": _startup, "demo": _demo}
+
+
+if __name__ == "__main__":
+    main()

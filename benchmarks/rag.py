@@ -3,11 +3,12 @@
     python -m benchmarks.rag --json --keep
 
 search      nDCG@10 on Cranfield (1,400 abstracts, 225 queries); rivals in the same run: BM25 alone, vectors alone
-fit         on questions of our own about the httpx documentation (rag_httpx.jsonl: two true sentences, a false one, a true and a false
-            fragment for each of 54), on off-topic questions about it, and on Cranfield
-held out    the sample handbook: 60 questions, 30 off-topic ones, 15 planted false sentences. Nothing was fitted on it
-            The completer is scripted: it gives the reference answer ("answers"), the evidence word for word ("quotes"), or the answer
-            to another question ("strangers": every citation is wrong)
+fit         on questions of our own about the httpx documentation (rag_httpx.jsonl: for each of 54, two true sentences, a true
+            fragment, a false sentence and a false fragment), on off-topic questions about it, and on Cranfield
+held out    the sample handbook: 60 questions, 30 off-topic ones, 15 planted false sentences. No constant was fitted on it, but rules
+            (expected answer types, comparisons, midnight) were written after seeing what it got wrong; hence "second", questions
+            on it that were written afterwards. The completer is scripted: it gives the reference answer ("answers"), the evidence
+            word for word ("quotes"), or the answer to another question ("strangers": every citation is wrong)
 
 A citation is right when its span and the evidence overlap. Cranfield's queries are numbered by their position in cran.qry; its
 judgements 1 to 4 count as relevant, 5 and -1 do not (cranqrel.readme).
@@ -17,6 +18,7 @@ import json
 import math
 import re
 import tempfile
+import time
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -34,9 +36,10 @@ from mygpt.core.config import Config
 from mygpt.core.run import Run
 from mygpt.data.ingest import IngestConfig, ingest
 from mygpt.infer.cached import CachedEmbedder
-from mygpt.infer.protocols import Embedder, Sampling
+from mygpt.infer.protocols import Embedder, Sampling, StreamingCompleter
 from mygpt.infer.scripted import ScriptedCompleter
 from mygpt.infer.torch_embedder import TorchEmbedder
+from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.sources import obtain
 from mygpt.metrics.bootstrap import paired_bootstrap
 from mygpt.rag.answer import AnswerConfig, RetrievalCompleter
@@ -49,8 +52,8 @@ HERE = Path(__file__).parent
 HANDBOOK = HERE.parent / "examples" / "handbook"
 QUESTIONS = HERE.parent / "tests" / "fixtures" / "handbook"
 _TOP = 3
-_PRECISION = 0.9  # asked of citations in the fit
-_ANSWERED = 0.95  # share of the answerable fit questions that must be answered
+_PRECISION = 0.88  # asked of citations in the fit
+_ANSWERED = 0.93  # share of the answerable fit questions that must be answered
 
 Row = dict[str, Any]
 
@@ -132,7 +135,8 @@ def fit_citations(search: Search, rows: Sequence[Row]) -> Row:
             for support in np.arange(0.4, 0.96, 0.02):
                 figures = _precision_recall(scored, float(support), sum(is_true for is_true, _, _ in matches))
                 if figures["precision"] >= _PRECISION and figures["recall"] > best["recall"]:
-                    best = {"lexical_share": round(float(share), 2), "foreign_weight": penalty, "support": round(float(support), 2), **figures}
+                    constants = {"lexical_share": round(float(share), 2), "foreign_weight": penalty, "support": round(float(support), 2)}
+                    best = {**constants, **figures}
     in_use = [(is_true and held, m.score) for is_true, held, m in matches]
     chosen = {"lexical_share": LEXICAL_SHARE, "foreign_weight": FOREIGN_WEIGHT, "support": SUPPORT}
     return {"best": best, "in_use": {**chosen, **_precision_recall(in_use, SUPPORT, sum(is_true for is_true, _, _ in matches))}}
@@ -180,6 +184,32 @@ def measure_citations(search: Search) -> Row:
     return figures
 
 
+def measure_model(search: Search, engine: StreamingCompleter) -> Row:
+    """What a real model's answers are worth: its sentences, how many are cited, and how many citations overlap the evidence."""
+    rows = read_rows(QUESTIONS / "questions.jsonl")
+    asked = [Conversation((Message("user", row["question"]),)) for row in rows]
+    completer = RetrievalCompleter(engine, search)
+    first_seconds = []
+    for conversation in asked[:5]:
+        started = time.perf_counter()
+        next(completer.stream(conversation, Sampling(max_tokens=4)))
+        first_seconds.append(time.perf_counter() - started)
+    answers = completer.complete(asked, Sampling(max_tokens=64))
+    given = [(answer, row) for answer, row in zip(answers, rows, strict=True) if answer.finish_reason != "abstained"]
+    cited = [(answer.text[c.start : c.end], c.quote, row) for answer, row in given for c in answer.citations]
+    right = sum(overlaps(quote, row["evidence"]) for _, quote, row in cited)
+    verbatim = sum(not overlaps(quote, row["evidence"]) and overlaps(quote, said) for said, quote, row in cited)
+    return {
+        "answers": len(given),
+        "citations": len(cited),
+        "overlap_evidence": right,
+        "other_but_word_for_word": verbatim,
+        "precision": round((right + verbatim) / max(len(cited), 1), 3),
+        "unsupported_sentences": sum(len(answer.unsupported) for answer, _ in given),
+        "first_token_seconds_worst_of_4": round(max(first_seconds[1:]), 3),
+    }
+
+
 def planted_cited(search: Search) -> list[str]:
     """The planted false sentences that were given a citation, from the passages most like them."""
     sentences = [row["sentence"] for row in read_rows(QUESTIONS / "planted.jsonl")]
@@ -187,6 +217,23 @@ def planted_cited(search: Search) -> list[str]:
     answers = [Answered("", sentence, [hit.passage for hit in hits]) for sentence, hits in zip(sentences, found, strict=True)]
     marks = cite_all(answers, index=search.index, weights=search.weights, embedder=search.embedder)
     return [sentence for sentence, (citations, _) in zip(sentences, marks, strict=True) if citations]
+
+
+def measure_second(search: Search) -> Row:
+    """20 questions, each with a true and a false sentence, and 20 off-topic ones, half of them near: written last, when all rules stood."""
+    rows = read_rows(HERE / "rag_second.jsonl")
+    pairs = [row for row in rows if "answer" in row]
+    found = search.search_all([row["question"] for row in pairs], _TOP)
+    figures: Row = {}
+    for column in ("answer", "false"):
+        answers = [Answered(row["question"], row[column], [hit.passage for hit in hits]) for row, hits in zip(pairs, found, strict=True)]
+        marks = cite_all(answers, index=search.index, weights=search.weights, embedder=search.embedder)
+        figures[f"cited_{column}"] = sum(bool(citations) for citations, _ in marks)
+    for kind in ("general", "near_topic"):
+        judged = _judged(search, [row["question"] for row in rows if row.get("kind") == kind])
+        figures[f"abstained_{kind}"] = f"{sum(j.score < MIN_RELEVANCE for j in judged)} of {len(judged)}"
+    lost = sum(j.score < MIN_RELEVANCE for j in _judged(search, [row["question"] for row in pairs]))
+    return {**figures, "abstained_answerable": f"{lost} of {len(pairs)}"}
 
 
 # -- abstention -----------------------------------------------------------------------------------------------------------
@@ -220,7 +267,8 @@ def fit_relevance(httpx: Search, abstracts: Search, rows: Sequence[Row], off_top
     share = float(b_3[1] / (b_3[1] + b_3[2]))
     kept = np.quantile([SENTENCE_SHARE * j.sentence + (1 - SENTENCE_SHARE) * j.known for j in kinds[0][0]], 1 - _ANSWERED)
     names = ("answerable", "cranfield", "near_topic", "off_topic", "cranfield_to_httpx", "httpx_to_cranfield")
-    abstained = {name: round(float(np.mean([j.score < MIN_RELEVANCE for j in judged])), 3) for name, (judged, _, _) in zip(names, kinds, strict=True)}
+    shares = [float(np.mean([j.score < MIN_RELEVANCE for j in judged])) for judged, _, _ in kinds]
+    abstained = {name: round(share, 3) for name, share in zip(names, shares, strict=True)}
     return {
         "best": {"sentence_share": round(share, 2), "min_relevance": round(float(kept), 3)},
         "in_use": {"sentence_share": SENTENCE_SHARE, "min_relevance": MIN_RELEVANCE, "abstained": abstained},
@@ -229,8 +277,9 @@ def fit_relevance(httpx: Search, abstracts: Search, rows: Sequence[Row], off_top
 
 def _found(search: Search, questions: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """The questions whose evidence is among the passages that would be read."""
-    hits = search.search_all(questions, _TOP)
-    return [q for q, found, row in zip(questions, hits, rows, strict=True) if any(holds_evidence(h.passage.text, row["evidence"]) for h in found)]
+    found = search.search_all(questions, _TOP)
+    held = [any(holds_evidence(h.passage.text, row["evidence"]) for h in hits) for hits, row in zip(found, rows, strict=True)]
+    return [question for question, is_held in zip(questions, held, strict=True) if is_held]
 
 
 def _judged(search: Search, questions: Sequence[str]) -> list[Relevance]:
@@ -239,9 +288,11 @@ def _judged(search: Search, questions: Sequence[str]) -> list[Relevance]:
 
 def measure_abstention(search: Search) -> Row:
     rows, off_topic = read_rows(QUESTIONS / "questions.jsonl"), read_rows(QUESTIONS / "off_topic.jsonl")
-    lost = [r["id"] for r, j in zip(rows, _judged(search, [r["question"] for r in rows]), strict=True) if j.score < MIN_RELEVANCE]
-    kept = [r["id"] for r, j in zip(off_topic, _judged(search, [r["question"] for r in off_topic]), strict=True) if j.score >= MIN_RELEVANCE]
-    found = set(_found(search, [r["question"] for r in rows], [{"evidence": [r["evidence"]]} for r in rows]))
+    questions = [row["question"] for row in rows]
+    lost = [row["id"] for row, j in zip(rows, _judged(search, questions), strict=True) if j.score < MIN_RELEVANCE]
+    strange = _judged(search, [row["question"] for row in off_topic])
+    kept = [row["id"] for row, j in zip(off_topic, strange, strict=True) if j.score >= MIN_RELEVANCE]
+    found = _found(search, questions, [{"evidence": [row["evidence"]]} for row in rows])
     return {
         "off_topic": len(off_topic),
         "off_topic_abstained": len(off_topic) - len(kept),
@@ -263,6 +314,7 @@ def read_rows(path: Path) -> list[Row]:
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--data", type=Path, default=HERE.parents[1] / "shared" / "data", help="folder with cranfield/ and httpx_docs/")
+    parser.add_argument("--model", default="", help="also measure the answers of this model, for example smollm2-135m-q4_1")
     parser.add_argument("--home", type=Path, help="kept for the next run; else a temporary folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -277,11 +329,15 @@ def measure(options: Namespace, home: Path) -> Row:
     handbook = _search(ingest(IngestConfig(), sources=(HANDBOOK,), run=run), embedder, run)
     abstracts = _search(cranfield(CranfieldConfig(), folder=data / "cranfield", run=run), embedder, run)
     rows, off_topic = read_rows(HERE / "rag_httpx.jsonl"), read_rows(HERE / "rag_httpx_off_topic.jsonl")
-    return {
+    figures: Row = {
         "search": measure_search(abstracts, data / "cranfield"),
         "fit": {"citations": fit_citations(httpx, rows), "relevance": fit_relevance(httpx, abstracts, rows, off_topic, data / "cranfield")},
         "held_out": {"citations": measure_citations(handbook), "abstention": measure_abstention(handbook)},
+        "second": measure_second(handbook),
     }
+    if options.model:
+        figures["held_out"]["model"] = measure_model(handbook, TorchEngine(obtain(options.model, run=run)))
+    return figures
 
 
 def _search(corpus: Corpus, embedder: Embedder, run: Run) -> Search:

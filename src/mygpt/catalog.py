@@ -27,6 +27,7 @@ TECHNIQUES: tuple[Technique, ...] = (
         "Alberti et al. 2019, arXiv:1906.05416 (answer first, then its question, then a second reading)",
         "docs/data/question_answer.md",
     ),
+    Technique("replay", "data", "mygpt.data.replay:replay", "Huang et al. 2024, arXiv:2403.01244", "docs/data/replay.md"),
     Technique(
         "sft",
         "finetune",

@@ -157,7 +157,8 @@ class Progress:
             return
         self._last_emitted = now
         rate = (self.done - self._done_before) / max(now - self._started, 1e-9)
-        eta = (self.total - self.done) / rate if self.total is not None and rate > 0 else None
+        enough = self.total is not None and self.done - self._done_before >= 0.05 * self.total  # else a guess says nothing
+        eta = (self.total - self.done) / rate if self.total is not None and enough and rate > 0 else None
         self.run.emit(
             "progress",
             step=self.step,

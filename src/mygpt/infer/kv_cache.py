@@ -1,6 +1,7 @@
-"""Keys and values of a wave of prompts, in buffers allocated once.
+"""Keys and values of a wave of prompts, in buffers with room to grow.
 
-transformers' DynamicCache copies everything at each step (`torch.cat`); here a step writes its own slots only.
+transformers' DynamicCache copies everything at each step (`torch.cat`); here a step writes its own slots only, and a buffer that is
+full is replaced by one half as large again.
 
 Dims  L layers   B trees   H key/value heads   S slots   D head size   Q new tokens
 """
@@ -9,7 +10,10 @@ import torch
 
 
 class SlotCache:
-    """What a transformers decoder needs of `past_key_values`: `update` per layer, then one `advance` per forward pass."""
+    """What a transformers decoder needs of `past_key_values`: `update` per layer, then one `advance` per forward pass.
+
+    `num_slots`: how many to make room for at first.
+    """
 
     is_compileable = False
 
@@ -20,13 +24,17 @@ class SlotCache:
         self._values_BHSD: dict[int, torch.Tensor] = {}
 
     def update(self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
-        B, H, Q, D = key_BHQD.shape
-        if layer not in self._keys_BHSD:
-            self._keys_BHSD[layer] = key_BHQD.new_empty(B, H, self.num_slots, D)
-            self._values_BHSD[layer] = value_BHQD.new_empty(B, H, self.num_slots, value_BHQD.shape[-1])
-        end = self.length + Q
-        self._keys_BHSD[layer][:, :, self.length : end] = key_BHQD
-        self._values_BHSD[layer][:, :, self.length : end] = value_BHQD
+        end = self.length + key_BHQD.shape[2]
+        if end > self.num_slots:
+            self.num_slots = max(end, self.num_slots * 3 // 2)
+        for kept, new_BHQD in ((self._keys_BHSD, key_BHQD), (self._values_BHSD, value_BHQD)):
+            if layer not in kept:
+                kept[layer] = self._room(new_BHQD, trees=len(new_BHQD))
+            elif kept[layer].shape[2] < end:
+                old_BHSD = kept[layer]
+                kept[layer] = self._room(old_BHSD, trees=len(old_BHSD))
+                kept[layer][:, :, : self.length] = old_BHSD[:, :, : self.length]
+            kept[layer][:, :, self.length : end] = new_BHQD
         return self._keys_BHSD[layer][:, :, :end], self._values_BHSD[layer][:, :, :end]
 
     def advance(self, num_tokens: int) -> None:
@@ -34,9 +42,14 @@ class SlotCache:
 
     def keep(self, trees: torch.Tensor) -> None:
         """Drop the trees that are done."""
-        for layer in self._keys_BHSD:
-            self._keys_BHSD[layer] = self._keys_BHSD[layer].index_select(0, trees)
-            self._values_BHSD[layer] = self._values_BHSD[layer].index_select(0, trees)
+        for kept in (self._keys_BHSD, self._values_BHSD):
+            for layer, old_BHSD in kept.items():
+                kept[layer] = self._room(old_BHSD, trees=len(trees))
+                kept[layer][:, :, : self.length] = old_BHSD[:, :, : self.length].index_select(0, trees)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.length
+
+    def _room(self, like_BHSD: torch.Tensor, *, trees: int) -> torch.Tensor:
+        _, H, _, D = like_BHSD.shape
+        return like_BHSD.new_empty(trees, H, self.num_slots, D)

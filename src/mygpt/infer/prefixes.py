@@ -30,28 +30,26 @@ def share_prefixes(prompts: Sequence[Tokens], *, max_rows: int = 16, max_suffix_
 
     The own parts of a tree's rows stay within `max_suffix_tokens`: attention over them grows with the square of their sum.
     """
-    order = sorted(range(len(prompts)), key=lambda i: prompts[i])
     trees: list[Tree] = []
     group: list[int] = []
-    shared = 0
+    cut = 0  # length of the group's prefix: every row keeps at least its last token for itself
 
     def close() -> None:
         if group:
-            cut = min(shared, *(len(prompts[i]) - 1 for i in group)) if len(group) > 1 else 0
-            trees.append(Tree(prompts[group[0]][:cut], tuple(group), tuple(prompts[i][cut:] for i in group)))
+            own_from = cut if len(group) > 1 else 0
+            trees.append(Tree(prompts[group[0]][:own_from], tuple(group), tuple(prompts[i][own_from:] for i in group)))
 
-    for i in order:
+    for i in sorted(range(len(prompts)), key=lambda i: prompts[i]):
         if group:
-            common = common_length(prompts[group[0]], prompts[i])
-            common = min(common, shared) if len(group) > 1 else common
-            worth = common >= min_shared and common >= max(len(prompts[i]), len(prompts[group[0]])) // 2
-            own = sum(len(prompts[j]) - common for j in (*group, i))
+            shared = min(cut, common_length(prompts[group[0]], prompts[i]), len(prompts[i]) - 1)
+            worth = shared >= min_shared and shared >= max(len(prompts[i]), len(prompts[group[0]])) // 2
+            own = sum(len(prompts[j]) - shared for j in (*group, i))
             if worth and len(group) < max_rows and own <= max_suffix_tokens:
                 group.append(i)
-                shared = common
+                cut = shared
                 continue
         close()
-        group, shared = [i], len(prompts[i])
+        group, cut = [i], len(prompts[i]) - 1
     close()
     return sorted(trees, key=lambda t: -t.num_tokens)
 
@@ -66,13 +64,18 @@ def common_length(a: Tokens, b: Tokens) -> int:
 
 
 def waves(trees: Sequence[Tree], *, max_rows: int, max_tokens: int) -> list[list[Tree]]:
-    """Trees that run together: of like length, at most `max_rows` rows and `max_tokens` padded prompt tokens."""
+    """Trees that run together: of like shape, at most `max_rows` rows and `max_tokens` prompt tokens, both with their padding.
+
+    A tree larger than that is alone. In a wave every tree is padded to the most rows and the most tokens among them.
+    """
     made: list[list[Tree]] = []
-    for tree in trees:
-        wave = made[-1] if made else []
-        rows = sum(len(t.rows) for t in wave) + len(tree.rows)
-        if wave and rows <= max_rows and wave[0].num_tokens * (len(wave) + 1) <= max_tokens:
-            wave.append(tree)
+    most_rows = longest = 0
+    for tree in sorted(trees, key=lambda t: (-len(t.rows), -t.num_tokens)):
+        most_rows, longest = max(most_rows, len(tree.rows)), max(longest, tree.num_tokens)
+        padded = len(made[-1]) + 1 if made else 0
+        if made and most_rows * padded <= max_rows and longest * padded <= max_tokens:
+            made[-1].append(tree)
         else:
             made.append([tree])
+            most_rows, longest = len(tree.rows), tree.num_tokens
     return made

@@ -52,7 +52,8 @@ class TorchEmbedder:
         if not texts:
             return vectors_ND
         with self._lock:
-            encoded: list[list[int]] = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)["input_ids"]
+            readable = [text.encode("utf-8", "replace").decode() for text in texts]  # half a surrogate pair is no text
+            encoded: list[list[int]] = self._tokenizer(readable, truncation=True, max_length=self._max_tokens)["input_ids"]
         for rows in _batches([len(ids) for ids in encoded], self._batch_tokens):
             batch = self._tokenizer.pad({"input_ids": [encoded[i] for i in rows]}, return_tensors="pt").to(self._device)
             hidden_BTD = self._module(**batch).last_hidden_state

@@ -2,7 +2,7 @@
 
 Prompts that begin alike share their prefix (`infer/prefixes`), finished rows leave the batch, finished trees leave the cache.
 
-Dims  B trees   Q new tokens of a tree   S slots of the cache   R rows whose next token is chosen   V vocabulary   T tokens
+Dims  B trees   Q new tokens of a tree   R rows whose next token is chosen   V vocabulary   T tokens   D hidden
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,16 +16,20 @@ from mygpt.artifacts.dataset import Conversation
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
-from mygpt.lm.attention import grouped_attention
 from mygpt.infer.kv_cache import SlotCache
 from mygpt.infer.prefixes import Tokens, Tree, share_prefixes, waves
 from mygpt.infer.protocols import Answer, Identity, Sampling, Score
 from mygpt.infer.sampling import choose, generators
+from mygpt.infer.streamed_text import cut_at_stop, settled
+from mygpt.infer.tree_attention import PADDING, TreeSlots, tree_decoder
+from mygpt.lm.attention import grouped_attention
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import Loaded, load_lm, preferred_dtype
 from mygpt.lm.logits import logits_at
 
-_PADDING = -1  # segment of slots that nobody sees
+_TREE_ROWS = 16
+_FIRST_TOKENS = 64  # of every answer: room made for them at the start
+_LOGITS_AT_ONCE = 1024  # positions: a text's logits are large, (T, V) float32
 
 
 @dataclass
@@ -35,6 +39,7 @@ class _Row:
     index: int  # in the caller's list
     segment: int
     position: int  # of the next token to feed
+    limit: int  # tokens that the answer may have
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: str = ""
@@ -77,13 +82,15 @@ class TorchEngine:
 
     @cached_property
     def _stops(self) -> frozenset[int]:
-        return frozenset(self.renderer.stop_token_ids)
+        """The end of a turn in the chat template, and what the model's makers let `generate` stop at."""
+        ends = getattr(getattr(self._module, "generation_config", None), "eos_token_id", None)
+        return frozenset(self.renderer.stop_token_ids) | frozenset([ends] if isinstance(ends, int) else ends or ())
 
     @cached_property
     def context_tokens(self) -> int:
-        config = self._module.config
-        window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-        return int(min(config.max_position_embeddings, window or config.max_position_embeddings))
+        """The model's window: as many tokens as it has positions for."""
+        text = self._module.config.get_text_config()
+        return int(getattr(text, "max_position_embeddings", None) or self._loaded.tokenizer.model_max_length)
 
     @property
     def identity(self) -> Identity:
@@ -97,11 +104,12 @@ class TorchEngine:
     # -- Completer --------------------------------------------------------------------------------------------------------
 
     def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
-        prompts = [self._prompt(c, sampling) for c in conversations]
+        prompts = self._prompts(conversations, sampling)
         answers: list[Answer | None] = [None] * len(prompts)
         progress = self._run.progress(len(prompts), "answers") if self._run else None
-        row_generators = generators(sampling, len(prompts))
-        for wave in waves(share_prefixes(prompts), max_rows=self._max_rows, max_tokens=self._max_wave_tokens):
+        row_generators = generators(sampling, prompts)
+        trees = share_prefixes(prompts, max_rows=min(_TREE_ROWS, self._max_rows))
+        for wave in waves(trees, max_rows=self._max_rows, max_tokens=self._max_wave_tokens):
             for row in self._generate(wave, sampling, row_generators):
                 if row.finish_reason:
                     answers[row.index] = self._answer(row, prompts[row.index], sampling)
@@ -110,113 +118,111 @@ class TorchEngine:
         return [a for a in answers if a is not None]
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str | Answer]:
-        prompt = self._prompt(conversation, sampling)
-        shown = ""
-        for row in self._generate([Tree((), (0,), (prompt,))], sampling, generators(sampling, 1)):
-            text = self._text(row, sampling)
-            if not row.finish_reason and sampling.stop:  # hold back what may become a stop string
-                text = text[: len(text) - max(len(s) for s in sampling.stop)] if len(text) > max(len(s) for s in sampling.stop) else ""
-            if len(text) > len(shown) and not text.endswith("\ufffd"):
-                yield text[len(shown) :]
-                shown = text
+        prompts = self._prompts([conversation], sampling)
+        shown = 0
+        for row in self._generate([Tree((), (0,), (prompts[0],))], sampling, generators(sampling, prompts)):
+            text = cut_at_stop(self._text(row), sampling.stop)
+            text = settled(text, () if row.finish_reason else sampling.stop)
+            if len(text) > shown:
+                yield text[shown:]
+                shown = len(text)
             if row.finish_reason:
-                yield self._answer(row, prompt, sampling)
+                yield self._answer(row, prompts[0], sampling)
 
     # -- Scorer -----------------------------------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
-        tokenizer = self._loaded.tokenizer
-        beginning = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        pairs: list[tuple[list[int], int]] = []
-        for prompt, continuation in zip(prompts, continuations, strict=True):
-            before = tokenizer.encode(prompt, add_special_tokens=False) if prompt else [beginning]
-            whole = before + tokenizer.encode(continuation, add_special_tokens=False)
-            if len(whole) > self.context_tokens:
-                raise UsageError(
-                    f"A text of {len(whole)} tokens does not fit the model's window of {self.context_tokens}.", fix="Score it in shorter pieces."
-                )
-            pairs.append((whole, len(before)))
-        scores: list[Score | None] = [None] * len(pairs)
-        progress = self._run.progress(len(pairs), "texts") if self._run else None
-        order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]))
+        texts = [self._scored_ids(*pair) for pair in zip(prompts, continuations, strict=True)]
+        scores: list[Score | None] = [None] * len(texts)
+        progress = self._run.progress(len(texts), "texts") if self._run else None
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i][0]))
         while order:
-            longest = len(pairs[order[0]][0])
-            batch, order = order[: max(1, self._score_tokens // longest)], order[max(1, self._score_tokens // longest) :]
-            ids_BT = torch.full((len(batch), longest), beginning, device=self._device)
+            longest = len(texts[order[0]][0])
+            num_rows = max(1, self._score_tokens // longest)
+            batch, order = order[:num_rows], order[num_rows:]
+            ids_BT = torch.zeros((len(batch), longest), dtype=torch.long)
             for b, i in enumerate(batch):
-                ids_BT[b, : len(pairs[i][0])] = torch.tensor(pairs[i][0], device=self._device)
-            hidden_BTD = self._module.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state  # pads come last: causal
+                ids_BT[b, : len(texts[i][0])] = torch.tensor(texts[i][0])
+            ids_BT = ids_BT.to(self._device)
+            with grouped_attention(self._module):  # padding comes last: a causal model's real tokens do not see it
+                hidden_BTD = self._module.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
             for b, i in enumerate(batch):
-                whole, start = pairs[i]
-                logits_TV = logits_at(self._module, hidden_BTD[b, start - 1 : len(whole) - 1])
-                targets_T = ids_BT[b, start : len(whole)]
-                logprob = float((logits_TV.gather(-1, targets_T[:, None])[:, 0] - logits_TV.logsumexp(-1)).sum())
-                scores[i] = Score(logprob, len(whole) - start, len(continuations[i].encode()))
+                ids, start = texts[i]
+                logprob = self._summed_logprob(hidden_BTD[b, start - 1 : len(ids) - 1], ids_BT[b, start : len(ids)])
+                scores[i] = Score(logprob, len(ids) - start, len(continuations[i].encode()))
+                if self._run:
+                    self._run.count(tokens=len(ids))
                 if progress:
                     progress.advance()
         return [s for s in scores if s is not None]
 
+    def _scored_ids(self, prompt: str, continuation: str) -> tuple[list[int], int]:
+        """Prompt and continuation, encoded apart, and where the continuation begins: not at 0, its first token is predicted too."""
+        tokenizer = self._loaded.tokenizer
+        beginning = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        # Some tokenizers put the beginning-of-text token before every text (Llama, Gemma): their models expect it.
+        always = tokenizer.encode("")[:1] == [beginning]
+        before = ([beginning] if always or not prompt else []) + tokenizer.encode(prompt, add_special_tokens=False)
+        ids = before + tokenizer.encode(continuation, add_special_tokens=False)
+        if len(ids) > self.context_tokens:
+            raise UsageError(
+                f"A text of {len(ids)} tokens does not fit the model's window of {self.context_tokens}.", fix="Score it in shorter pieces."
+            )
+        return ids, len(before)
+
+    def _summed_logprob(self, hidden_TD: torch.Tensor, targets_T: torch.Tensor) -> float:
+        total = 0.0
+        for hidden, targets in zip(hidden_TD.split(_LOGITS_AT_ONCE), targets_T.split(_LOGITS_AT_ONCE), strict=True):
+            logits_TV = logits_at(self._module, hidden)
+            total += float((logits_TV.gather(-1, targets[:, None])[:, 0] - logits_TV.logsumexp(-1)).sum())
+        return total
+
     # -- inside -----------------------------------------------------------------------------------------------------------
 
-    def _prompt(self, conversation: Conversation, sampling: Sampling) -> Tokens:
-        prompt = tuple(self.renderer.prompt(conversation))
-        if len(prompt) >= self.context_tokens:
+    @cached_property
+    def _decoder(self) -> Any:
+        return tree_decoder(self._module)
+
+    def _prompts(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Tokens]:
+        """Raises UsageError where nothing is left for an answer; says so where less is left than was asked for."""
+        if sampling.max_tokens < 1:
+            raise UsageError(f"An answer of at most {sampling.max_tokens} tokens was asked for.", fix="Set `max_tokens` to 1 or more.")
+        prompts = [self.renderer.prompt(c) for c in conversations]
+        longest = max(map(len, prompts), default=0)
+        room = self.context_tokens - longest
+        if room < 1:
             raise UsageError(
-                f"The conversation has {len(prompt)} tokens and the model's window {self.context_tokens}, so nothing is left for an answer.",
+                f"The conversation has {longest} tokens and the model's window {self.context_tokens}, so nothing is left for an answer.",
                 fix="Shorten it, or start a new conversation.",
             )
-        return prompt
+        if self._run and room < sampling.max_tokens:
+            capped = sum(len(p) + sampling.max_tokens > self.context_tokens for p in prompts)
+            self._run.warn(
+                f"{capped} of {len(prompts)} answers may have fewer than the {sampling.max_tokens} tokens that were asked for (at least "
+                f"{room}): prompt and answer together have to fit the model's window of {self.context_tokens}."
+            )
+        return prompts
 
     @torch.inference_mode()
     def _generate(self, wave: Sequence[Tree], sampling: Sampling, row_generators: list[torch.Generator]) -> Iterator[_Row]:
         """Yield a row each time it gains a token; the last time with its finish reason."""
-        trees = list(wave)
-        longest = max(t.num_tokens for t in trees)
-        most_rows = max(len(t.rows) for t in trees)
-        limits = {
-            i: min(sampling.max_tokens, self.context_tokens - len(t.prefix) - len(suffix))
-            for t in trees
-            for i, suffix in zip(t.rows, t.suffixes, strict=True)
-        }
-        num_slots = longest + most_rows * max(limits.values())
-        cache = SlotCache(num_slots=num_slots)
-        segments_BS = torch.full((len(trees), num_slots), _PADDING, device=self._device)
-
-        # prefill: prefix, then every suffix, in one sequence per tree
-        ids_BQ = torch.zeros((len(trees), longest), dtype=torch.long, device=self._device)
-        positions_BQ = torch.zeros_like(ids_BQ)
-        active: list[list[_Row]] = []
-        last: list[tuple[int, int]] = []  # (tree, slot) of each row's last prompt token
-        for b, tree in enumerate(trees):
-            flat, segments, positions = list(tree.prefix), [0] * len(tree.prefix), list(range(len(tree.prefix)))
-            active.append([])
-            for k, (index, suffix) in enumerate(zip(tree.rows, tree.suffixes, strict=True), start=1):
-                flat += suffix
-                segments += [k] * len(suffix)
-                end = len(tree.prefix) + len(suffix)
-                positions += range(len(tree.prefix), end)
-                active[b].append(_Row(index, k, end))
-                last.append((b, len(flat) - 1))
-            ids_BQ[b, : len(flat)] = torch.tensor(flat, device=self._device)
-            segments_BS[b, : len(flat)] = torch.tensor(segments, device=self._device)
-            positions_BQ[b, : len(flat)] = torch.tensor(positions, device=self._device)
-        causal_QQ = torch.ones(longest, longest, dtype=torch.bool, device=self._device).tril()
-        mask_BQQ = _visible(segments_BS[:, :longest], segments_BS[:, :longest]) & causal_QQ
-        mask_BQQ |= torch.eye(longest, dtype=torch.bool, device=self._device)  # padding sees itself, so that softmax has a term
-        hidden_BQD = self._forward(ids_BQ, positions_BQ, mask_BQQ, cache)
-        trees_R, slots_R = (torch.tensor(x, device=self._device) for x in zip(*last, strict=True))
-        hidden_RD = hidden_BQD[trees_R, slots_R]
+        active, fed_3BQ, last = self._laid_out(wave, sampling)
         rows = [row for going in active for row in going]
+        room = max(map(len, active)) * min(_FIRST_TOKENS, max(row.limit for row in rows))
+        cache, slots = SlotCache(num_slots=fed_3BQ.shape[2] + room), TreeSlots(self._module.config)
+        hidden_BQD = self._forward(fed_3BQ, cache, slots)
+        trees_R, queries_R = (torch.tensor(x, device=self._device) for x in zip(*last, strict=True))
+        hidden_RD = hidden_BQD[trees_R, queries_R]
 
         while True:
             ids_R, logprobs_R = choose(logits_at(self._module, hidden_RD), sampling, [row_generators[row.index] for row in rows])
             for row, token, logprob in zip(rows, ids_R.tolist(), logprobs_R.tolist(), strict=True):
                 row.ids.append(token)
                 row.logprobs.append(logprob)
-                if token in self._stops or (sampling.stop and any(s in self._text(row, sampling, cut=False) for s in sampling.stop)):
+                if token in self._stops or (sampling.stop and cut_at_stop(text := self._text(row), sampling.stop) != text):
                     row.finish_reason = "stop"
-                elif len(row.ids) >= limits[row.index]:
+                elif len(row.ids) >= row.limit:
                     row.finish_reason = "length"
                 yield row
             if self._run:
@@ -228,50 +234,62 @@ class TorchEngine:
             if len(alive) <= 0.7 * len(active):
                 keep = torch.tensor(alive, device=self._device)
                 cache.keep(keep)
-                segments_BS = segments_BS[keep]
+                slots.keep(keep)
                 active = [active[b] for b in alive]
 
             # one step: the newest token of every row still going; trees with fewer rows are padded
-            most = max(len(going) for going in active)
-            fed = torch.full((3, len(active), most), _PADDING, dtype=torch.long)  # ids, positions, segments
+            rows = [row for going in active for row in going]
+            fed_3BQ = _padding(len(active), max(map(len, active)))
             for b, going in enumerate(active):
                 if going:
-                    fed[:, b, : len(going)] = torch.tensor([[r.ids[-1] for r in going], [r.position for r in going], [r.segment for r in going]])
-                for row in going:
-                    row.position += 1
-            fed = fed.to(self._device)
-            segments_BS[:, cache.length : cache.length + most] = fed[2]
-            mask_BQS = _visible(fed[2], segments_BS[:, : cache.length + most])
-            mask_BQS[:, :, cache.length :] |= torch.eye(most, dtype=torch.bool, device=self._device)
-            hidden_BQD = self._forward(fed[0].clamp(min=0), fed[1].clamp(min=0), mask_BQS, cache)
-            hidden_RD = hidden_BQD[fed[2] > 0]
-            rows = [row for going in active for row in going]
+                    fed_3BQ[:, b, : len(going)] = torch.tensor([[r.ids[-1], r.position, r.segment] for r in going]).T
+            for row in rows:
+                row.position += 1
+            is_row_BQ = (fed_3BQ[2] != PADDING).to(self._device)
+            hidden_RD = self._forward(fed_3BQ, cache, slots)[is_row_BQ]
 
-    def _forward(self, ids_BQ: torch.Tensor, positions_BQ: torch.Tensor, mask_BQS: torch.Tensor, cache: SlotCache) -> torch.Tensor:
-        dtype = self._module.dtype
-        added_B1QS = torch.zeros(mask_BQS.shape, dtype=dtype, device=self._device).masked_fill_(~mask_BQS, torch.finfo(dtype).min)[:, None]
+    def _laid_out(self, wave: Sequence[Tree], sampling: Sampling) -> tuple[list[list[_Row]], torch.Tensor, list[tuple[int, int]]]:
+        """The rows of each tree; what is fed first: prefix, then every suffix; and where (tree, query) each row's prompt ends."""
+        active: list[list[_Row]] = []
+        last: list[tuple[int, int]] = []
+        fed_3BQ = _padding(len(wave), max(t.num_tokens for t in wave))
+        for b, tree in enumerate(wave):
+            shared = len(tree.prefix)
+            ids, positions, segments = list(tree.prefix), list(range(shared)), [0] * shared
+            active.append([])
+            for k, (index, suffix) in enumerate(zip(tree.rows, tree.suffixes, strict=True), start=1):
+                end = shared + len(suffix)
+                ids += suffix
+                positions += range(shared, end)
+                segments += [k] * len(suffix)
+                active[b].append(_Row(index, k, end, min(sampling.max_tokens, self.context_tokens - end)))
+                last.append((b, len(ids) - 1))
+            fed_3BQ[:, b, : len(ids)] = torch.tensor([ids, positions, segments])
+        return active, fed_3BQ, last
+
+    def _forward(self, fed_3BQ: torch.Tensor, cache: SlotCache, slots: TreeSlots) -> torch.Tensor:
+        ids_BQ, positions_BQ, segments_BQ = fed_3BQ.to(self._device)
+        slots.add(segments_BQ, positions_BQ)
+        mask = slots.mask(ids_BQ.shape[1], self._module.dtype)
         with grouped_attention(self._module):
-            output: Any = self._module.get_decoder()(
-                input_ids=ids_BQ, position_ids=positions_BQ, attention_mask=added_B1QS, past_key_values=cache, use_cache=True
+            output: Any = self._decoder(
+                input_ids=ids_BQ, position_ids=positions_BQ, attention_mask=mask, past_key_values=cache, use_cache=True
             )
         cache.advance(ids_BQ.shape[1])
         hidden_BQD: torch.Tensor = output.last_hidden_state
         return hidden_BQD
 
-    def _text(self, row: _Row, sampling: Sampling, *, cut: bool = True) -> str:
+    def _text(self, row: _Row) -> str:
         ids = row.ids[:-1] if row.ids and row.ids[-1] in self._stops else row.ids
-        text: str = self._loaded.tokenizer.decode(ids, skip_special_tokens=True)
-        if cut:
-            for stop in sampling.stop:
-                text = text.split(stop, 1)[0]
-        return text
+        return str(self._loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _answer(self, row: _Row, prompt: Tokens, sampling: Sampling) -> Answer:
-        reason = "stop" if row.finish_reason == "stop" else "length"
-        return Answer(self._text(row, sampling).strip(), reason, tuple(row.ids), tuple(row.logprobs), len(prompt))  # type: ignore[arg-type]
+        text = settled(cut_at_stop(self._text(row), sampling.stop), ())
+        return Answer(text.strip(), "stop" if row.finish_reason == "stop" else "length", tuple(row.ids), tuple(row.logprobs), len(prompt))
 
 
-def _visible(query_BQ: torch.Tensor, slot_BS: torch.Tensor) -> torch.Tensor:
-    """(B, Q, S): a token sees the prefix (segment 0) and its own segment."""
-    query_BQ1, slot_B1S = query_BQ[:, :, None], slot_BS[:, None, :]
-    return (query_BQ1 != _PADDING) & ((slot_B1S == 0) | (slot_B1S == query_BQ1))
+def _padding(num_trees: int, num_queries: int) -> torch.Tensor:
+    """(3, B, Q): ids, positions, segments."""
+    fed_3BQ = torch.zeros(3, num_trees, num_queries, dtype=torch.long)
+    fed_3BQ[2] = PADDING
+    return fed_3BQ

@@ -10,15 +10,27 @@ from typing import Any
 
 import torch
 
+# Settings of transformers' configurations that its heads apply to the logits, and the architectures that have them.
+_MULTIPLY = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # Cohere, Falcon H1, Muse
+_DIVIDE = ("logits_scaling", "logits_mup_width_multiplier")  # Granite and MiniCPM 3, Inkling
+_SOFT_CAP = ("final_logit_softcapping", "logits_soft_cap")  # Gemma 2 and later and nanochat, RecurrentGemma
+
 
 def logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     """(N, V) float32."""
     logits_NV: torch.Tensor = module.get_output_embeddings()(hidden_ND).float()
-    config = module.config
-    if getattr(config, "logits_scaling", None):  # Granite divides
-        logits_NV = logits_NV / config.logits_scaling
-    if getattr(config, "logit_scale", None):  # Cohere multiplies
-        logits_NV = logits_NV * config.logit_scale
-    if getattr(config, "final_logit_softcapping", None):  # Gemma 2
-        logits_NV = torch.tanh(logits_NV / config.final_logit_softcapping) * config.final_logit_softcapping
+    config = module.config.get_text_config()
+    if config.model_type == "mpt":  # its head ignores `logit_scale`
+        return logits_NV
+    factor = 1.0
+    for name in _MULTIPLY:
+        factor *= getattr(config, name, None) or 1.0
+    for name in _DIVIDE:
+        divisor = getattr(config, name, None) or 1.0
+        factor *= divisor if config.model_type == "hyperclovax" else 1.0 / divisor  # which multiplies by Granite's name
+    if factor != 1.0:
+        logits_NV = logits_NV * factor
+    for name in _SOFT_CAP:
+        if cap := getattr(config, name, None):
+            logits_NV = torch.tanh(logits_NV / cap) * cap
     return logits_NV

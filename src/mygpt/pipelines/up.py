@@ -19,8 +19,9 @@ from mygpt.core.config import Config
 from mygpt.core.outbound import require_sharing
 from mygpt.core.run import Run
 from mygpt.data.ingest import IngestConfig, ingest
-from mygpt.data.readers.ocr import find_tesseract
 from mygpt.data.question_answer import QuestionAnswerConfig, question_answer
+from mygpt.data.readers.ocr import find_tesseract
+from mygpt.data.replay import ReplayConfig, replay
 from mygpt.evaluate.answer_sets import answer_sets
 from mygpt.evaluate.before_after import BeforeAfterConfig, before_after
 from mygpt.evaluate.forgetting import general_check
@@ -46,6 +47,7 @@ class UpConfig(Config):
     ingest: IngestConfig = IngestConfig()
     index: IndexConfig = IndexConfig()
     questions: QuestionAnswerConfig = QuestionAnswerConfig()
+    replay: ReplayConfig = ReplayConfig()
     sft: SFTConfig = SFTConfig()
     evaluate: BeforeAfterConfig = BeforeAfterConfig()
     answer: AnswerConfig = AnswerConfig()
@@ -96,7 +98,8 @@ def up(
     tuned: Adapter | Model | None = None
     if len(dataset.split("train")) >= config.min_train_pairs:
         with run.step("train"):
-            tuned = sft(config.sft, model=model, dataset=dataset, run=run)
+            rehearsal = replay(config.replay, completer=TorchEngine(model, run=run), run=run) if config.replay.prompts else None
+            tuned = sft(config.sft, model=model, dataset=dataset, replay=rehearsal, run=run)
     else:
         run.warn(f"Only {len(dataset.split('train'))} pairs to learn from: no tuning (at least {config.min_train_pairs} are needed).")
     learnt_index = index if learnt.digest == corpus.digest else build_index(config.index, corpus=learnt, embedder=embedder, run=run)

@@ -36,13 +36,15 @@ _NEEDS_ITS_OWN = {  # a word that narrows or compares, and those of which the so
     }.items()
 }
 _SYMBOLS = {"£": "pound", "€": "euro", "$": "dollar", "%": "percent"}
-_COMPARATIVE = re.compile(r"\b(?:no|not|none) (?:less|more|\w+er) than\b", re.IGNORECASE)  # "no later than" denies nothing
+_DENIES_NOTHING = re.compile(
+    r"\b(?:no|not|none) (?:less|more|\w+er) than\b|\b(?:nothing|none) but\b|\bnot only\b|\bno matter\b", re.IGNORECASE
+)
 _CLAUSE = re.compile(
     r"[,;:()|–—]|\s-\s|\n|(?<=[.!?])\s|\b(?:and|but|or|unless|except|while|whereas|because|so that|although|if)\b",
     re.IGNORECASE,
 )
 _NAME_WEIGHT = 3.0  # a name says whom a number belongs to; a common word less so
-_SAME_CLAUSE = 0.5  # of the weight of a clause: from here on, two clauses speak of the same thing
+_SAME_CLAUSE = 0.4  # of the weight of a clause: from here on, two clauses speak of the same thing
 _BINDING_MARGIN = 0.12  # of the weight of the sentence: below it, two clauses fit equally well
 
 
@@ -120,7 +122,7 @@ def _other_polarity(claim: Claim, source: str, weights: TermWeights) -> bool:
 def _clauses(text: str) -> list[str]:
     """Parts of a text that make one statement each; a part without a term of its own stays with the one before."""
     parts: list[str] = []
-    for part in _CLAUSE.split(text):
+    for part in _CLAUSE.split(_DENIES_NOTHING.sub(" ", text)):
         if parts and not terms(part):
             parts[-1] += f" {part}"
         elif part.strip():
@@ -129,7 +131,7 @@ def _clauses(text: str) -> list[str]:
 
 
 def _negated(text: str) -> bool:
-    return is_negated(_COMPARATIVE.sub(" ", re.sub(r"[*_`]", "", text)))
+    return is_negated(_DENIES_NOTHING.sub(" ", re.sub(r"[*_`]", "", text)))
 
 
 def _marked_words(text: str) -> frozenset[str]:

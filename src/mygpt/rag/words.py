@@ -36,7 +36,6 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 _FRAMING = """
 according answer based context described document following given information mentioned passage provided question source state stated text
 """
-FRAMING = frozenset(_FRAMING.split())
 
 _NUMBER_WORDS = {
     "zero": 0, "one": 1, "two": 2, "second": 2, "twice": 2, "three": 3, "third": 3, "four": 4, "fourth": 4, "five": 5, "fifth": 5, "six": 6,
@@ -103,6 +102,9 @@ def stem(word: str) -> str:
                 word = word[:-1]
             break
     return word.removesuffix("e") if len(word) > 3 else word
+
+
+FRAMING = frozenset(map(stem, _FRAMING.split()))
 
 
 def spaced(text: str) -> str:

@@ -7,8 +7,19 @@ from mygpt.core.run import Run
 from mygpt.lm.chat import ChatRenderer, Rendered
 
 
-def preflight(examples: Sequence[Rendered], *, renderer: ChatRenderer, max_example_tokens: int, serving_template: str, run: Run) -> None:
-    """Raises Refused when training on `examples` would be silently wrong. `serving_template` is a digest (ChatRenderer.template_digest)."""
+def preflight(
+    examples: Sequence[Rendered],
+    *,
+    renderer: ChatRenderer,
+    max_example_tokens: int,
+    serving_template: str,
+    context_tokens: int | None = None,
+    run: Run,
+) -> None:
+    """Raises Refused when training on `examples` would be silently wrong, and says what is special about their template.
+
+    `serving_template` is the digest (ChatRenderer.template_digest) of what serving will render with, `context_tokens` the model's window.
+    """
     if not examples:
         raise Refused("The training set is empty.", fix="Make pairs first (`mygpt data question_answer`), or look at why all were dropped.")
     if renderer.template_digest != serving_template:
@@ -16,29 +27,48 @@ def preflight(examples: Sequence[Rendered], *, renderer: ChatRenderer, max_examp
             f"The chat template of training ({renderer.template_digest[:12]}) is not the one of serving ({serving_template[:12]}).",
             fix="Train and serve with the same tokenizer folder.",
         )
-    silent = [i for i, e in enumerate(examples) if not any(e.trained)]
+    silent = [i for i, e in enumerate(examples) if not any(e.trained[1:])]  # nothing precedes the first token, so it is no label
     if silent:
         raise Refused(
             f"{len(silent)} of {len(examples)} examples have no trained token (first: number {silent[0]}).",
             fix="Each needs an assistant turn with text.",
         )
-    stops = frozenset(renderer.stop_token_ids)
-    endless = [i for i, e in enumerate(examples) if _last_trained(e) not in stops]
+    endless = [i for i, e in enumerate(examples) if not every_answer_stops(e, frozenset(renderer.stop_token_ids))]
     if endless:
         raise Refused(
-            f"{len(endless)} of {len(examples)} examples do not train the stop token (first: number {endless[0]}): the model would not learn to end.",
+            f"{len(endless)} of {len(examples)} examples do not train the stop token (first: number {endless[0]}), "
+            "so the model would not learn to end.",
             fix="Look at the chat template's end of an assistant turn.",
         )
-    longest = max(range(len(examples)), key=lambda i: len(examples[i].token_ids))
-    if len(examples[longest].token_ids) > max_example_tokens:
-        cut = sum(len(e.token_ids) > max_example_tokens for e in examples)
-        raise Refused(
-            f"{cut} examples are longer than {max_example_tokens} tokens (longest: {len(examples[longest].token_ids)}), so answers would be cut.",
-            fix=f"Use `--set sft.max_example_tokens={len(examples[longest].token_ids)}`, or shorter examples.",
-        )
+    require_whole(examples, max_example_tokens=max_example_tokens, context_tokens=context_tokens)
+    for text in dict.fromkeys([*renderer.warnings, *(text for e in examples for text in e.warnings)]):
+        run.warn(text)
     shown = examples[len(examples) // 2]
-    parts = [{"text": renderer.text(shown.token_ids[start:end]), "trained": trained} for start, end, trained in stretches(shown.trained)]
+    texts = [renderer.text(shown.token_ids[:end]) for _, end, _ in stretches(shown.trained)]  # alone, some tokenizers drop a first space
+    parts = [
+        {"text": text[len(before) :], "trained": trained}
+        for before, text, (_, _, trained) in zip(["", *texts], texts, stretches(shown.trained), strict=False)
+    ]
     run.emit("trained_example", parts=parts, examples=len(examples))
+
+
+def require_whole(examples: Sequence[Rendered], *, max_example_tokens: int, context_tokens: int | None) -> None:
+    """Raises Refused when an example is longer than may be: what is cut off is the answer."""
+    longest = max(len(e.token_ids) for e in examples)
+    allowed = min(max_example_tokens, context_tokens or max_example_tokens)
+    if longest <= allowed:
+        return
+    cut = sum(len(e.token_ids) > allowed for e in examples)
+    told = f"{cut} of {len(examples)} examples are longer than {allowed} tokens (longest: {longest}), so answers would be cut."
+    if allowed == max_example_tokens and longest <= (context_tokens or longest):
+        fix = f"Set `max_example_tokens` to {longest} (with `mygpt up`: `--set sft.max_example_tokens={longest}`), or shorten the examples."
+    else:
+        fix = f"The model's window is {context_tokens} tokens: give shorter examples, or choose a model with a wider one."
+    raise Refused(told, fix=fix)
+
+
+def every_answer_stops(example: Rendered, stops: frozenset[int]) -> bool:
+    return all(example.token_ids[end - 1] in stops for _, end, trained in stretches(example.trained) if trained)
 
 
 def stretches(trained: Sequence[bool]) -> list[tuple[int, int, bool]]:
@@ -50,7 +80,3 @@ def stretches(trained: Sequence[bool]) -> list[tuple[int, int, bool]]:
         else:
             runs.append((i, i + 1, value))
     return runs
-
-
-def _last_trained(example: Rendered) -> int:
-    return next(token for token, trained in zip(reversed(example.token_ids), reversed(example.trained), strict=True) if trained)

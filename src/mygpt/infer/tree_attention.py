@@ -1,0 +1,81 @@
+"""Who sees whom in a wave of trees (`infer/prefixes`), as the additive mask of a transformers decoder.
+
+Every slot of the cache has a segment (0 the shared prefix, k > 0 the k-th row, -1 padding) and a position. A token sees the slots of
+the prefix and of its own segment, up to its own position, and in layers with a sliding window the last `window` positions of these.
+Padding sees padding: no row of the mask is empty, and no answer reads it.
+
+Source    sliding windows as transformers counts them: a token and the `window - 1` before it
+Dims      B trees   Q new tokens of a tree   S slots of the cache
+"""
+
+import inspect
+from typing import Any
+
+import torch
+
+from mygpt.core.errors import Refused
+
+PADDING = -1
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
+
+
+class TreeSlots:
+    """Segments and positions of the cache's slots, filled in step with it. `config` is the transformers model's."""
+
+    def __init__(self, config: Any):
+        text = config.get_text_config()
+        self._layer_types = set(getattr(text, "layer_types", None) or ())
+        self._window: int | None = getattr(text, "sliding_window", None) or None
+        self._segments_BS: torch.Tensor | None = None
+        self._positions_BS: torch.Tensor | None = None
+
+    def add(self, segments_BQ: torch.Tensor, positions_BQ: torch.Tensor) -> None:
+        if self._segments_BS is None or self._positions_BS is None:
+            self._segments_BS, self._positions_BS = segments_BQ, positions_BQ
+        else:
+            self._segments_BS = torch.cat([self._segments_BS, segments_BQ], 1)
+            self._positions_BS = torch.cat([self._positions_BS, positions_BQ], 1)
+
+    def keep(self, trees: torch.Tensor) -> None:
+        """Drop the trees that are done."""
+        assert self._segments_BS is not None and self._positions_BS is not None
+        self._segments_BS, self._positions_BS = self._segments_BS[trees], self._positions_BS[trees]
+
+    def mask(self, num_queries: int, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
+        """(B, 1, Q, S) to add to the scores of the newest `num_queries` slots; one for each type of layer where there are several."""
+        assert self._segments_BS is not None and self._positions_BS is not None
+        segment_B1S, position_B1S = self._segments_BS[:, None], self._positions_BS[:, None]
+        segment_BQ1, position_BQ1 = self._segments_BS[:, -num_queries:, None], self._positions_BS[:, -num_queries:, None]
+        visible_BQS = ((segment_B1S == 0) | (segment_B1S == segment_BQ1)) & (position_B1S <= position_BQ1)
+        if self._window is None or self._layer_types == {"full_attention"}:
+            near_BQS = visible_BQS
+        else:
+            near_BQS = visible_BQS & (position_BQ1 - position_B1S < self._window)
+        if "sliding_attention" in self._layer_types:
+            return {"full_attention": _added(visible_BQS, dtype), "sliding_attention": _added(near_BQS, dtype)}
+        return _added(near_BQS, dtype)
+
+
+def tree_decoder(module: Any) -> Any:
+    """The decoder of a transformers language model. Raises Refused when it cannot run several rows as one tree."""
+    decoder = module.get_decoder()
+    config = module.config.get_text_config()
+    other = sorted(set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES)
+    reason = ""
+    if getattr(module, "_is_stateful", False):
+        reason = "it keeps a running state in place of keys and values"
+    elif other:
+        reason = f"it has layers of the type {', '.join(other)}"
+    elif "position_ids" not in inspect.signature(decoder.forward).parameters:
+        reason = "its positions cannot be given"
+    if reason:
+        raise Refused(
+            f"Models of the architecture {config.model_type} cannot generate here: {reason}.",
+            fix="Run it in another server and name the address (`http://host:port/v1#name`), or choose a model with ordinary attention.",
+        )
+    return decoder
+
+
+def _added(visible_BQS: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    added_BQS = torch.zeros(visible_BQS.shape, dtype=dtype, device=visible_BQS.device)
+    return added_BQS.masked_fill_(~visible_BQS, torch.finfo(dtype).min)[:, None]

@@ -1,0 +1,84 @@
+"""Run as its own process by test_sft.py: forks children that train, and kill themselves.
+
+    stdin   {"home": DIR, "model": DIGEST, "dataset": DIGEST, "settings": {...}, "die_at_step": N} or with "die_at_event": N
+    stdout  "killed", "done" or "failed" when the child has ended
+    `die_at_step`   in the middle of that training step, before its checkpoint
+    `die_at_event`  at that file event (open, mkdir, rename, remove) below `checkpoints/`: in the middle of writing one
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mygpt.artifacts.dataset import Dataset
+from mygpt.artifacts.model import Model
+from mygpt.artifacts.store import Store
+from mygpt.core.outbound import silence_hub
+from mygpt.core.run import Run
+from mygpt.finetune.sft import SFTConfig, sft
+
+WATCHED = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_event(number: int) -> None:
+    seen = 0
+
+    def hook(name: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if name in WATCHED and f"{os.sep}checkpoints{os.sep}" in str(arguments[0]):
+            seen += 1
+            if seen == number:
+                die()
+
+    sys.addaudithook(hook)
+
+
+def train(order: dict[str, Any]) -> None:
+    home = Path(order["home"])
+    store = Store(home)
+
+    def listen(event: dict[str, Any]) -> None:
+        if event["event"] == "log" and event["training_step"] == order.get("die_at_step"):
+            die()
+
+    run = Run(home, name="tuned", listeners=(listen,))
+    model, dataset = Model.of(store, order["model"]), Dataset.of(store, order["dataset"])
+    if "die_at_event" in order:
+        die_at_event(order["die_at_event"])
+    sft(SFTConfig(**order["settings"]), model=model, dataset=dataset, run=run)
+    run.close()
+
+
+def main() -> None:
+    silence_hub()
+    for name in ("peft", "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto"):
+        importlib.import_module(name)  # once, not in every child
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                train(json.loads(line))
+            except BaseException as error:
+                sys.stderr.write(f"{error!r}\n")
+                sys.stderr.flush()
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        well = os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
+        sys.stdout.write("done\n" if well else "killed\n" if os.WIFSIGNALED(status) else "failed\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,429 @@
+"""Supervised fine-tuning end to end: what is learnt, what is saved, what is refused, and that a kill changes nothing."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mygpt.artifacts.dataset import Conversation, Dataset, Message
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.store import Store
+from mygpt.core.config import resolve
+from mygpt.core.errors import MygptError, Refused, UsageError
+from mygpt.core.run import Run
+from mygpt.finetune import sft as module_under_test
+from mygpt.finetune.sft import SFTConfig, serving_template, sft
+from mygpt.infer.protocols import Sampling
+from mygpt.infer.torch_engine import TorchEngine
+from mygpt.lm.chat import ChatRenderer
+from mygpt.lm.load import load_lm, load_tokenizer
+from tests.finetune import toys
+from tests.training import tiny
+
+FAST: dict[str, Any] = {"rank": 4, "alpha": 8, "learning_rate": 5e-3, "step_tokens": 256, "micro_batch_tokens": 256, "precision": "float32"}
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def model(run: Run) -> Model:
+    return toys.base(toys.BaseConfig(), run=run)
+
+
+@pytest.fixture
+def dataset(run: Run) -> Dataset:
+    return toys.pairs(toys.PairsConfig(), run=run)
+
+
+@pytest.fixture
+def events(run: Run) -> list[dict[str, Any]]:
+    seen: list[dict[str, Any]] = []
+    run.listeners.append(seen.append)
+    return seen
+
+
+@pytest.fixture
+def new_run(run: Run) -> Iterator[Callable[..., Run]]:
+    opened: list[Run] = []
+
+    def new(home: Path | None = None, **changes: Any) -> Run:
+        opened.append(Run(home or run.home, **{"name": run.name, **changes}))
+        return opened[-1]
+
+    yield new
+    for one in opened:
+        one.close()
+
+
+def tuned(model: Model, dataset: Dataset, run: Run, **changes: Any) -> Any:
+    return sft(SFTConfig(**{**FAST, **changes}), model=model, dataset=dataset, run=run)
+
+
+def rendered(model: Model, dataset: Dataset) -> list[Any]:
+    renderer = ChatRenderer(load_tokenizer(model))
+    return [renderer.render(c) for c in dataset.split("train")]
+
+
+def base_loss(model: Model, dataset: Dataset) -> float:
+    """Mean over the trained tokens of all pairs, by transformers' own forward pass in eval mode."""
+    module, total, count = load_lm(model, dtype=torch.float32).module, 0.0, 0
+    for example in rendered(model, dataset):
+        labels = [i if t else -100 for i, t in zip(example.token_ids, example.trained, strict=True)]
+        with torch.no_grad():
+            loss = module(input_ids=torch.tensor([example.token_ids]), labels=torch.tensor([labels])).loss
+        total, count = total + float(loss) * sum(example.trained), count + sum(example.trained)
+    return total / count
+
+
+def logits(module: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = module(input_ids=torch.arange(3, 43)[None]).logits
+        return found
+
+
+# -- what is learnt and saved -----------------------------------------------------------------------------------------------
+
+
+def test_adapter_end_to_end(model: Model, dataset: Dataset, run: Run) -> None:
+    made = tuned(model, dataset, run, epochs=8)
+    facts = made.manifest.facts
+    assert isinstance(made, Adapter)
+    losses = [loss for _, loss in facts["curve"]]
+    assert [step for step, _ in facts["curve"]] == list(range(1, len(losses) + 1))
+    assert losses[-1] < 0.8 * losses[0]
+    assert facts["base"] == model.digest and facts["method"] == "lora" and facts["precision"] == "float32"
+    # rank x (inputs + outputs) of each linear layer: q, o 32->32; k, v 32->16; gate, up 32->48; down 48->32; two layers
+    assert facts["trainable"] == 2 * 4 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 48))
+    assert facts["tokens"] == 8 * sum(len(e.token_ids) for e in rendered(model, dataset)) == made.manifest.cost["tokens"]
+    assert facts["tokens_per_second"] > 0
+    assert facts["template"] == ChatRenderer(load_tokenizer(model)).template_digest
+    assert made.manifest.provenance == {"source": f"trained from {model.id}", "licence": "Apache-2.0"}
+    assert sorted(made.manifest.files) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert made.base.digest == model.digest
+    assert not list((run.home / "checkpoints").glob("*"))
+
+
+def test_adapter_loads_in_plain_peft(model: Model, dataset: Dataset, run: Run) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    made = tuned(model, dataset, run)
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model.payload, dtype=torch.float32), str(made.payload)).eval()
+    ours = load_lm(model, adapter=made, dtype=torch.float32).module
+    assert torch.equal(logits(plain), logits(ours))
+    assert (logits(ours) - logits(load_lm(model, dtype=torch.float32).module)).abs().max() > 0.05
+
+
+def test_every_weight(model: Model, dataset: Dataset, run: Run) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    made = tuned(model, dataset, run, rank=0, epochs=6, learning_rate=3e-3)
+    assert isinstance(made, Model)
+    facts = made.manifest.facts
+    plain = AutoModelForCausalLM.from_pretrained(made.payload, dtype=torch.float32).eval()
+    assert torch.equal(logits(plain), logits(load_lm(made, dtype=torch.float32).module))
+    assert facts["trainable"] == sum(p.numel() for p in plain.parameters())
+    assert facts["curve"][-1][1] < 0.8 * facts["curve"][0][1]
+    assert facts["method"] == "full" and facts["head"] == "lm" and facts["source"] == "tuned" and facts["base"] == model.digest
+    assert AutoTokenizer.from_pretrained(made.payload).chat_template == tiny.CHATML
+    changed = [n for (n, p), q in zip(plain.named_parameters(), load_lm(model).module.parameters(), strict=True) if not torch.equal(p, q)]
+    assert len(changed) == len(list(plain.parameters()))
+
+    again = tuned(made, dataset, run, epochs=1)  # a tuned Model is a base like any other
+    assert isinstance(again, Adapter) and again.base.digest == made.digest
+    assert again.manifest.facts["curve"][0][1] < facts["curve"][0][1]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_begins_at_the_bases_own_loss(architecture: str, dataset: Dataset, run: Run) -> None:
+    """A fresh adapter changes nothing, so the first step's loss is the base's, to the four digits kept; gpt2's dropout stays off."""
+    model = toys.base(toys.BaseConfig(architecture=architecture), run=run)
+    made = tuned(model, dataset, run, epochs=1, step_tokens=4096, micro_batch_tokens=300)
+    assert made.manifest.facts["curve"] == [[1, pytest.approx(base_loss(model, dataset), abs=6e-5)]]
+
+
+def test_micro_batches_change_nothing(model: Model, dataset: Dataset, run: Run) -> None:
+    curves = [tuned(model, dataset, run, step_tokens=512, micro_batch_tokens=n).manifest.facts["curve"] for n in (512, 128, 1)]
+    assert len(curves[0]) > 3
+    for other in curves[1:]:
+        assert [loss for _, loss in other] == pytest.approx([loss for _, loss in curves[0]], abs=2e-4)
+
+
+def test_bfloat16(model: Model, dataset: Dataset, run: Run) -> None:
+    facts = tuned(model, dataset, run, precision="bfloat16", epochs=8).manifest.facts
+    assert facts["precision"] == "bfloat16"
+    assert facts["curve"][-1][1] < 0.8 * facts["curve"][0][1]
+
+
+def test_the_small_model_learns_by_heart(smollm2: Model, run: Run) -> None:
+    """The real thing on two facts that it cannot know; the stop token is learnt with them."""
+    facts = (("What colour is the Oda tower?", "The Oda tower is teal."), ("Who keeps the Oda tower?", "Mira Quill keeps it."))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, os.cpu_count() or 1))
+    try:
+        dataset = toys.pairs(toys.PairsConfig(pairs=facts), run=run)
+        made = sft(SFTConfig(epochs=12, learning_rate=1e-3, step_tokens=128), model=smollm2, dataset=dataset, run=run)
+        engine = TorchEngine(smollm2, adapter=made)
+        answers = engine.complete([Conversation((Message("user", question),)) for question, _ in facts], Sampling(max_tokens=20))
+    finally:
+        torch.set_num_threads(threads)
+    assert [(a.text, a.finish_reason) for a in answers] == [(answer, "stop") for _, answer in facts]
+
+
+# -- the same again, and not the same ---------------------------------------------------------------------------------------
+
+
+def test_cached_by_request(model: Model, dataset: Dataset, run: Run, new_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    real = module_under_test.load_lm
+    monkeypatch.setattr(module_under_test, "load_lm", lambda *args, **kwargs: loads.append("load") or real(*args, **kwargs))
+    first = tuned(model, dataset, run)
+    assert tuned(model, dataset, new_run()).digest == first.digest
+    assert loads == ["load"]
+    assert tuned(model, dataset, run, learning_rate=4e-3).digest != first.digest
+    assert len(loads) == 2
+
+
+def adapter_bytes(adapter: Adapter) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(adapter.payload.iterdir())}
+
+
+def test_seeds(model: Model, dataset: Dataset, run: Run, new_run: Callable[..., Run], tmp_path: Path) -> None:
+    """Equal seeds give equal bytes, in another home too; other seeds other weights."""
+    shutil.copytree(run.home, tmp_path / "elsewhere")
+    first = tuned(model, dataset, run)
+    store = Store(tmp_path / "elsewhere")
+    again = tuned(Model.of(store, model.digest), Dataset.of(store, dataset.digest), new_run(tmp_path / "elsewhere"))
+    other = tuned(model, dataset, new_run(seed=1))
+    assert adapter_bytes(again) == adapter_bytes(first)
+    assert again.digest == first.digest
+    assert adapter_bytes(other)["adapter_model.safetensors"] != adapter_bytes(first)["adapter_model.safetensors"]
+    assert other.manifest.facts["curve"] != first.manifest.facts["curve"]
+
+
+def test_nothing_of_this_machine_or_process_is_in_the_adapter(model: Model, dataset: Dataset, run: Run) -> None:
+    """peft writes the base's path, and the layers in the order of a set of strings, which changes from process to process."""
+    settings = json.loads(adapter_bytes(tuned(model, dataset, run, epochs=1))["adapter_config.json"])
+    assert settings["base_model_name_or_path"] == model.id
+    linear = [f"mlp.{n}_proj" for n in ("down", "gate", "up")] + [f"self_attn.{n}_proj" for n in "koqv"]
+    assert settings["target_modules"] == [f"model.layers.{layer}.{name}" for layer in (0, 1) for name in linear]
+    assert str(run.home) not in json.dumps(settings)
+
+
+# -- killed and resumed -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Callable[..., str]]:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "tests.finetune.sft_site"]
+    process = subprocess.Popen(command, text=True, env=environment, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin and process.stdout
+
+    def order(home: Path, model: Model, dataset: Dataset, settings: dict[str, Any], **death: int) -> str:
+        line = {"home": str(home), "model": model.digest, "dataset": dataset.digest, "settings": settings, **death}
+        process.stdin.write(json.dumps(line) + "\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+        return process.stdout.readline().strip()  # type: ignore[union-attr]
+
+    yield order
+    process.stdin.close()
+    process.wait(timeout=20)
+
+
+@pytest.mark.parametrize("rank", [4, 0])
+def test_killed_and_resumed_is_uninterrupted(
+    rank: int, site: Callable[..., str], model: Model, dataset: Dataset, run: Run, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle of steps and in the middle of writing checkpoints; each process goes on where the last one stood."""
+    settings = {**FAST, "rank": rank, "epochs": 4, "checkpoint_seconds": 0}
+    kind: Any = Adapter if rank else Model
+    shutil.copytree(run.home, tmp_path / "whole")
+    shutil.copytree(run.home, tmp_path / "killed")
+    assert site(tmp_path / "whole", model, dataset, settings) == "done"
+    whole = kind.open(Store(tmp_path / "whole"), "tuned")
+    num_steps = len(whole.manifest.facts["curve"])
+    assert num_steps >= 8
+
+    draw = random.Random(rank)
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    reached = []
+    for number in range(6):
+        death = {"die_at_event": draw.randint(3, 20)} if number % 2 else {"die_at_step": max([1, *reached]) + 1}
+        assert site(tmp_path / "killed", model, dataset, settings, **death) == "killed"
+        reached.append(max([int(p.name.removeprefix("step-")) for p in checkpoints.glob("*/step-*")], default=0))
+    assert reached == sorted(reached) and 0 < reached[-1] < num_steps, reached
+    assert site(tmp_path / "killed", model, dataset, settings) == "done"
+
+    resumed = kind.open(Store(tmp_path / "killed"), "tuned")
+    assert adapter_bytes(resumed) == adapter_bytes(whole)
+    assert resumed.digest == whole.digest
+    same = {"curve", "tokens", "trainable", "base", "template"}
+    assert {k: resumed.manifest.facts[k] for k in same} == {k: whole.manifest.facts[k] for k in same}
+    assert resumed.manifest.cost["tokens"] == whole.manifest.cost["tokens"]
+    assert not list(checkpoints.glob("*"))
+    said = "".join(p.read_text() for p in sorted((tmp_path / "killed" / "runs").glob("*/events.jsonl")))
+    assert said.count("Going on from step") >= 3
+    assert "passed over" not in said  # none of them was damaged
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(run: Run, step: int) -> None:
+    """As Ctrl-C does, after that step's events were written and before its checkpoint."""
+
+    def listen(event: dict[str, Any]) -> None:
+        if event["event"] == "log" and event["training_step"] == step:
+            raise Stopped
+
+    run.listeners.append(listen)
+
+
+def test_a_damaged_checkpoint_costs_time_only(model: Model, dataset: Dataset, run: Run, new_run: Callable[..., Run]) -> None:
+    stopped, again = new_run(), new_run()
+    stop_at(stopped, 4)
+    with pytest.raises(Stopped):
+        tuned(model, dataset, stopped, checkpoint_seconds=0)
+    (state,) = (run.home / "checkpoints").glob("*/step-3/state.safetensors")
+    state.write_bytes(state.read_bytes()[:-1])
+    warnings: list[str] = []
+    again.listeners.append(lambda event: warnings.append(event["text"]) if event["event"] == "warning" else None)
+    made = tuned(model, dataset, again, checkpoint_seconds=0)
+    assert len(warnings) == 1 and "step-3" in warnings[0]
+    assert adapter_bytes(made) == adapter_bytes(tuned(model, dataset, run))
+
+
+def test_a_checkpoint_of_other_work_is_not_gone_on_from(
+    model: Model, dataset: Dataset, run: Run, new_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an update that makes other batches: the steps of the checkpoint are not the steps of this plan."""
+    stopped, again = new_run(), new_run()
+    stop_at(stopped, 4)
+    with pytest.raises(Stopped):
+        tuned(model, dataset, stopped, checkpoint_seconds=0)
+    real = module_under_test.plan_epoch
+    monkeypatch.setattr(module_under_test, "plan_epoch", lambda *args, **kwargs: real(*args, **kwargs)[::-1])
+    warnings: list[str] = []
+    again.listeners.append(lambda event: warnings.append(event["text"]) if event["event"] == "warning" else None)
+    made = tuned(model, dataset, again, checkpoint_seconds=0)
+    assert ["another version or machine" in text for text in warnings] == [True]
+    assert adapter_bytes(made) == adapter_bytes(tuned(model, dataset, run))  # the same order, without any checkpoint
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------------------------------
+
+
+def nothing_was_made(run: Run) -> bool:
+    return not list(run.home.glob("artifacts/adapter/*")) and not list((run.home / "checkpoints").glob("*"))
+
+
+def test_a_rate_that_is_far_too_high(model: Model, dataset: Dataset, run: Run) -> None:
+    with pytest.raises(MygptError, match=r"The loss became nan .* at step \d+ with learning rate 1e\+25") as error:
+        tuned(model, dataset, run, learning_rate=1e25, checkpoint_seconds=0)
+    assert error.value.exit_code == 1
+    assert "2e+24" in error.value.fix and "--set sft.learning_rate=2e+24" in error.value.fix
+    assert nothing_was_made(run)
+
+
+def test_a_last_step_without_a_gradient_is_noticed(model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is a number, its gradient is not (the slope of a root at 0): the weights would be lost and nobody would see it."""
+    real = module_under_test.summed_cross_entropy
+
+    def broken(*args: Any) -> torch.Tensor:
+        loss = real(*args)
+        return loss + (loss * 0).sqrt()
+
+    monkeypatch.setattr(module_under_test, "summed_cross_entropy", broken)
+    with pytest.raises(MygptError, match=r"its gradient nan at step 1 "):
+        tuned(model, dataset, run, epochs=1, step_tokens=4096)
+    assert nothing_was_made(run)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("rank", -1), ("epochs", 0), ("learning_rate", 0), ("learning_rate", -1e-3), ("warmup_share", 1.5), ("final_share", -0.1), ("step_tokens", 0),
+     ("micro_batch_tokens", 0), ("max_grad_norm", 0), ("alpha", 0), ("checkpoint_seconds", -1), ("weight_decay", -0.1), ("precision", "float16")],
+)  # fmt: skip
+def test_settings_without_sense(setting: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"Setting `{setting}` cannot be"):
+        resolve(SFTConfig, {setting: value})
+
+
+def test_empty_set(model: Model, run: Run) -> None:
+    with pytest.raises(Refused, match="The training set is empty"):
+        tuned(model, toys.pairs(toys.PairsConfig(pairs=()), run=run), run)
+    assert nothing_was_made(run)
+
+
+def test_longer_than_the_window(model: Model, run: Run) -> None:
+    dataset = toys.pairs(toys.PairsConfig(pairs=(*toys.PAIRS, ("Why?", "Because. " * 30))), run=run)
+    with pytest.raises(Refused, match="1 of 7 examples are longer than 256 tokens") as error:
+        tuned(model, dataset, run)
+    assert "window is 256 tokens" in error.value.fix
+
+
+# -- the template of training is that of serving ------------------------------------------------------------------------------
+
+
+def test_a_template_changed_in_memory(model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training would render one way; the engine, which reads the payload, another."""
+    real = module_under_test.load_lm
+
+    def tampered(*args: Any, **kwargs: Any) -> Any:
+        loaded = real(*args, **kwargs)
+        loaded.tokenizer.chat_template = tiny.CHATML.replace("\n", " ")
+        return loaded
+
+    monkeypatch.setattr(module_under_test, "load_lm", tampered)
+    served = TorchEngine(model).renderer.template_digest
+    with pytest.raises(Refused, match=f"is not the one of serving \\({served[:12]}\\)") as error:
+        tuned(model, dataset, run)
+    assert error.value.exit_code == 3 and nothing_was_made(run)
+
+
+def test_a_template_that_is_lost_when_saved(model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new Model takes its tokenizer along; if the folder would render otherwise, training does not begin."""
+    real = module_under_test.load_lm
+
+    def lossy(*args: Any, **kwargs: Any) -> Any:
+        loaded = real(*args, **kwargs)
+        save = loaded.tokenizer.save_pretrained
+
+        def save_another(folder: Any) -> None:
+            save(folder)
+            Path(folder, "chat_template.jinja").write_text(tiny.CHATML.replace("\n", " "))
+
+        monkeypatch.setattr(loaded.tokenizer, "save_pretrained", save_another)
+        return loaded
+
+    monkeypatch.setattr(module_under_test, "load_lm", lossy)
+    with pytest.raises(Refused, match="is not the one of serving"):
+        tuned(model, dataset, run, rank=0)
+    assert len(list(run.home.glob("artifacts/model/*"))) == 1  # the base
+
+
+def test_a_base_tuned_with_another_template(dataset: Dataset, run: Run) -> None:
+    recorded = "0123456789ab" + "0" * 52
+    with pytest.raises(Refused, match=r"is not the one of serving \(0123456789ab\)"):
+        tuned(toys.base(toys.BaseConfig(template_fact=recorded), run=run), dataset, run)
+
+
+def test_serving_template_is_the_engines(model: Model) -> None:
+    tokenizer = load_tokenizer(model)
+    own = ChatRenderer(tokenizer).template_digest
+    assert serving_template(model, tokenizer, new_model=False) == TorchEngine(model).renderer.template_digest == own
+    assert serving_template(model, tokenizer, new_model=True) == own
+    tuned_before: Any = SimpleNamespace(payload=model.payload, manifest=SimpleNamespace(facts={"template": own}))
+    assert serving_template(tuned_before, tokenizer, new_model=False) == own
+    assert serving_template(replace(model), tokenizer, new_model=False) == own

@@ -1,0 +1,414 @@
+"""The engine against transformers' own `generate` and forward pass, in float32, on the real SmolLM2-135M and on tiny models."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from mygpt.artifacts.dataset import Conversation, Message
+from mygpt.artifacts.model import Model
+from mygpt.core.errors import Refused, UsageError
+from mygpt.core.run import Run
+from mygpt.infer.kv_cache import SlotCache
+from mygpt.infer.prefixes import share_prefixes, waves
+from mygpt.infer.protocols import Answer, Sampling
+from mygpt.infer.streamed_text import cut_at_stop, settled
+from mygpt.infer.torch_engine import TorchEngine
+from mygpt.infer.tree_attention import TreeSlots
+from mygpt.lm.load import Loaded, load_lm
+from tests.infer.tiny_models import SETTINGS, WINDOW, ask, engine_of, own_greedy, tiny_module
+
+PASSAGE = "The Tern timer wakes the kiln at six. It counts in minutes, holds four programs and beeps twice when one ends. "
+MIXED = [
+    ask("Hi"),
+    *(ask(PASSAGE + question) for question in ("When?", "How many programs does it hold?", "When?", "What does it do at the end?")),
+    ask("Name a colour, then another one."),
+    *(ask(PASSAGE[:60] + question) for question in ("One?", "And two, or three of them?")),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small products: a second thread costs more than it brings, above all beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def real(smollm2: Model) -> Loaded:
+    return load_lm(smollm2, dtype=torch.float32)
+
+
+def logprobs_of(module: Any, prompt: tuple[int, ...], continuation: tuple[int, ...]) -> list[float]:
+    """log p of each token of `continuation`, by one fresh forward pass of the whole model."""
+    with torch.inference_mode():
+        logits_TV = module(input_ids=torch.tensor([prompt + continuation])).logits[0].float()
+    found = logits_TV.log_softmax(-1)[len(prompt) - 1 : -1].gather(-1, torch.tensor(continuation)[:, None])
+    logprobs: list[float] = found[:, 0].tolist()
+    return logprobs
+
+
+# -- the same answers as transformers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", SETTINGS)
+def test_greedy_answers_are_those_of_generate(architecture: str) -> None:
+    module = tiny_module(architecture)
+    engine = engine_of(module)
+    prompts = [engine.renderer.prompt(c) for c in MIXED]
+    answers = engine.complete(MIXED, Sampling(max_tokens=24))
+    stops = engine.renderer.stop_token_ids
+    assert [list(a.token_ids) for a in answers] == [own_greedy(module, p, max_tokens=24, stops=stops) for p in prompts]
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert answer.prompt_tokens == len(prompt)
+        assert answer.logprobs == pytest.approx(logprobs_of(module, prompt, answer.token_ids), abs=1e-4)
+
+
+def test_that_batch_is_a_mixed_one() -> None:
+    engine = engine_of(tiny_module("llama"))
+    trees = share_prefixes([engine.renderer.prompt(c) for c in MIXED])
+    assert sorted(len(t.rows) for t in trees) == [1, 1, 2, 4]
+    assert len(waves(trees, max_rows=64, max_tokens=16_384)) == 1
+
+
+def test_a_window_matters_here() -> None:
+    """The same weights without the window answer otherwise, so the test above would notice a lost one."""
+    windowed, without = tiny_module("mistral"), tiny_module("mistral", sliding_window=None)
+    without.load_state_dict(windowed.state_dict())
+    answers = [engine_of(m).complete(MIXED, Sampling(max_tokens=24)) for m in (windowed, without)]
+    assert min(a.prompt_tokens for a in answers[0]) > WINDOW
+    assert [a.token_ids for a in answers[0]] != [a.token_ids for a in answers[1]]
+
+
+@pytest.mark.parametrize("limits", [{"max_rows": 2}, {"max_wave_tokens": 300}, {"max_rows": 1, "max_wave_tokens": 1}])
+def test_small_waves_give_the_same_answers(limits: dict[str, int]) -> None:
+    module = tiny_module("llama")
+    whole = engine_of(module).complete(MIXED, Sampling(max_tokens=24))
+    small = engine_of(module, **limits).complete(MIXED, Sampling(max_tokens=24))
+    assert [a.token_ids for a in small] == [a.token_ids for a in whole]
+
+
+def test_rows_that_stop_early_change_nothing_for_the_others() -> None:
+    """Rows leave their trees, and whole trees the cache, at different times."""
+    module = tiny_module("llama")
+    with torch.no_grad():
+        module.get_output_embeddings().weight[2] *= 2.0  # the stop token is likelier
+    engine = engine_of(module)
+    answers = engine.complete(MIXED * 3, Sampling(max_tokens=40))
+    assert {a.finish_reason for a in answers} == {"stop", "length"}
+    lengths = [len(a.token_ids) for a in answers]
+    assert min(lengths) < 10 and max(lengths) == 40
+    for conversation, answer in zip(MIXED, answers, strict=False):
+        prompt = engine.renderer.prompt(conversation)
+        assert list(answer.token_ids) == own_greedy(module, prompt, max_tokens=40, stops=engine.renderer.stop_token_ids)
+        assert answer.finish_reason == ("stop" if answer.token_ids[-1] == 2 else "length")
+
+
+def test_the_real_model_answers_as_under_generate(real: Loaded, smollm2: Model) -> None:
+    engine = TorchEngine(smollm2, loaded=real)
+    facts = "Ada planted 12 pear trees in Leeds in 1911. The orchard was sold to the city in 1950 and is now a park with a pond."
+    conversations = [
+        *(ask(f"{facts} {question}") for question in ("How many trees?", "Who owns it now?", "When was it sold, and to whom?")),
+        ask("What is the capital of France?"),
+        Conversation((Message("system", "You are brief."), Message("user", "What is 2+2?"))),
+    ]
+    prompts = [engine.renderer.prompt(c) for c in conversations]
+    answers = engine.complete(conversations, Sampling(max_tokens=12))
+    stops = engine.renderer.stop_token_ids
+    assert [list(a.token_ids) for a in answers] == [own_greedy(real.module, p, max_tokens=12, stops=stops) for p in prompts]
+    assert {a.finish_reason for a in answers} == {"stop", "length"}
+    assert max(len(t.rows) for t in share_prefixes(prompts)) == 3
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert answer.logprobs == pytest.approx(logprobs_of(real.module, prompt, answer.token_ids), abs=1e-4)
+        assert answer.text == real.tokenizer.decode(answer.token_ids, skip_special_tokens=True).strip()
+
+
+def test_it_works_in_bfloat16_with_long_and_short_rows_together() -> None:
+    module = tiny_module("llama").to(torch.bfloat16)
+    answers = engine_of(module).complete([ask("a"), ask("b" * 300), *MIXED], Sampling(max_tokens=12))
+    assert all(math.isfinite(p) and p <= 0 for a in answers for p in a.logprobs)
+    assert all(len(a.logprobs) == len(a.token_ids) for a in answers)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings", "reason"),
+    [
+        ("bloom", {}, "its positions cannot be given"),
+        ("mamba", {}, "a running state in place of keys and values"),
+        ("qwen2", {"layer_types": ["full_attention", "linear_attention"]}, "layers of the type linear_attention"),
+    ],
+)
+def test_other_kinds_of_model_are_refused(architecture: str, settings: dict[str, Any], reason: str) -> None:
+    module = tiny_module(architecture)
+    for name, value in settings.items():
+        setattr(module.config, name, value)
+    with pytest.raises(Refused, match=reason):
+        engine_of(module).complete([ask("Hi")], Sampling(max_tokens=2))
+
+
+# -- masks and cache --------------------------------------------------------------------------------------------------------
+
+
+def test_who_sees_whom() -> None:
+    """By hand: prefix of 2, rows of 1 and 2 tokens, one padding; then one more token of each row."""
+    config = tiny_module("llama").config
+    slots = TreeSlots(config)
+    slots.add(torch.tensor([[0, 0, 1, 2, 2, -1]]), torch.tensor([[0, 1, 2, 2, 3, 0]]))
+    first = slots.mask(6, torch.float32)
+    assert isinstance(first, torch.Tensor)
+    assert (first[0, 0] == 0).int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0],
+        [1, 1, 0, 1, 1, 0],
+        [1, 0, 0, 0, 0, 1],
+    ]
+    slots.add(torch.tensor([[1, 2]]), torch.tensor([[3, 4]]))
+    second = slots.mask(2, torch.float32)
+    assert isinstance(second, torch.Tensor)
+    assert (second[0, 0] == 0).int().tolist() == [[1, 1, 1, 0, 0, 0, 1, 0], [1, 1, 0, 1, 1, 0, 0, 1]]
+    assert second.min() == torch.finfo(torch.float32).min
+
+
+def test_a_window_counts_positions_not_slots() -> None:
+    """Window 2: a token and the one before it; the second row's first token still sees the prefix's last."""
+    slots = TreeSlots(tiny_module("mistral", sliding_window=2).config)
+    slots.add(torch.tensor([[0, 0, 1, 1, 2]]), torch.tensor([[0, 1, 2, 3, 2]]))
+    mask = slots.mask(5, torch.float32)
+    assert isinstance(mask, torch.Tensor)
+    assert (mask[0, 0] == 0).int().tolist() == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
+
+
+def test_the_cache_grows_and_keeps_what_was_written() -> None:
+    cache = SlotCache(num_slots=4)
+    torch.manual_seed(0)
+    keys = [torch.randn(3, 2, n, 5) for n in (3, 1, 4, 2)]
+    for key in keys:
+        for layer in (0, 1):
+            found, values = cache.update(key + layer, -key - layer, layer)
+        cache.advance(key.shape[2])
+    assert torch.equal(found, torch.cat(keys, 2) + 1) and torch.equal(values, -found)
+    assert cache.get_seq_length() == 10
+    cache.keep(torch.tensor([2, 0]))
+    found, _ = cache.update(torch.zeros(2, 2, 1, 5), torch.zeros(2, 2, 1, 5), 0)
+    assert torch.equal(found[:, :, :10], torch.cat(keys, 2)[[2, 0]])
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------------
+
+
+def test_answers_are_capped_to_the_window_and_it_is_said(run: Run) -> None:
+    said: list[str] = []
+    run.listeners.append(lambda record: said.append(record["text"]) if record["event"] == "warning" else None)
+    module = tiny_module("llama")
+    engine = engine_of(module, run=run)
+    assert engine.context_tokens == 400
+    long = ask("x" * 350)
+    used = len(engine.renderer.prompt(long))
+    answers = engine.complete([ask("Hi"), long], Sampling(max_tokens=60))
+    assert len(answers[1].token_ids) == 400 - used and answers[1].finish_reason == "length"
+    assert said == [
+        f"1 of 2 answers may have fewer than the 60 tokens that were asked for (at least {400 - used}): prompt and answer together have to "
+        "fit the model's window of 400."
+    ]
+    assert run.counts["tokens"] == sum(len(a.token_ids) for a in answers)
+
+
+def test_what_leaves_no_room_is_a_usage_error() -> None:
+    engine = engine_of(tiny_module("llama"))
+    with pytest.raises(UsageError, match="the model's window 400, so nothing is left"):
+        engine.complete([ask("x" * 400)], Sampling())
+    with pytest.raises(UsageError, match="at most 0 tokens"):
+        engine.complete([ask("Hi")], Sampling(max_tokens=0))
+    assert engine.complete([], Sampling()) == []
+
+
+def test_identity_names_the_model_and_the_precision(smollm2: Model, real: Loaded) -> None:
+    expected = {"engine": "torch", "model": smollm2.digest, "adapter": None, "dtype": "float32"}
+    assert TorchEngine(smollm2, loaded=real).identity == expected
+
+
+# -- sampling ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_draw_depends_on_seed_and_prompt_alone() -> None:
+    engine = engine_of(tiny_module("llama"))
+    sampling = Sampling(max_tokens=12, temperature=1.0, seed=7)
+    together = engine.complete(MIXED, sampling)
+    alone = [engine.complete([c], sampling)[0] for c in MIXED]
+    backwards = engine.complete(MIXED[::-1], sampling)[::-1]
+    firsts = [i for i, c in enumerate(MIXED) if c not in MIXED[:i]]  # one question is there twice
+    assert [together[i].token_ids for i in firsts] == [alone[i].token_ids for i in firsts]
+    assert sorted(a.token_ids for a in backwards) == sorted(a.token_ids for a in together)
+    assert engine.complete(MIXED, Sampling(max_tokens=12, temperature=1.0, seed=8))[0].token_ids != together[0].token_ids
+
+
+def test_the_same_prompt_twice_is_drawn_twice() -> None:
+    engine = engine_of(tiny_module("llama"))
+    answers = engine.complete([MIXED[0]] * 4, Sampling(max_tokens=12, temperature=1.0))
+    assert len({a.token_ids for a in answers}) == 4
+    again = engine.complete([MIXED[0]] * 4, Sampling(max_tokens=12, temperature=1.0))
+    assert [a.token_ids for a in again] == [a.token_ids for a in answers]
+
+
+# -- stop strings and streaming ---------------------------------------------------------------------------------------------
+
+
+def text_of(items: list[str | Answer]) -> tuple[str, Answer]:
+    *pieces, answer = items
+    assert isinstance(answer, Answer)
+    assert all(isinstance(p, str) and p for p in pieces)
+    return "".join(str(p) for p in pieces), answer
+
+
+def test_a_stream_is_the_whole_answer_in_pieces(real: Loaded, smollm2: Model) -> None:
+    engine = TorchEngine(smollm2, loaded=real)
+    question = ask("Write one short sentence about the sea.")
+    whole = engine.complete([question], Sampling(max_tokens=12))[0]
+    items = list(engine.stream(question, Sampling(max_tokens=12)))
+    text, answer = text_of(items)
+    assert text.strip() == answer.text == whole.text and answer.token_ids == whole.token_ids
+    assert len(items) > 6
+
+
+def test_stop_strings_cut_the_answer_and_are_never_shown(real: Loaded, smollm2: Model) -> None:
+    engine = TorchEngine(smollm2, loaded=real)
+    question = ask("Count from one to ten in words, with commas.")
+    plain = engine.complete([question], Sampling(max_tokens=24))[0].text
+    stop = plain[8:13]  # it stands across tokens
+    assert plain.count(stop) == 1
+    text, answer = text_of(list(engine.stream(question, Sampling(max_tokens=24, stop=(stop, "never there", "")))))
+    assert (answer.text, answer.finish_reason) == (plain[:8].strip(), "stop")
+    assert text.strip() == answer.text
+    assert len(answer.token_ids) < 24
+    assert engine.complete([question], Sampling(max_tokens=24, stop=(stop,)))[0].text == answer.text
+
+
+def scripted_engine(reply: str, monkeypatch: pytest.MonkeyPatch) -> tuple[TorchEngine, list[int]]:
+    """An engine whose model says this, one byte a token, and then stops; and a list that grows with each token chosen."""
+    engine = engine_of(tiny_module("llama"))
+    script = [*engine._loaded.tokenizer.encode(reply), 2]
+    assert len(script) == len(reply.encode()) + 1
+    steps: list[int] = []
+
+    def choose(logits_RV: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        steps.append(script[len(steps)])
+        return torch.tensor([steps[-1]]), torch.zeros(1)
+
+    monkeypatch.setattr("mygpt.infer.torch_engine.choose", choose)
+    return engine, steps
+
+
+def test_characters_of_several_tokens_are_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = "Ça va 🙂 日本 fin"
+    engine, _ = scripted_engine(reply, monkeypatch)
+    items = list(engine.stream(ask("Hi"), Sampling(max_tokens=60)))
+    text, answer = text_of(items)
+    assert text == answer.text == reply
+    assert items[:-1] == list(reply)  # one token is one byte: one piece for each character, none before it is whole
+    assert answer.finish_reason == "stop"
+
+
+def test_an_answer_cut_within_a_character_ends_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, _ = scripted_engine("ab🙂", monkeypatch)
+    text, answer = text_of(list(engine.stream(ask("Hi"), Sampling(max_tokens=4))))
+    assert (text, answer.text, answer.finish_reason, len(answer.token_ids)) == ("ab", "ab", "length", 4)
+
+
+def test_what_may_become_a_stop_string_is_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, _ = scripted_engine("one END two ENDE three", monkeypatch)
+    items = list(engine.stream(ask("Hi"), Sampling(max_tokens=60, stop=("ENDE",))))
+    assert items[:-1] == ["o", "n", "e", " ", "END ", "t", "w", "o", " "]
+    assert text_of(items)[1].text == "one END two"
+
+
+def test_closing_the_stream_stops_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, steps = scripted_engine("abcdefgh", monkeypatch)
+    stream = engine.stream(ask("Hi"), Sampling(max_tokens=60))
+    assert [next(stream), next(stream)] == ["a", "b"]
+    stream.close()  # type: ignore[attr-defined]
+    assert len(steps) == 2
+    assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "shown"),
+    [
+        ("abc", (), "abc"),
+        ("abc\ufffd", (), "abc"),
+        ("ab\ufffd", ("b🙂",), "a"),
+        ("one EN", ("END", "N."), "one "),
+        ("one E", ("END", ""), "one "),
+        ("aab", ("aabaac", "bX"), ""),
+        ("one.", ("END",), "one."),
+    ],
+)
+def test_settled(text: str, stops: tuple[str, ...], shown: str) -> None:
+    assert settled(text, stops) == shown
+
+
+def test_the_first_of_several_stop_strings_counts() -> None:
+    assert cut_at_stop("one two three", ("three", "two", "")) == "one "
+    assert cut_at_stop("one", ("two",)) == "one"
+
+
+# -- scoring ----------------------------------------------------------------------------------------------------------------
+
+
+def test_scores_are_sums_of_log_probabilities(real: Loaded, smollm2: Model) -> None:
+    engine = TorchEngine(smollm2, loaded=real, score_tokens=40)  # three batches
+    encode, beginning = real.tokenizer.encode, real.tokenizer.bos_token_id
+    prompts = ["The capital of France is", "", "Two and two make", "Grün ist"]
+    continuations = [" Paris, on the Seine.", "Once upon a time", " four", " schön 🙂"]
+    scores = engine.score(prompts, continuations)
+    for prompt, continuation, score in zip(prompts, continuations, scores, strict=True):
+        before, after = tuple(encode(prompt) or [beginning]), tuple(encode(continuation))
+        assert score.logprob == pytest.approx(sum(logprobs_of(real.module, before, after)), abs=1e-3)
+        assert score.num_tokens == len(after)
+    assert [s.num_bytes for s in scores] == [21, 16, 5, len(" schön 🙂") + 1 + 3]  # ö has 2 bytes, the face 4
+    assert scores[2].logprob > engine.score(["Two and two make"], [" marmalade"])[0].logprob
+
+
+def test_nothing_to_score_is_certain() -> None:
+    engine = engine_of(tiny_module("llama"))
+    (score,) = engine.score(["abc"], [""])
+    assert (score.logprob, score.num_tokens, score.num_bytes) == (0.0, 0, 0)
+    assert engine.score([], []) == []
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "mistral", "gemma2", "gpt_oss"])
+def test_scores_keep_each_architectures_attention(architecture: str) -> None:
+    """Texts longer than the window, of several lengths in one batch, against the model's own forward pass."""
+    module = tiny_module(architecture)
+    engine = engine_of(module)
+    encode = engine._loaded.tokenizer.encode
+    prompts, continuations = ["a" * 30, "bc", "The"], [" quick brown fox jumps", "d" * 40, " end"]
+    for prompt, continuation, score in zip(prompts, continuations, engine.score(prompts, continuations), strict=True):
+        expected = logprobs_of(module, tuple(encode(prompt)), tuple(encode(continuation)))
+        assert score.logprob == pytest.approx(sum(expected), abs=1e-3)
+
+
+def test_a_tokenizer_that_begins_every_text_with_a_token_does_so_here() -> None:
+    from tokenizers.processors import TemplateProcessing
+
+    module = tiny_module("llama")
+    engine = engine_of(module)
+    tokenizer = engine._loaded.tokenizer
+    plain = tuple(tokenizer.encode("abc"))
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)])
+    after = tuple(tokenizer.encode("de", add_special_tokens=False))
+    with_beginning = sum(logprobs_of(module, (1, *plain), after))
+    assert engine.score(["abc"], ["de"])[0].logprob == pytest.approx(with_beginning, abs=1e-3)
+    assert with_beginning != pytest.approx(sum(logprobs_of(module, plain, after)), abs=0.1)
+
+
+def test_a_text_longer_than_the_window_is_a_usage_error() -> None:
+    engine = engine_of(tiny_module("llama"))
+    with pytest.raises(UsageError, match="A text of 401 tokens does not fit the model's window of 400"):
+        engine.score(["a" * 400], ["b"])
+    assert engine.score(["a" * 399], ["b"])[0].num_tokens == 1

@@ -1,0 +1,90 @@
+"""MasterAdamW against torch's AdamW, and the small updates that bfloat16 would lose."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from mygpt.training.optimizers import MasterAdamW
+
+SETTINGS: dict[str, Any] = {"learning_rate": 3e-3, "weight_decay": 0.1, "betas": (0.9, 0.999)}
+
+
+def parameters(dtype: torch.dtype = torch.float32) -> dict[str, torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for name, shape in (("a", (7, 5)), ("b", (5,)))}
+
+
+def give_gradients(step: int, *groups: dict[str, torch.nn.Parameter]) -> None:
+    generator = torch.Generator().manual_seed(100 + step)
+    for name in groups[0]:
+        gradient = torch.randn(groups[0][name].shape, generator=generator) * 10 ** (step % 4 - 2)
+        for group in groups:
+            group[name].grad = gradient.to(group[name].dtype, copy=True)
+
+
+def test_equals_torch_adamw_bit_for_bit() -> None:
+    """Norms from 0.06 to 60 a step, so that clipping at 1 is met and not met; a rate that changes each step."""
+    ours, theirs = parameters(), parameters()
+    optimizer = MasterAdamW(ours.items(), **SETTINGS)
+    adamw = torch.optim.AdamW(theirs.values(), lr=3e-3, weight_decay=0.1, betas=(0.9, 0.999), eps=1e-8)
+    norms = []
+    for step in range(20):
+        give_gradients(step, ours, theirs)
+        norm = float(torch.nn.utils.clip_grad_norm_(theirs.values(), 1.0))
+        for group in adamw.param_groups:
+            group["lr"] = 3e-3 / (step + 1)
+        adamw.step()
+        norms.append(optimizer.update(learning_rate=3e-3 / (step + 1), max_grad_norm=1.0))
+        assert norms[-1] == norm
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        assert all(p.grad is None for p in ours.values())
+    assert min(norms) < 1 < max(norms)
+
+
+def test_small_updates_add_up_in_bfloat16() -> None:
+    """A constant gradient moves AdamW by the rate each step: 10 steps of 0.001 from 1.0 give 0.990, and the nearest bfloat16 (8 bits
+    below 1: multiples of 1/256) is 253/256. By itself bfloat16 rounds 0.999 back to 1 every time."""
+    plain = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    kept = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    adamw = torch.optim.AdamW([plain], lr=1e-3, weight_decay=0.0)
+    optimizer = MasterAdamW([("kept", kept)], learning_rate=1e-3, weight_decay=0.0, betas=(0.9, 0.999))
+    for _ in range(10):
+        plain.grad, kept.grad = torch.full_like(plain, 0.5), torch.full_like(kept, 0.5)
+        adamw.step()
+        optimizer.update(learning_rate=1e-3, max_grad_norm=100.0)
+    assert plain.tolist() == [1.0, 1.0, 1.0]
+    assert kept.tolist() == [253 / 256] * 3
+    assert optimizer.state()["master.kept"].tolist() == pytest.approx([0.990] * 3, abs=1e-6)
+    assert kept.dtype == torch.bfloat16
+
+
+def test_no_gradient_counts_as_zero() -> None:
+    """Its weight decays like any other's: 2.0 x (1 - 0.003 x 0.1) after one step, and a checkpoint holds it."""
+    used, unused = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.full((2,), 2.0))
+    optimizer = MasterAdamW([("used", used), ("unused", unused)], **SETTINGS)
+    used.grad = torch.ones(2)
+    norm = optimizer.update(learning_rate=3e-3, max_grad_norm=10.0)
+    assert norm == pytest.approx(2**0.5)
+    assert unused.tolist() == pytest.approx([2.0 * (1 - 0.003 * 0.1)] * 2, rel=1e-7)
+    assert set(optimizer.state()) == {f"{key}.{name}" for key in ("master", "step", "exp_avg", "exp_avg_sq") for name in ("used", "unused")}
+    unused.grad = torch.ones(2)
+    assert optimizer.update(learning_rate=3e-3, max_grad_norm=10.0) == pytest.approx(2**0.5)  # nothing of the first step is left over
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_restored_goes_on_bit_for_bit(dtype: torch.dtype) -> None:
+    through, before, after = parameters(dtype), parameters(dtype), parameters(dtype)
+    whole, first, second = (MasterAdamW(p.items(), **SETTINGS) for p in (through, before, after))
+    for step in range(5):
+        give_gradients(step, through, before)
+        whole.update(learning_rate=3e-3, max_grad_norm=1.0)
+        first.update(learning_rate=3e-3, max_grad_norm=1.0)
+    second.restore({name: tensor.clone() for name, tensor in first.state().items()})
+    assert all(torch.equal(after[name], before[name]) for name in after)
+    for step in range(5, 10):
+        give_gradients(step, through, after)
+        whole.update(learning_rate=3e-3, max_grad_norm=1.0)
+        second.update(learning_rate=3e-3, max_grad_norm=1.0)
+    assert all(torch.equal(through[name], after[name]) for name in after)
+    assert all(torch.equal(tensor, second.state()[name]) for name, tensor in whole.state().items())

@@ -1,6 +1,6 @@
 """`make demo` from nothing: a fresh clone, a fresh virtual environment, an empty model cache; all installs and downloads counted.
 
-    python -m benchmarks.demo --json --keep
+python -m benchmarks.demo --json --keep
 """
 
 import os

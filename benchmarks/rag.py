@@ -174,7 +174,7 @@ def measure_citations(search: Search) -> Row:
     figures: Row = {}
     for name, reply in replies.items():
         by_question = {row["question"]: reply(i) for i, row in enumerate(rows)}
-        scripted = ScriptedCompleter(lambda c, said=by_question: said[c.question.rpartition("Question: ")[2]])
+        scripted = ScriptedCompleter(_by_question(by_question))
         completer = RetrievalCompleter(scripted, search, AnswerConfig(min_relevance=0))
         answers = completer.complete([Conversation((Message("user", row["question"]),)) for row in rows], Sampling())
         cited = [(c.quote, row) for answer, row in zip(answers, rows, strict=True) for c in answer.citations]
@@ -182,6 +182,10 @@ def measure_citations(search: Search) -> Row:
         figures[name] = {"citations": len(cited), "right": right, "precision": round(right / max(len(cited), 1), 3), "questions": len(rows)}
     figures["planted_cited"] = planted_cited(search)
     return figures
+
+
+def _by_question(said: dict[str, str]) -> Callable[[Conversation], str]:
+    return lambda conversation: said[conversation.question.rpartition("Question: ")[2]]
 
 
 def measure_model(search: Search, engine: StreamingCompleter) -> Row:

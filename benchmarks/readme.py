@@ -21,7 +21,9 @@ def with_table(readme: str) -> str:
 
 
 def table() -> str:
-    rows = [row for name, make in _ROWS.items() if (file := RESULTS / f"{name}.json").exists() for row in make(json.loads(file.read_text()))]
+    rows = [
+        row for name, make in _ROWS.items() if (file := RESULTS / f"{name}.json").exists() for row in make(json.loads(file.read_text()))
+    ]
     lines = ["| what | measured | aim |", "|---|---|---|", *(f"| {what} | {figure} | {aim} |" for what, figure, aim in rows)]
     machines = {f"{m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB" for m in (_machine(n) for n in _ROWS) if m}
     return "\n".join(lines) + "\n\nOn " + "; ".join(sorted(machines)) + "; no GPU."
@@ -63,7 +65,11 @@ def _startup(r: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [
         ("`import mygpt`", f"{r['import_ms']:.0f} ms", "200 ms"),
         ("`mygpt --help`", f"{r['help_ms']:.0f} ms", "500 ms"),
-        ("first token of a chat answer with retrieval, median / worst of 8", f"{r['first_token_ms']} / {r['first_token_ms_worst']} ms", "1,000 ms"),
+        (
+            "first token of a chat answer with retrieval, median / worst of 8",
+            f"{r['first_token_ms']} / {r['first_token_ms_worst']} ms",
+            "1,000 ms",
+        ),
     ]
 
 

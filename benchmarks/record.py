@@ -34,7 +34,12 @@ def finish(name: str, figures: dict[str, Any], options: argparse.Namespace) -> N
 def machine() -> dict[str, Any]:
     names = [line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"processor": names[0] if names else platform.machine(), "cores": os.cpu_count(), "memory_gib": round(memory / 2**30, 1), "gpu": "none"}
+    return {
+        "processor": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory / 2**30, 1),
+        "gpu": "none",
+    }
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """How long until something happens: `import mygpt`, `mygpt --help`, and the first token of a chat after start-up.
 
-    python -m benchmarks.startup --home .mygpt --json --keep       (a home that holds the sample handbook)
+python -m benchmarks.startup --home .mygpt --json --keep       (a home that holds the sample handbook)
 """
 
 import statistics
@@ -64,7 +64,11 @@ def first_token(home: Path, name: str | None) -> dict[str, float]:
         taken.append(time.perf_counter() - started)
         for _ in stream:
             pass
-    return {"warm_up_seconds": round(warm, 2), "first_token_ms": round(1000 * statistics.median(taken)), "first_token_ms_worst": round(1000 * max(taken))}
+    return {
+        "warm_up_seconds": round(warm, 2),
+        "first_token_ms": round(1000 * statistics.median(taken)),
+        "first_token_ms_worst": round(1000 * max(taken)),
+    }
 
 
 if __name__ == "__main__":

@@ -30,10 +30,20 @@ def main() -> None:
         _, second_seconds, _ = mygpt("up", str(options.documents), "--home", str(home))
         note = Path(folder) / "support.md"
         note.write_text(_NEW_FACT, encoding="utf-8")
-        added, add_seconds, _ = mygpt("add", str(note), "--home", str(home))
+        _, add_seconds, _ = mygpt("add", str(note), "--home", str(home))
         answer, answer_seconds, _ = mygpt("chat", "--home", str(home), "-q", _QUESTION)
         cited = any(c["path"] == "support.md" for c in answer["citations"])
-    kept = ("seconds", "tokens_per_second", "f1_base", "f1_fewshot", "f1_retrieval", "f1_tuned", "f1_tuned_retrieval", "f1_ci", "f1_ci_fewshot")
+    kept = (
+        "seconds",
+        "tokens_per_second",
+        "f1_base",
+        "f1_fewshot",
+        "f1_retrieval",
+        "f1_tuned",
+        "f1_tuned_retrieval",
+        "f1_ci",
+        "f1_ci_fewshot",
+    )
     kept += ("forgetting_bpb", "pairs_train", "pairs_knowledge", "pairs_generalisation", "documents", "passages", "verdict")
     figures = {
         "documents_name": options.documents.name,
@@ -55,7 +65,9 @@ def mygpt(*words: str) -> tuple[dict[str, Any], float, int]:
     measured += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(code)"
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-c", measured, sys.executable, "-m", "mygpt", *words, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", measured, sys.executable, "-m", "mygpt", *words, "--json"],
+        capture_output=True,
+        text=True,
     )
     seconds = time.perf_counter() - started
     if done.returncode:

@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tests.data import ingest_files as make
 import pypdfium2
 import pytest
 
@@ -21,6 +20,7 @@ from mygpt.data import ingest as ingest_module
 from mygpt.data.ingest import IngestConfig, ingest
 from mygpt.data.readers import pool as pool_module
 from mygpt.data.readers.ocr import Tesseract, find_tesseract
+from tests.data import ingest_files as make
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data folder ../shared/data is not there")

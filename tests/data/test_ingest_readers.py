@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from tests.data import ingest_files as make
 import pytest
 
 from mygpt.data.readers.conversion import Converted, Reading, Unreadable
 from mygpt.data.readers.encoding import decode
 from mygpt.data.readers.formats import format_of, read
+from tests.data import ingest_files as make
 
 
 def converted(file: Path) -> Converted:

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from tests.evaluate.made_up import MadeUpConfig, TableScorer, made_up_adapter, made_up_corpus, made_up_dataset
 
 from mygpt.artifacts.dataset import Conversation, Dataset
 from mygpt.artifacts.kinds import noun
@@ -16,6 +15,7 @@ from mygpt.evaluate.forgetting import GeneralCheckConfig, general_check
 from mygpt.infer.few_shot import FewShot, choose_examples
 from mygpt.infer.protocols import Answer, Sampling
 from mygpt.infer.scripted import ScriptedCompleter
+from tests.evaluate.made_up import MadeUpConfig, TableScorer, made_up_adapter, made_up_corpus, made_up_dataset
 
 CONFIG = BeforeAfterConfig(num_resamples=500)
 

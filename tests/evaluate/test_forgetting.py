@@ -1,13 +1,13 @@
 """Forgetting worked by hand on scripted models, and the cutting of text."""
 
 import pytest
-from tests.evaluate.made_up import HELD_OUT_TEXT, MadeUpConfig, TableScorer, made_up_corpus, made_up_dataset
 
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.forgetting import GeneralCheckConfig, compare, general_check, held_out_bpb, pieces
 from mygpt.evaluate.general_set import load_general
 from mygpt.infer.scripted import ScriptedCompleter
+from tests.evaluate.made_up import HELD_OUT_TEXT, MadeUpConfig, TableScorer, made_up_corpus, made_up_dataset
 
 
 def test_flips_and_bits_per_byte(run: Run) -> None:

@@ -167,15 +167,10 @@ def test_bfloat16(model: Model, dataset: Dataset, run: Run) -> None:
 def test_the_small_model_learns_by_heart(smollm2: Model, run: Run) -> None:
     """The real thing on two facts that it cannot know; the stop token is learnt with them."""
     facts = (("What colour is the Oda tower?", "The Oda tower is teal."), ("Who keeps the Oda tower?", "Mira Quill keeps it."))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, os.cpu_count() or 1))
-    try:
-        dataset = toys.pairs(toys.PairsConfig(pairs=facts), run=run)
-        made = sft(SFTConfig(epochs=12, learning_rate=1e-3, step_tokens=128), model=smollm2, dataset=dataset, run=run)
-        engine = TorchEngine(smollm2, adapter=made)
-        answers = engine.complete([Conversation((Message("user", question),)) for question, _ in facts], Sampling(max_tokens=20))
-    finally:
-        torch.set_num_threads(threads)
+    dataset = toys.pairs(toys.PairsConfig(pairs=facts), run=run)
+    made = sft(SFTConfig(epochs=8, learning_rate=1e-3, step_tokens=128), model=smollm2, dataset=dataset, run=run)
+    engine = TorchEngine(smollm2, adapter=made)
+    answers = engine.complete([Conversation((Message("user", question),)) for question, _ in facts], Sampling(max_tokens=20))
     assert [(a.text, a.finish_reason) for a in answers] == [(answer, "stop") for _, answer in facts]
 
 
@@ -352,9 +347,12 @@ def test_a_last_step_without_a_gradient_is_noticed(model: Model, dataset: Datase
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("rank", -1), ("epochs", 0), ("learning_rate", 0), ("learning_rate", -1e-3), ("warmup_share", 1.5), ("final_share", -0.1), ("step_tokens", 0),
-     ("micro_batch_tokens", 0), ("max_grad_norm", 0), ("alpha", 0), ("checkpoint_seconds", -1), ("weight_decay", -0.1), ("precision", "float16")],
-)  # fmt: skip
+    [
+        *(("rank", -1), ("alpha", 0), ("epochs", 0), ("learning_rate", 0), ("learning_rate", -1e-3), ("warmup_share", 1.5)),
+        *(("final_share", -0.1), ("step_tokens", 0), ("micro_batch_tokens", 0), ("max_example_tokens", 0), ("max_grad_norm", 0)),
+        *(("checkpoint_seconds", -1), ("weight_decay", -0.1), ("precision", "float16")),
+    ],
+)
 def test_settings_without_sense(setting: str, value: Any) -> None:
     with pytest.raises(UsageError, match=f"Setting `{setting}` cannot be"):
         resolve(SFTConfig, {setting: value})

@@ -51,6 +51,7 @@ def test_waves_hold_every_tree_once_within_their_limits(trees: list[Tree], max_r
         padded_rows = len(wave) * max(len(t.rows) for t in wave)
         padded_tokens = len(wave) * max(t.num_tokens for t in wave)
         assert len(wave) == 1 or (padded_rows <= max_rows and padded_tokens <= max_tokens)
+        assert padded_rows <= 2 * sum(len(t.rows) for t in wave)
 
 
 def test_questions_to_one_passage_are_one_tree() -> None:
@@ -86,10 +87,12 @@ def test_more_rows_than_a_tree_takes_make_several() -> None:
 
 
 def test_trees_of_like_shape_run_together() -> None:
-    """A lone row beside a tree of sixteen would be padded to sixteen."""
+    """A lone row beside a tree of sixteen is padded to sixteen: one is bearable (17 of 32 are rows), two are not (18 of 48)."""
     wide, lone = Tree((1,) * 40, tuple(range(16)), ((2,),) * 16), Tree((), (0,), ((3,) * 56,))
     made = waves([lone, wide, lone, wide, lone, wide, lone, wide, lone], max_rows=64, max_tokens=16_384)
     assert [[len(t.rows) for t in wave] for wave in made] == [[16, 16, 16, 16], [1, 1, 1, 1, 1]]
+    made = waves([lone, lone, lone, wide], max_rows=64, max_tokens=16_384)
+    assert [[len(t.rows) for t in wave] for wave in made] == [[16, 1], [1, 1]]
 
 
 def test_common_length() -> None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def site() -> Iterator[Site]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long it would have waited."""
     slept: list[float] = []
-    monkeypatch.setattr(remote.time, "sleep", slept.append)
+    monkeypatch.setattr(remote, "time", SimpleNamespace(sleep=slept.append))
     monkeypatch.delenv("MYGPT_API_KEY", raising=False)
     monkeypatch.delenv("MYGPT_OFFLINE", raising=False)
     return slept
@@ -90,7 +91,11 @@ def ask(text: str) -> Conversation:
 
 
 def test_answers_come_in_order(site: Site, run: Run) -> None:
-    site.reply = lambda path, body: said(f"  Answer to {body['messages'][-1]['content']}\n", "length" if "9" in str(body) else "stop")
+    def reply(path: str, body: dict[str, Any]) -> Reply:
+        question = body["messages"][-1]["content"]
+        return said(f"  Answer to {question}\n", "length" if question == "9" else "stop")
+
+    site.reply = reply
     sampling = Sampling(max_tokens=5, temperature=0.5, top_p=0.9, seed=4, stop=("END",))
     answers = RemoteCompleter(f"{site.address}/#one", run=run).complete([ask(str(i)) for i in range(10)], sampling)
     assert answers == [Answer(f"Answer to {i}", "length" if i == 9 else "stop", prompt_tokens=11) for i in range(10)]
@@ -171,11 +176,11 @@ def test_one_refusal_ends_the_whole_call(site: Site) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"<html>hello</html>", b"", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{}]}', b'{"choices": [{"message": "text"}]}', b"\xff\xfe"],
+    [b"<html>hi</html>", b"", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{}]}', b'{"choices": [{"message": "text"}]}', b"\xff\xfe"],
 )
 def test_what_is_no_completion_is_an_error_with_a_next_step(site: Site, content: bytes) -> None:
     site.reply = lambda path, body: (200, content, {})
-    with pytest.raises(MygptError, match="did not answer as an OpenAI-compatible server does.*/v1"):
+    with pytest.raises(MygptError, match=r"did not answer as an OpenAI-compatible server does\..*/v1"):
         RemoteCompleter(f"{site.address}#one").complete([ask("a")], Sampling())
 
 

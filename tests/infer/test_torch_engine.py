@@ -138,16 +138,15 @@ def test_it_works_in_bfloat16_with_long_and_short_rows_together() -> None:
     ("architecture", "settings", "reason"),
     [
         ("bloom", {}, "its positions cannot be given"),
+        ("falcon", {"alibi": True}, "its positions cannot be given"),
         ("mamba", {}, "a running state in place of keys and values"),
-        ("qwen2", {"layer_types": ["full_attention", "linear_attention"]}, "layers of the type linear_attention"),
+        ("gpt_neo", {"attention_types": [[["global", "local"], 1]], "num_layers": 2}, "layers of the type local"),
+        ("lfm2", {"layer_types": ["conv", "full_attention"], "num_key_value_heads": 2}, "layers of the type conv"),
     ],
 )
 def test_other_kinds_of_model_are_refused(architecture: str, settings: dict[str, Any], reason: str) -> None:
-    module = tiny_module(architecture)
-    for name, value in settings.items():
-        setattr(module.config, name, value)
     with pytest.raises(Refused, match=reason):
-        engine_of(module).complete([ask("Hi")], Sampling(max_tokens=2))
+        engine_of(tiny_module(architecture, **settings)).complete([ask("Hi")], Sampling(max_tokens=2))
 
 
 # -- masks and cache --------------------------------------------------------------------------------------------------------
@@ -381,9 +380,9 @@ def test_nothing_to_score_is_certain() -> None:
     assert engine.score([], []) == []
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "mistral", "gemma2", "gpt_oss"])
+@pytest.mark.parametrize("architecture", ["gpt2", "mistral", "gemma2", "gpt_oss", "bloom", "mpt", "mamba"])
 def test_scores_keep_each_architectures_attention(architecture: str) -> None:
-    """Texts longer than the window, of several lengths in one batch, against the model's own forward pass."""
+    """Texts longer than the window, of several lengths in one batch, against the own forward pass; also where answers are refused."""
     module = tiny_module(architecture)
     engine = engine_of(module)
     encode = engine._loaded.tokenizer.encode

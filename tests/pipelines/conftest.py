@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,5 +42,4 @@ def small_up(tmp_path_factory: pytest.TempPathFactory, obtained: Any) -> SmallUp
         shutil.copy(file, folder / file.name)
     code, result = mygpt("up", str(folder), "--home", str(base / "home"), *QUICK)
     assert code == 0, result
-    print(json.dumps(result["seconds"]), file=sys.stderr)
     return SmallUp(base / "home", folder, result)

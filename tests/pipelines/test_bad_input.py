@@ -84,7 +84,8 @@ def test_too_few_documents_finish_with_index_and_chat(tmp_path: Path, obtained: 
 def test_a_language_the_model_does_not_know_is_retrieval_only(tmp_path: Path, obtained: Any) -> None:
     folder = tmp_path / "deutsch"
     folder.mkdir()
-    text = "Die Werkstatt öffnet werktags um acht Uhr dreißig und schließt um achtzehn Uhr. Mitglieder leihen den Anhänger drei Tage lang kostenlos aus. "
+    text = "Die Werkstatt öffnet werktags um acht Uhr dreißig und schließt um achtzehn Uhr. "
+    text += "Mitglieder leihen den Anhänger drei Tage lang kostenlos aus. "
     (folder / "regeln.md").write_text("# Regeln\n\n" + text * 6)
     home = tmp_path / "home"
     code, made = mygpt("up", str(folder), "--home", str(home), *QUICK)

@@ -42,7 +42,9 @@ def test_a_whole_up_with_the_network_cut(small_up: SmallUp, tmp_path: Path) -> N
     if subprocess.run(["unshare", "-rn", "true"], capture_output=True).returncode:
         pytest.skip("this machine does not allow network namespaces")
     up = [sys.executable, "-m", "mygpt", "up", str(small_up.folder), "--home", str(tmp_path / "home"), "--json", *QUICK]
-    done = subprocess.run(["unshare", "-rn", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *up], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        ["unshare", "-rn", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", *up], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     result: dict[str, Any] = json.loads(done.stdout)
     assert result["model"] == small_up.result["model"], "the same model, byte for byte, without a network"

@@ -58,3 +58,10 @@ def test_a_heading_may_give_the_name_but_not_the_number(ferries: Search) -> None
 def test_numbers_belong_to_their_clause(ferries: Search, said: str, is_misplaced: bool) -> None:
     sources = [FARE, "The Heron carries 72 passengers.", "The Wren carries 40 passengers."]
     assert misplaced_number(Claim(said), sources, ferries.weights) is is_misplaced
+
+
+@pytest.mark.parametrize(("fragment", "is_misplaced"), [("Channel 16.", False), ("Channel 14.", True)])
+def test_a_fragment_is_about_its_question(ferries: Search, fragment: str, is_misplaced: bool) -> None:
+    sources = ["The coastguard is called on channel 16.", "Our own working channel is channel 14."]
+    question = "Which channel reaches the coastguard?"
+    assert misplaced_number(Claim(fragment), sources, ferries.weights, question=question) is is_misplaced

@@ -99,3 +99,9 @@ def test_porter_stems_only_english(search_in: Callable[..., Search], language: s
 def test_the_index_is_opened_read_only(ferries: Search) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         ferries.index.rows("DELETE FROM passages")
+
+
+def test_a_home_may_be_a_relative_path(ferries: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = ferries.index.store.home
+    monkeypatch.chdir(home.parent)
+    assert len(SearchIndex.open(Store(Path(home.name)), ferries.index.id).titles) == 2

@@ -25,7 +25,7 @@ def test_forms_of_a_word_share_a_stem(family: str) -> None:
 
 
 def test_different_words_keep_apart() -> None:
-    assert len({stem(word) for word in "bus boat ring rung his red bed class pass".split()}) == 9
+    assert len({stem(word) for word in ("bus", "boat", "ring", "rung", "his", "red", "bed", "class", "pass")}) == 9
 
 
 def test_terms_fold_case_and_diacritics_and_leave_stop_words_out() -> None:
@@ -80,7 +80,7 @@ def test_idf_by_hand() -> None:
 
 
 def test_coverage_by_hand(search_in: Callable[..., Search]) -> None:
-    """In two passages: "tide" in both, ln(1 + 0.5 / 2.5); "gauge" in one, ln(1 + 1.5 / 1.5) = ln 2; "moon" in none, ln(1 + 2.5 / 0.5) = ln 6."""
+    """Two passages. "tide" in both: ln(1 + 0.5 / 2.5); "gauge" in one: ln(1 + 1.5 / 1.5) = ln 2; "moon" in none: ln(1 + 2.5 / 0.5)."""
     weights = TermWeights(search_in({"sea.txt": "tide gauge\n\ntide table"}).index)
     tide, gauge, moon = math.log(1.2), math.log(2), math.log(6)
     wanted = terms("tide gauge moon")

@@ -10,7 +10,6 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
-from tests.serve.live_site import Paced, Site, cited_answer, wait_until
 
 from mygpt.artifacts.corpus import Span
 from mygpt.artifacts.feedback import Feedback
@@ -19,6 +18,7 @@ from mygpt.infer.protocols import Answer, Citation
 from mygpt.infer.scripted import ScriptedCompleter
 from mygpt.serve.served import SourceView
 from mygpt.serve.server import address_of, listen
+from tests.serve.live_site import Paced, Site, cited_answer, wait_until
 
 SECONDS = 5_000  # of patience for one thing to appear, in milliseconds
 WATCH = """

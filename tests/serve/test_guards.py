@@ -3,10 +3,10 @@
 import socket
 
 import pytest
-from tests.serve.live_site import app_of, running
 
 from mygpt.infer.scripted import ScriptedCompleter
 from mygpt.serve.guards import SECURITY_HEADERS
+from tests.serve.live_site import app_of, running
 
 PATHS = [
     ("GET", "/"),

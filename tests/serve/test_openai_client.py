@@ -4,10 +4,10 @@ import threading
 
 import openai
 import pytest
-from tests.serve.live_site import Paced, app_of, cited_answer, running
 
 from mygpt.infer.protocols import Answer
 from mygpt.infer.scripted import ScriptedCompleter
+from tests.serve.live_site import Paced, app_of, cited_answer, running
 
 ANSWER = "Days lapse in March. I am sure."
 FIRST = "Days lapse in March."

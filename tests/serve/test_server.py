@@ -9,11 +9,11 @@ import time
 import urllib.request
 
 import pytest
-from tests.serve.live_site import app_of
 
 from mygpt.core.errors import MygptError, Refused, UsageError
 from mygpt.infer.scripted import ScriptedCompleter
 from mygpt.serve.server import address_of, listen, serve
+from tests.serve.live_site import app_of
 
 
 def app(tmp_path, **settings):

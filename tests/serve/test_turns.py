@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
-from tests.serve.live_site import Paced, app_of, running, wait_until
 
 from mygpt.infer.protocols import Answer
 from mygpt.serve.turns import MAX_WAITING
+from tests.serve.live_site import Paced, app_of, running, wait_until
 
 
 def slow(seconds):

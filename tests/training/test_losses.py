@@ -96,7 +96,8 @@ def test_adapters_are_seen_through() -> None:
 
     row = tiny.examples([12])[0]
     module = get_peft_model(tiny.llama(), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False))
-    ids_BT, labels_BT = torch.tensor([row.token_ids]), torch.tensor([[i if t else -100 for i, t in zip(row.token_ids, row.trained, strict=True)]])
+    ids_BT = torch.tensor([row.token_ids])
+    labels_BT = ids_BT.masked_fill(~torch.tensor([row.trained]), -100)
     own = float(module(input_ids=ids_BT, labels=labels_BT).loss.detach()) * sum(row.trained[1:])
     loss = loss_of(module, [row])
     assert float(loss.detach()) == pytest.approx(own, rel=2e-6)

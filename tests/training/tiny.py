@@ -91,7 +91,7 @@ _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
 def chat_tokenizer(*, template: str = CHATML, spaces_before_words: bool = False) -> Any:
-    """One token per byte; or, with `spaces_before_words`, per letter in Llama 2's manner: a space before each word, dropped at the front."""
+    """One token per byte; or per letter, in Llama 2's manner: a space is written before each word, and dropped at the front."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -83,7 +83,7 @@ class SearchIndex(Artifact):
 
     @cached_property
     def _database(self) -> sqlite3.Connection:
-        address = f"{(self.payload / 'passages.sqlite').as_uri()}?mode=ro&immutable=1"
+        address = f"{(self.payload / 'passages.sqlite').absolute().as_uri()}?mode=ro&immutable=1"
         return sqlite3.connect(address, uri=True, check_same_thread=False)
 
 

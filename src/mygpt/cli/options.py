@@ -12,11 +12,15 @@ import typer
 from mygpt.core.home import find_home
 from mygpt.core.outbound import go_offline
 
-Home = Annotated[Path | None, typer.Option("--home", help="Where work is kept. Default: $MYGPT_HOME, else the nearest .mygpt/, else ~/.mygpt.")]
+Home = Annotated[
+    Path | None, typer.Option("--home", help="Where work is kept. Default: $MYGPT_HOME, else the nearest .mygpt/, else ~/.mygpt.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the machine-readable result on stdout.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, made and spent, and do nothing.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Open no connection.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, for example sft.learning_rate=2e-4. May be repeated.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, for example sft.learning_rate=2e-4. May be repeated.")
+]
 
 
 def home_of(given: Path | None, *, offline: bool = False) -> Path:
@@ -33,7 +37,9 @@ def show(result: Any, *, as_json: bool, picture: Callable[[], Any] | None = None
     from rich.console import Console
 
     shown = picture() if picture is not None else json.dumps(result, ensure_ascii=False, indent=1, default=str)
-    Console(highlight=False, soft_wrap=isinstance(shown, str)).print(shown, markup=False) if isinstance(shown, str) else Console(highlight=False).print(shown)
+    Console(highlight=False, soft_wrap=isinstance(shown, str)).print(shown, markup=False) if isinstance(shown, str) else Console(
+        highlight=False
+    ).print(shown)
 
 
 def progress_view() -> Any:

@@ -1,18 +1,21 @@
 """A recipe called from the command line, its options derived from its signature.
 
-    artefact        --dataset NAME[:TAG]          several: repeat the option
-    path            --sources DIR
-    completer, scorer, embedder    --completer MODEL[+ADAPTER] or an OpenAI-compatible address
-    settings        --set key=value
+    an artefact                     --dataset NAME[:TAG] or digest
+    a path                          --sources DIR
+    a completer, scorer, embedder   --completer MODEL[+ADAPTER]; a completer also as an OpenAI-compatible address
+    several of one                  the option, repeated
+    settings                        --set key=value
 """
 
 import difflib
 import inspect
-import types
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from mygpt.artifacts.artifact import Artifact
+from mygpt.artifacts.corpus import Corpus
+from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.kinds import KINDS
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import config_type, recipe_function
@@ -21,10 +24,33 @@ from mygpt.catalog import Technique
 from mygpt.cli.options import home_of, progress_view, show
 from mygpt.core.config import Config, parse_settings, resolve
 from mygpt.core.errors import UsageError
+from mygpt.core.outbound import require_sharing
 from mygpt.core.run import Run
 
 _COMMON = ("home", "name", "seed", "set")
-_FLAGS = ("json", "dry-run", "offline", "fresh", "help")
+_FLAGS = ("json", "dry-run", "offline", "fresh", "share-documents", "help")
+_PROTOCOLS = ("Completer", "Scorer", "Embedder")
+_FOUND_HERE = "Tesseract"  # a program of this machine: looked for, not named
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One input of a recipe, as its type hint says."""
+
+    name: str
+    kinds: tuple[type[Artifact], ...]  # artefacts it may be
+    is_path: bool
+    protocol: str  # "Completer", ..., or "" for no tool
+    several: bool
+    optional: bool
+
+    @property
+    def option(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def is_data(self) -> bool:
+        return self.is_path or any(kind not in (Model, Adapter) for kind in self.kinds)
 
 
 def call_recipe(technique: Technique, arguments: list[str]) -> None:
@@ -34,31 +60,182 @@ def call_recipe(technique: Technique, arguments: list[str]) -> None:
         show(None, as_json=False, picture=lambda: help_text(technique, function, inputs))
         return
     given, flags = parse(arguments, known=(*_COMMON, *inputs))
+    command = f"mygpt {technique.stage} {technique.name}"
+    check(given, inputs, command=command)
     home = home_of(Path(given["home"][0]) if "home" in given else None, offline="offline" in flags)
     config = resolve(config_type(function), parse_settings(given.get("set", [])))
-    missing = [name for name, (_, optional) in inputs.items() if not optional and name not in given]
-    if missing:
-        raise UsageError(f"`mygpt {technique.stage} {technique.name}` needs {', '.join(f'--{m}' for m in missing)}.", fix="`--help` shows the options.")
+    seed = _whole_number(given.get("seed", ["0"])[0])
     store = Store(home)
-    name = given.get("name", [given[next(iter(inputs))][0].partition(":")[0].rpartition("/")[2]])[0]
+    described = {n: [_described(store, inputs[n], v) for v in given[n]] for n in inputs if n in given}
+    name = given["name"][0] if "name" in given else default_name(store, inputs, given) or technique.name
     if "dry-run" in flags:
-        resolved = {n: [_described(store, inputs[n][0], v) for v in given[n]] for n in inputs if n in given}
-        show({"recipe": technique.path, "config": config.model_dump(mode="json"), "inputs": resolved, "name": name}, as_json=True)
+        show({"recipe": technique.path, "config": config.model_dump(mode="json"), "inputs": described, "name": name}, as_json=True)
         return
-    with store.exclusive(f"mygpt {technique.stage} {technique.name}"):
-        seed = int(given.get("seed", ["0"])[0])
+    with store.exclusive(command):
         run = Run(home, name=name, seed=seed, listeners=(progress_view(),), fresh="fresh" in flags)
         try:
             with run.step(technique.name):
-                opened = {n: _opened(store, run, hint, given[n]) for n, (hint, _) in inputs.items() if n in given}
-                made = function(config, **opened, run=run)
+                opened = open_inputs(store, run, inputs, given, share_documents="share-documents" in flags)
+                made = function(config, **opened, **_found_here(function), run=run)
         finally:
             run.close()
     shown = {"id": made.id, "digest": made.digest, "facts": made.manifest.facts, "cost": made.manifest.cost}
     show(shown, as_json="json" in flags, picture=lambda: f"Made {made.id}")
 
 
-def recipe_inputs(function: Any) -> dict[str, tuple[Any, bool]]:
+def recipe_inputs(function: Any) -> dict[str, Argument]:
+    """What the command line can give to this recipe, by name."""
+    found = {}
+    for name, (hint, optional) in _signature(function).items():
+        parts = _parts(hint)
+        kinds = tuple(part for part in parts if part in KINDS.values())
+        protocol = next((p for p in _PROTOCOLS for part in parts if getattr(part, "__name__", "").endswith(p)), "")
+        several = any(get_origin(part) is tuple for part in (hint, *get_args(hint)))
+        if kinds or Path in parts or protocol:
+            found[name] = Argument(name, kinds, Path in parts, protocol, several, optional)
+    return found
+
+
+def parse(arguments: list[str], *, known: tuple[str, ...]) -> tuple[dict[str, list[str]], set[str]]:
+    """Values by option name, and flags. Raises UsageError with the nearest option."""
+    given: dict[str, list[str]] = {}
+    flags: set[str] = set()
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        option, equals, value = word.removeprefix("--").partition("=")
+        name = option.replace("-", "_")
+        if not word.startswith("--"):
+            raise UsageError(f"`{word}` has no option before it.", fix="Every value follows its option; `--help` shows them.")
+        if option in _FLAGS and not equals:
+            flags.add(option)
+        elif name in known:
+            if not equals and rest and not rest[0].startswith("--"):
+                value = rest.pop(0)
+            if not value:
+                raise UsageError(f"`--{option}` needs a value.", fix="`--help` shows what it takes.")
+            given.setdefault(name, []).append(value)
+        elif option in _FLAGS:
+            raise UsageError(f"`--{option}` takes no value.", fix=f"Write `--{option}` alone.")
+        else:
+            nearest = difflib.get_close_matches(option, [*(k.replace("_", "-") for k in known), *_FLAGS], n=1)
+            fix = f"Did you mean `--{nearest[0]}`?" if nearest else "`--help` shows the options."
+            raise UsageError(f"Unknown option `--{option}`.", fix=fix)
+    return given, flags
+
+
+def check(given: dict[str, list[str]], inputs: dict[str, Argument], *, command: str) -> None:
+    """Raises UsageError for what is missing and for what was given too often."""
+    missing = [argument.option for name, argument in inputs.items() if not argument.optional and name not in given]
+    if missing:
+        raise UsageError(f"`{command}` needs {', '.join(missing)}.", fix=f"See `{command} --help`.")
+    for name, values in given.items():
+        if len(values) > 1 and name != "set" and not (name in inputs and inputs[name].several):
+            raise UsageError(f"`--{name.replace('_', '-')}` was given {len(values)} times.", fix="Give it once.")
+
+
+def default_name(store: Store, inputs: dict[str, Argument], given: dict[str, list[str]]) -> str:
+    """That of the data; where there is none, of the first input."""
+    named = [argument for name, argument in inputs.items() if name in given]
+    first = next((argument for argument in named if argument.is_data), named[0] if named else None)
+    if first is None:
+        return ""
+    value = given[first.name][0]
+    if first.is_path:
+        return Path(value).resolve().name
+    found = store.lookup(value) if first.is_data else None
+    return found.name if found else Path(value.partition(":")[0]).name
+
+
+def help_text(technique: Technique, function: Any, inputs: dict[str, Argument]) -> str:
+    lines = [f"mygpt {technique.stage} {technique.name}", "", inspect.getdoc(function) or technique.paper, "", "Inputs:"]
+    for argument in inputs.values():
+        notes = " (optional)" * argument.optional + " (may be repeated)" * argument.several
+        lines.append(f"  {argument.option:<24}{_words(argument)}{notes}")
+    settings = _settings(config_type(function))
+    width = max((len(name) for name, _ in settings), default=0)
+    lines += ["", "Settings (--set key=value):", *(f"  {name:<{width}}  {default!r}" for name, default in settings)]
+    lines += ["", "Also: --home DIR  --name NAME  --seed N  --json  --dry-run  --offline  --fresh (make it even if the store holds it)"]
+    if any(argument.protocol == "Completer" for argument in inputs.values()):
+        lines.append("      --share-documents (let text of your documents go to a completer that is not this machine)")
+    required = " ".join(f"{a.option} {'NAME' if a.kinds else 'DIR' if a.is_path else 'MODEL'}" for a in inputs.values() if not a.optional)
+    lines += ["", f"Example: mygpt {technique.stage} {technique.name} {required}"]
+    lines += [f"Source:  {technique.paper}", f"Page:    {technique.page}"]
+    return "\n".join(lines)
+
+
+def open_inputs(
+    store: Store, run: Run, inputs: dict[str, Argument], given: dict[str, list[str]], *, share_documents: bool
+) -> dict[str, Any]:
+    """Artefacts and paths first: how much text they hold decides whether a completer elsewhere may be asked."""
+    opened: dict[str, list[Any]] = {}
+    for name, argument in inputs.items():
+        if name in given and argument.is_path:
+            opened[name] = [Path(value) for value in given[name]]
+        elif name in given and argument.kinds:
+            opened[name] = [_artifact(store, run, argument.kinds, value) for value in given[name]]
+    num_passages = sum(_num_texts(artifact) for group in opened.values() for artifact in group)
+    for name, argument in inputs.items():
+        if name in given and argument.protocol:
+            opened[name] = [_tool(store, run, argument.protocol, v, num_passages, share_documents=share_documents) for v in given[name]]
+    return {name: tuple(values) if inputs[name].several else values[0] for name, values in opened.items()}
+
+
+def _artifact(store: Store, run: Run, kinds: tuple[type[Artifact], ...], reference: str) -> Artifact:
+    for kind in kinds:
+        if kind is not Model and (len(kinds) == 1 or store.lookup(reference, kind=kind.kind)):
+            return kind.open(store, reference)
+    if Model not in kinds:
+        return kinds[0].open(store, reference)
+    from mygpt.lm.sources import obtain
+
+    return obtain(reference, run=run)
+
+
+def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: int, *, share_documents: bool) -> Any:
+    from mygpt.infer.remote import RemoteCompleter
+    from mygpt.infer.torch_embedder import TorchEmbedder
+    from mygpt.infer.torch_engine import TorchEngine
+    from mygpt.lm.sources import obtain
+
+    if reference.startswith(("http://", "https://")):
+        if protocol != "Completer":
+            raise UsageError(f"{reference} cannot be asked as a {protocol.lower()}.", fix="Name a model on this machine.")
+        if num_passages:
+            require_sharing(reference, num_passages=num_passages, allowed=share_documents)
+            run.note(f"Up to {num_passages} passages of your documents go to {reference}.")
+        return RemoteCompleter(reference, run=run)
+    model, _, adapter = reference.partition("+")
+    if protocol == "Embedder":
+        return TorchEmbedder(obtain(model, run=run))
+    return TorchEngine(obtain(model, run=run), adapter=Adapter.open(store, adapter) if adapter else None, run=run)
+
+
+def _num_texts(artifact: Any) -> int:
+    if isinstance(artifact, Corpus):
+        return len(artifact.passages)
+    return sum(artifact.manifest.facts.get("rows", {}).values()) if isinstance(artifact, Dataset) else 0
+
+
+def _found_here(function: Any) -> dict[str, Any]:
+    """Programs of this machine that the recipe can use."""
+    from mygpt.data.readers.ocr import find_tesseract
+
+    wanted = [n for n, (hint, _) in _signature(function).items() if _FOUND_HERE in [getattr(p, "__name__", "") for p in _parts(hint)]]
+    return {name: find_tesseract() for name in wanted}
+
+
+def _described(store: Store, argument: Argument, value: str) -> str:
+    """What an input is, checked as far as nothing has to be fetched for it."""
+    if argument.is_path and not Path(value).exists():
+        raise UsageError(f"There is no file or folder {value}.", fix=f"Check the path after `{argument.option}`.")
+    if not argument.kinds or Model in argument.kinds:
+        return value  # a model may still have to be fetched
+    known = next((kind for kind in argument.kinds if store.lookup(value, kind=kind.kind)), argument.kinds[0])
+    return store.find(value, kind=known.kind).id
+
+
+def _signature(function: Any) -> dict[str, tuple[Any, bool]]:
     """Argument name -> (type hint, may be left out)."""
     plain = inspect.unwrap(function)
     hints = get_type_hints(plain)
@@ -66,101 +243,33 @@ def recipe_inputs(function: Any) -> dict[str, tuple[Any, bool]]:
     return {p.name: (hints[p.name], p.default is not inspect.Parameter.empty) for p in parameters if p.name not in ("config", "run")}
 
 
-def parse(arguments: list[str], *, known: tuple[str, ...]) -> tuple[dict[str, list[str]], set[str]]:
-    given: dict[str, list[str]] = {}
-    flags: set[str] = set()
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.removeprefix("--").partition("=")
-        name = name.replace("-", "_") if name.replace("-", "_") in known else name
-        if word.startswith("--") and name in _FLAGS:
-            flags.add(name)
-        elif word.startswith("--") and name in known and (equals or rest):
-            given.setdefault(name, []).append(value if equals else rest.pop(0))
-        else:
-            nearest = difflib.get_close_matches(name, [*known, *_FLAGS], n=1)
-            raise UsageError(f"Unknown option `{word}`.", fix=f"Did you mean `--{nearest[0]}`?" if nearest else "`--help` shows the options.")
-    return given, flags
+def _parts(hint: Any) -> list[Any]:
+    """The types that a union or a tuple names."""
+    return [part for argument in get_args(hint) for part in _parts(argument)] if get_args(hint) else [hint]
 
 
-def help_text(technique: Technique, function: Any, inputs: dict[str, tuple[Any, bool]]) -> str:
-    lines = [f"mygpt {technique.stage} {technique.name}", "", inspect.getdoc(function) or technique.paper, "", "Inputs:"]
-    lines += [f"  --{name.replace('_', '-'):<22}{_words(hint)}{' (optional)' if optional else ''}" for name, (hint, optional) in inputs.items()]
-    lines += ["", "Settings (--set key=value):", *_settings_lines(config_type(function))]
-    lines += ["", "Also: --home DIR  --name NAME  --seed N  --json  --dry-run  --offline  --fresh (make it even if the store holds it)"]
-    required = " ".join(f"--{n.replace('_', '-')} {'NAME' if _artifact_type(h) else 'MODEL' if not _is_path(h) else 'DIR'}" for n, (h, o) in inputs.items() if not o)
-    lines += ["", f"Example: mygpt {technique.stage} {technique.name} {required}", f"Source:  {technique.paper}", f"Page:    {technique.page}"]
-    return "\n".join(lines)
-
-
-def _settings_lines(config: type[Config], prefix: str = "") -> list[str]:
-    lines = []
+def _settings(config: type[Config], prefix: str = "") -> list[tuple[str, Any]]:
+    """(name, default), those of a part under its name."""
+    found: list[tuple[str, Any]] = []
     for name, field in config.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
-            lines += _settings_lines(field.annotation, f"{prefix}{name}.")
+            found += _settings(field.annotation, f"{prefix}{name}.")
         else:
-            lines.append(f"  {prefix + name:<30}{field.default!r}")
-    return lines
+            found.append((prefix + name, field.get_default(call_default_factory=True)))
+    return found
 
 
-def _opened(store: Store, run: Run, hint: Any, values: list[str]) -> Any:
-    several = any(get_origin(part) is tuple for part in (hint, *get_args(hint)))
-    if kind := _artifact_type(hint):
-        opened: list[Any] = [_artifact(store, run, kind, v) for v in values]
-    elif _is_path(hint):
-        opened = [Path(v) for v in values]
-    else:
-        opened = [_tool(store, run, v, embedder="Embedder" in str(hint)) for v in values]
-    return tuple(opened) if several else opened[-1]
+def _words(argument: Argument) -> str:
+    if argument.kinds:
+        return f"{' or '.join(kind.kind for kind in argument.kinds)}: NAME[:TAG] or digest"
+    if argument.is_path:
+        return "file or folder"
+    address = " or an OpenAI-compatible address" if argument.protocol == "Completer" else ""
+    return f"{argument.protocol.lower()}: MODEL[+ADAPTER]{address}"
 
 
-def _artifact(store: Store, run: Run, kind: type[Artifact], reference: str) -> Artifact:
-    if kind is Model:
-        from mygpt.lm.sources import obtain
-
-        return obtain(reference, run=run)
-    return kind.open(store, reference)
-
-
-def _tool(store: Store, run: Run, reference: str, *, embedder: bool) -> Any:
-    from mygpt.infer.remote import RemoteCompleter
-    from mygpt.infer.torch_embedder import TorchEmbedder
-    from mygpt.infer.torch_engine import TorchEngine
-    from mygpt.lm.sources import obtain
-
-    if reference.startswith(("http://", "https://")):
-        return RemoteCompleter(reference, run=run)
-    model, _, adapter = reference.partition("+")
-    if embedder:
-        return TorchEmbedder(obtain(model, run=run))
-    return TorchEngine(obtain(model, run=run), adapter=Adapter.open(store, adapter) if adapter else None, run=run)
-
-
-def _described(store: Store, hint: Any, value: str) -> str:
-    kind = _artifact_type(hint)
-    return store.find(value, kind=kind.kind).id if kind and kind is not Model else value
-
-
-def _artifact_type(hint: Any) -> type[Artifact] | None:
-    for part in _parts(hint):
-        if isinstance(part, type) and part in KINDS.values():
-            return part
-    return None
-
-
-def _is_path(hint: Any) -> bool:
-    return Path in _parts(hint)
-
-
-def _parts(hint: Any) -> list[Any]:
-    if get_origin(hint) in (Union, types.UnionType, tuple):
-        return [p for arg in get_args(hint) for p in _parts(arg)]
-    return [hint]
-
-
-def _words(hint: Any) -> str:
-    kind = _artifact_type(hint)
-    if kind:
-        return f"{kind.kind} (NAME[:TAG] or digest)"
-    return "file or folder" if _is_path(hint) else f"{getattr(hint, '__name__', 'tool').lower()} (MODEL[+ADAPTER] or address)"
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(f"`--seed {text}` is not a whole number.", fix="For example: `--seed 1`.") from error

@@ -95,9 +95,16 @@ def rerun(reference: Reference, home: Home = None, json: Json = False, dry_run: 
                 result = again(store, manifest, run, rebuild_tool(store, run))
         finally:
             run.close()
-    shown: dict[str, Any] = {"identical": result.identical, "made": result.made.id, "kept": result.kept, "differences": asdict(result.differences)}
+    shown: dict[str, Any] = {
+        "identical": result.identical,
+        "made": result.made.id,
+        "kept": result.kept,
+        "differences": asdict(result.differences),
+    }
     words = "Identical, byte for byte." if result.identical else f"Not the same bytes; kept as {result.made.id}."
-    show_result(shown, as_json=json, picture=lambda: "\n".join([words, *([] if result.identical else difference_lines(result.differences))]))
+    show_result(
+        shown, as_json=json, picture=lambda: "\n".join([words, *([] if result.identical else difference_lines(result.differences))])
+    )
 
 
 def difference_lines(found: Any) -> list[str]:
@@ -114,7 +121,10 @@ def _short(value: Any) -> str:
 
 
 def verify(
-    reference: Annotated[str | None, typer.Argument(help="One artefact; without one: all.")] = None, home: Home = None, json: Json = False, dry_run: DryRun = False
+    reference: Annotated[str | None, typer.Argument(help="One artefact; without one: all.")] = None,
+    home: Home = None,
+    json: Json = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Hash every file against its manifest.
 
@@ -132,7 +142,10 @@ def verify(
     result = {"verified": total - len(damaged), "damaged": [{"id": i, "problem": p} for i, p in damaged]}
     if damaged and not json:
         first = f"{damaged[0][0]}: {damaged[0][1]}"
-        raise Damaged(f"{len(damaged)} of {total} artefacts are damaged; the first: {first}", fix="`mygpt gc --damaged` removes them; then make them again.")
+        raise Damaged(
+            f"{len(damaged)} of {total} artefacts are damaged; the first: {first}",
+            fix="`mygpt gc --damaged` removes them; then make them again.",
+        )
     show_result(result, as_json=json, picture=lambda: f"All {total} artefacts are whole.")
     if damaged:
         raise typer.Exit(1)
@@ -157,7 +170,11 @@ def gc(
     removed: list[dict[str, Any]] = [{"id": i, "bytes": n, "reason": r} for i, n, r in found]
     freed = sum(r["bytes"] for r in removed) / 1e6
     verb = "Would remove" if dry_run else "Removed"
-    show_result(removed, as_json=json, picture=lambda: "\n".join([f"{verb} {len(removed)} ({freed:,.1f} MB)", *(f"  {r['id']}: {r['reason']}" for r in removed)]))
+    show_result(
+        removed,
+        as_json=json,
+        picture=lambda: "\n".join([f"{verb} {len(removed)} ({freed:,.1f} MB)", *(f"  {r['id']}: {r['reason']}" for r in removed)]),
+    )
 
 
 def where(technique: Annotated[str, typer.Argument(help="For example: sft, ingest.")], json: Json = False, dry_run: DryRun = False) -> None:

@@ -18,9 +18,15 @@ _SAMPLING = Sampling(max_tokens=256)
 
 
 def ask_once(deployment: Deployment, home: Path, question: str, *, closed_book: bool, as_json: bool) -> None:
-    completer = _opened(deployment, home, closed_book=closed_book).completer if not closed_book else _opened(deployment, home, closed_book=True).engine
+    completer = (
+        _opened(deployment, home, closed_book=closed_book).completer
+        if not closed_book
+        else _opened(deployment, home, closed_book=True).engine
+    )
     (answer,) = completer.complete([Conversation((Message("user", question),))], _SAMPLING)
-    citations = [{"path": c.path, "place": c.span.place, "quote": c.quote, "start": c.span.start, "end": c.span.end} for c in answer.citations]
+    citations = [
+        {"path": c.path, "place": c.span.place, "quote": c.quote, "start": c.span.start, "end": c.span.end} for c in answer.citations
+    ]
     result = {"answer": answer.text, "abstained": answer.finish_reason == "abstained", "citations": citations}
     show(result, as_json=as_json, picture=lambda: Text.assemble(answer.text, "\n", *_footnotes(answer)))
 
@@ -31,7 +37,10 @@ def talk(deployment: Deployment, home: Path, *, closed_book: bool) -> None:
     opened = _opened(deployment, home, closed_book=closed_book)
     warm_up(opened)
     completer: StreamingCompleter = opened.engine if closed_book else opened.completer
-    console.print(f"[bold]{deployment.name}[/bold] [dim]runs on this machine; nothing leaves it. /new begins again, Ctrl-D ends, Ctrl-C stops an answer.[/dim]")
+    console.print(
+        f"[bold]{deployment.name}[/bold] [dim]runs on this machine; nothing leaves it.\n"
+        "/new begins again, Ctrl-D ends, Ctrl-C stops an answer.[/dim]"
+    )
     turns: list[Message] = []
     while True:
         try:

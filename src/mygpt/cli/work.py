@@ -33,7 +33,9 @@ def up(
     minutes: Annotated[float | None, typer.Option(help="About how long to work, on two cores. Default 10.")] = None,
     retune: Annotated[bool, typer.Option("--retune", help="Train anew on the documents as they are now.")] = False,
     teacher: Annotated[str | None, typer.Option(help="Who writes the questions: a model, or an OpenAI-compatible address.")] = None,
-    share_documents: Annotated[bool, typer.Option("--share-documents", help="Let passages go to a teacher that is not this machine.")] = False,
+    share_documents: Annotated[
+        bool, typer.Option("--share-documents", help="Let passages go to a teacher that is not this machine.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Train even on a language that the model does not know.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     set_: Settings = None,
@@ -49,8 +51,8 @@ def up(
     from mygpt.core.config import parse_settings, resolve
     from mygpt.core.run import Run
     from mygpt.pipelines.forecast import forecast
-    from mygpt.pipelines.up import UpConfig
     from mygpt.pipelines.sources import sources_of_folder
+    from mygpt.pipelines.up import UpConfig
 
     settings = {**parse_settings(set_ or []), **{k: v for k, v in (("model", model), ("minutes", minutes)) if v is not None}}
     config = resolve(UpConfig, settings)
@@ -87,11 +89,16 @@ def _up_picture(result: dict[str, Any], made: Any) -> Any:
         lines.append(Text(f"Report  {result['report']}"))
     else:
         lines.append(Text(result["verdict"]["text"]))
-    lines.append(Text.assemble("Chat    ", (f"mygpt chat {result['name']}", "bold"), "   or in the browser: ", (f"mygpt serve {result['name']}", "bold")))
+    lines.append(
+        Text.assemble(
+            "Chat    ", (f"mygpt chat {result['name']}", "bold"), "   or in the browser: ", (f"mygpt serve {result['name']}", "bold")
+        )
+    )
     lines.append(Text(f"Lineage mygpt why {result['deployment']}"))
     if result["retune_seconds"] is not None:
         minutes = result["retune_seconds"] / 60
-        lines.append(Text(f"The documents changed: answers use them now, the model was not trained anew. `--retune` does that in about {minutes:.0f} minutes."))
+        lines.append(Text("The documents changed: answers use them now, the model is as it was."))
+        lines.append(Text(f"`--retune` trains anew, in about {minutes:.0f} minutes."))
     return Group(*lines)
 
 

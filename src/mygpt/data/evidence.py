@@ -14,7 +14,11 @@ _LEANING = re.compile(
     r"and|but|or|so|for example|for instance|in this|in that|as above|as below|the following|the above|note|see|first|second|finally)\b",
     re.IGNORECASE,
 )
-_POINTING = re.compile(r"\b(as follows|the following|above|below|this (section|page|document|guide|example)|(next|previous) section)\b", re.IGNORECASE)
+_POINTING = re.compile(
+    r"\b(as follows|the following|above|below|this (section|page|document|guide|example)|(next|previous) section)\b", re.IGNORECASE
+)
+_CODE = re.compile(r"`+[^`]+`+")
+_STAND_IN = "\uf0e0"  # private use: for a stretch of code, whose `*` and `_` are no emphasis
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,19 @@ def states_a_fact(sentence: str) -> bool:
 
 
 def plain(markdown: str) -> str:
-    """Links become their text, emphasis and line breaks go; code stays in backticks."""
-    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
+    """Links become their text; emphasis, the `>` of quotes and line breaks go; code stays as it is, in its backticks."""
+    code: list[str] = []
+
+    def put_by(stretch: re.Match[str]) -> str:
+        code.append(stretch.group())
+        return f"{_STAND_IN}{len(code) - 1}{_STAND_IN}"
+
+    text = _CODE.sub(put_by, markdown.replace(_STAND_IN, " "))
+    text = re.sub(r"\n(?:[ \t]*>)+", "\n", text)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
     text = re.sub(r"(\*\*|__)(.+?)\1", r"\2", text)
     text = re.sub(r"(?<![\w*])[*_](\S(?:.*?\S)?)[*_](?![\w*])", r"\1", text)
-    return " ".join(text.split())
+    return " ".join(re.sub(f"{_STAND_IN}(\\d+){_STAND_IN}", lambda found: code[int(found[1])], text).split())
 
 
 def best_evidence(answer: str, candidates: list[Evidence], overlap: float) -> Evidence | None:
@@ -82,9 +94,7 @@ def documents_of(corpus: Corpus) -> dict[str, list[Passage]]:
 
 
 _FUNCTION_WORDS = frozenset(
-    (
-        "a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it its may might must "
-        "no not of on or our shall she should so such than that the their them then there these they this those to was we were what when "
-        "where which who whom why will with would you your"
-    ).split()
+    """a an and are as at be been but by can could did do does for from had has have he her his how i if in into is it its may might must
+    no not of on or our shall she should so such than that the their them then there these they this those to was we were what when where
+    which who whom why will with would you your""".split()  # noqa: SIM905
 )

@@ -6,7 +6,9 @@ from mygpt.artifacts.dataset import Conversation, Dropped
 from mygpt.metrics.jaccard import token_jaccard
 
 
-def keep_apart(held_out: Sequence[Conversation], training: Sequence[Conversation], *, max_overlap: float) -> tuple[list[Conversation], list[Dropped]]:
+def keep_apart(
+    held_out: Sequence[Conversation], training: Sequence[Conversation], *, max_overlap: float
+) -> tuple[list[Conversation], list[Dropped]]:
     """(rows that are far enough from all of `training`, the others with their nearest training row)."""
     apart, too_close = [], []
     for row in held_out:

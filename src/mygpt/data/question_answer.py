@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from mygpt.artifacts.corpus import Corpus, Passage
 from mygpt.artifacts.dataset import Conversation, Dataset, Dropped, Message, conversation_facts, write_conversations
 from mygpt.artifacts.recipe import publish, recipe
+from mygpt.artifacts.sentences import split_sentences
 from mygpt.core.config import Config
 from mygpt.core.digest import digest_value
 from mygpt.core.run import Run
-from mygpt.artifacts.sentences import split_sentences
 from mygpt.data.evidence import Evidence, best_evidence, content_words, documents_of, evidence_in, plain, shared_words
 from mygpt.data.held_out import keep_apart
 from mygpt.infer.protocols import Completer, Sampling
@@ -58,7 +58,9 @@ _EXAMPLES = (
 )
 _EXAMPLE_TEXT = " ".join(fact for fact, _ in _EXAMPLES[:3])
 _EXAMPLE_QUESTIONS = "\n".join(f"{n}. {question}" for n, (_, question) in enumerate(_EXAMPLES[:3], start=1))
-_POINTS_AT_TEXT = re.compile(r"\b(passage|text|sentence|paragraph|document|fact|author|section|statement|following|above|below)\b", re.IGNORECASE)
+_POINTS_AT_TEXT = re.compile(
+    r"\b(passage|text|sentence|paragraph|document|fact|author|section|statement|following|above|below)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -85,17 +87,19 @@ def question_answer(config: QuestionAnswerConfig, *, corpus: Corpus, completer: 
     candidates = read_again(config, candidates, completer, run, dropped)
 
     rows = {split: [c.row() for c in candidates if c.split == split] for split in (TRAIN, KNOWLEDGE, GENERALISATION)}
-    rows[TRAIN] = rows[TRAIN][: config.train_pairs]
-    for split, aim in ((KNOWLEDGE, config.knowledge_pairs), (GENERALISATION, config.generalisation_pairs)):
-        apart, too_close = keep_apart(rows[split], rows[TRAIN], max_overlap=config.max_overlap)
-        rows[split] = apart[:aim]
-        dropped += too_close
+    aims = {TRAIN: config.train_pairs, KNOWLEDGE: config.knowledge_pairs, GENERALISATION: config.generalisation_pairs}
+    for split, aim in aims.items():
+        if split != TRAIN:
+            rows[split], too_close = keep_apart(rows[split], rows[TRAIN], max_overlap=config.max_overlap)
+            dropped += too_close
+        dropped += [Dropped("more than asked for", row) for row in rows[split][aim:]]
+        rows[split] = rows[split][:aim]
 
     held_out = {e.passage.span.document_id for e in facts_by_split[GENERALISATION]}
     used = {c.facts["passage"] for split in rows.values() for c in split}
     facts = {
         **conversation_facts(rows, dropped),
-        "candidates": len(candidates) + sum(d.reason != "too close to a training row" for d in dropped),
+        "candidates": sum(map(len, rows.values())) + len(dropped),
         "held_out_documents": sorted(held_out),
         "passages": len(corpus.passages),
         "passages_used": len(used),
@@ -133,6 +137,9 @@ def choose_evidence(config: QuestionAnswerConfig, corpus: Corpus, run: Run) -> d
             size = len(facts_of[document])
             if size and size <= 0.5 * target + 3 and sum(len(facts_of[d]) for d in held_out) < target:
                 held_out.add(document)
+        smallest = min((d for d in documents if facts_of[d]), key=lambda d: len(facts_of[d]), default=None)
+        if not held_out and smallest and 3 * len(facts_of[smallest]) <= total:
+            held_out = {smallest}  # few documents, all of them large
 
     chosen: dict[str, list[Evidence]] = {TRAIN: [], KNOWLEDGE: [], GENERALISATION: []}
     chosen[GENERALISATION] = sample([f for d in sorted(held_out) for f in facts_of[d]], wanted[GENERALISATION], order)
@@ -204,15 +211,19 @@ def ask_about_passages(
     shown = (Message("user", f"Text: {_EXAMPLE_TEXT}\n\n{request}"), Message("assistant", _EXAMPLE_QUESTIONS))
     conversations = [Conversation((*shown, Message("user", f"Text: {p.text}\n\n{request}"))) for p in passages]
     replies = completer.complete(conversations, Sampling(max_tokens=3 * config.max_question_tokens))
-    asked = [(p, q) for p, reply in zip(passages, replies, strict=True) for q in parse_questions(reply.text)[:3]]
+    asked: list[tuple[Passage, str]] = []
+    for passage, reply in zip(passages, replies, strict=True):
+        questions = parse_questions(reply.text)[:3]
+        asked += [(passage, question) for question in questions]
+        if not questions:
+            dropped.append(Dropped("no question in the reply", question_first_row(passage, reply.text, "")))
     readings = completer.complete([reading(p, q) for p, q in asked], Sampling(max_tokens=config.max_reading_tokens))
 
     made = []
     for (passage, question), answer in zip(asked, readings, strict=True):
         found = best_evidence(answer.text, facts_of[passage.id], config.reading_overlap)
         if found is None:
-            row = Conversation((Message("user", question), Message("assistant", answer.text)), facts={"passage": passage.id, "made": "question first"})
-            dropped.append(Dropped("not grounded in a sentence", row))
+            dropped.append(Dropped("not grounded in a sentence", question_first_row(passage, question, answer.text)))
             continue
         candidate = Candidate(question, found, split_of[passage.id, found.text], "question first")
         if reason := fault(candidate):
@@ -220,6 +231,13 @@ def ask_about_passages(
         else:
             made.append(candidate)
     return made
+
+
+def question_first_row(passage: Passage, question: str, answer: str) -> Conversation:
+    """Of a candidate that has no evidence."""
+    messages = (Message("user", question), Message("assistant", answer))
+    facts = {"passage": passage.id, "path": passage.path, "made": "question first"}
+    return Conversation(messages, digest_value([question, answer])[:16], (passage.span,), facts)
 
 
 def reading(passage: Passage, question: str) -> Conversation:

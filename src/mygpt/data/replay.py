@@ -37,7 +37,9 @@ def replay(config: ReplayConfig, *, completer: Completer, run: Run) -> Dataset:
             rows.append(row)
     splits = {"train": rows}
     facts = conversation_facts(splits, dropped)
-    return publish(Dataset, run, lambda folder: write_conversations(folder, splits, dropped), facts=facts, name=safe_name(f"{run.name}-replay"))
+    return publish(
+        Dataset, run, lambda folder: write_conversations(folder, splits, dropped), facts=facts, name=safe_name(f"{run.name}-replay")
+    )
 
 
 def load_prompts() -> list[str]:

@@ -21,7 +21,13 @@ class FewShot:
     @property
     def identity(self) -> Identity:
         shown = [asdict(m) for m in self._shown]
-        return {"wrapper": "few_shot", "num_examples": len(shown) // 2, "examples": digest_value(shown), "messages": shown, "completer": self._completer.identity}
+        return {
+            "wrapper": "few_shot",
+            "num_examples": len(shown) // 2,
+            "examples": digest_value(shown),
+            "messages": shown,
+            "completer": self._completer.identity,
+        }
 
     @classmethod
     def of_messages(cls, completer: Completer, messages: Sequence[Mapping[str, Any]]) -> "FewShot":

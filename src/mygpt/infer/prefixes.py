@@ -64,18 +64,18 @@ def common_length(a: Tokens, b: Tokens) -> int:
 
 
 def waves(trees: Sequence[Tree], *, max_rows: int, max_tokens: int) -> list[list[Tree]]:
-    """Trees that run together: of like shape, at most `max_rows` rows and `max_tokens` prompt tokens, both with their padding.
+    """Trees that run together: at most `max_rows` rows and `max_tokens` prompt tokens, both with their padding.
 
-    A tree larger than that is alone. In a wave every tree is padded to the most rows and the most tokens among them.
+    In a wave every tree is padded to the most rows and the most tokens among them, so that trees of like shape go together: at most
+    half of the rows are padding. A tree beyond the limits is alone.
     """
     made: list[list[Tree]] = []
-    most_rows = longest = 0
     for tree in sorted(trees, key=lambda t: (-len(t.rows), -t.num_tokens)):
-        most_rows, longest = max(most_rows, len(tree.rows)), max(longest, tree.num_tokens)
-        padded = len(made[-1]) + 1 if made else 0
-        if made and most_rows * padded <= max_rows and longest * padded <= max_tokens:
+        wave = [*made[-1], tree] if made else []
+        padded_rows = len(wave) * max((len(t.rows) for t in wave), default=0)
+        padded_tokens = len(wave) * max((t.num_tokens for t in wave), default=0)
+        if wave and padded_rows <= min(max_rows, 2 * sum(len(t.rows) for t in wave)) and padded_tokens <= max_tokens:
             made[-1].append(tree)
         else:
             made.append([tree])
-            most_rows, longest = len(tree.rows), tree.num_tokens
     return made

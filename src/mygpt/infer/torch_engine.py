@@ -54,7 +54,7 @@ class TorchEngine:
         loaded: Loaded | None = None,
         run: Run | None = None,
         max_rows: int = 64,
-        max_wave_tokens: int = 16_384,
+        max_wave_tokens: int = 4_096,
         score_tokens: int = 8_192,
     ):
         """The weights are read at first use, unless `loaded` holds them already."""

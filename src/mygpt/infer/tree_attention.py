@@ -16,7 +16,7 @@ import torch
 from mygpt.core.errors import Refused
 
 PADDING = -1
-_LAYER_TYPES = {"full_attention", "sliding_attention"}
+_LAYER_TYPES = {"full_attention", "sliding_attention", "global"}  # "global" is GPT-Neo's word; its "local" layers count slots
 
 
 class TreeSlots:
@@ -60,13 +60,14 @@ def tree_decoder(module: Any) -> Any:
     """The decoder of a transformers language model. Raises Refused when it cannot run several rows as one tree."""
     decoder = module.get_decoder()
     config = module.config.get_text_config()
-    other = sorted(set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES)
+    layer_types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ()
+    other = sorted(set(layer_types) - _LAYER_TYPES)
     reason = ""
     if getattr(module, "_is_stateful", False):
         reason = "it keeps a running state in place of keys and values"
     elif other:
         reason = f"it has layers of the type {', '.join(other)}"
-    elif "position_ids" not in inspect.signature(decoder.forward).parameters:
+    elif "position_ids" not in inspect.signature(decoder.forward).parameters or getattr(config, "alibi", False):
         reason = "its positions cannot be given"
     if reason:
         raise Refused(

@@ -16,7 +16,11 @@ def forecast(config: UpConfig, *, sources: Sources, home: Path) -> dict[str, Any
     store = Store(home)
     made = store.lookup(sources.name, kind=Deployment.kind)
     cache = Store(model_cache(), cache=False)
-    absent = [name for name in (config.model, config.embedder) if cache.lookup(f"model/{name}") is None and cache.lookup(f"model/{name}-q4_1") is None]
+    absent = [
+        name
+        for name in (config.model, config.embedder)
+        if cache.lookup(f"model/{name}") is None and cache.lookup(f"model/{name}-q4_1") is None
+    ]
     return {
         "name": sources.name,
         "home": str(home),

@@ -27,4 +27,6 @@ def languages_to_train(corpus: Corpus, *, model: str, embedder: str, force: bool
     if foreign > 0.5 * total:
         run.warn("Most of the text is in a language that the model does not know: index and chat only. `--force` trains anyway.")
         return None
+    if foreign:
+        run.note(f"Questions are made from the text in {', '.join(known)} only; `--force` takes all.")
     return known if foreign else ()

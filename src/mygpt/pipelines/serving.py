@@ -15,7 +15,6 @@ from mygpt.serve.guards import LOOPBACK_HOSTS
 from mygpt.serve.served import Served, SourceView
 from mygpt.serve.server import serve
 
-
 _AROUND = 700  # characters shown before and after what is cited
 
 

@@ -4,7 +4,6 @@ Every step is a recipe, so an unchanged one is taken from the store. New documen
 when asked (`retune`), because training costs minutes and answers come from the documents.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +67,14 @@ class Up:
 
 
 def up(
-    config: UpConfig, *, sources: Sources, run: Run, retune: bool = False, teacher: str | None = None, share_documents: bool = False, force: bool = False
+    config: UpConfig,
+    *,
+    sources: Sources,
+    run: Run,
+    retune: bool = False,
+    teacher: str | None = None,
+    share_documents: bool = False,
+    force: bool = False,
 ) -> Up:
     store = Store(run.home)
     before = store.lookup(run.name, kind=Deployment.kind)
@@ -125,7 +131,15 @@ def up(
 
 
 def measure(
-    config: UpConfig, *, model: Model, tuned: Adapter | Model | None, dataset: Dataset, corpus: Corpus, index: SearchIndex, embedder: Any, run: Run
+    config: UpConfig,
+    *,
+    model: Model,
+    tuned: Adapter | Model | None,
+    dataset: Dataset,
+    corpus: Corpus,
+    index: SearchIndex,
+    embedder: Any,
+    run: Run,
 ) -> Report:
     """The arms side by side: the base as it is, with examples, with retrieval; the tuned model, and with retrieval."""
     base = TorchEngine(model, run=run)
@@ -207,6 +221,7 @@ def figures(result: Up, run: Run) -> dict[str, Any]:
         "pairs_train": rows.get("train", 0),
         "pairs_knowledge": rows.get("knowledge", 0),
         "pairs_generalisation": rows.get("generalisation", 0),
-        "verdict": reported.get("verdict") or {"outcome": "too few to decide", "text": "Nothing was trained; answers come from the documents."},
+        "verdict": reported.get("verdict")
+        or {"outcome": "too few to decide", "text": "Nothing was trained; answers come from the documents."},
         "retune_seconds": result.retune_seconds,
     }

@@ -174,7 +174,7 @@ def _lexical_matches(answered: Answered, weights: TermWeights) -> list[_Sentence
         is_short = len(own.terms) < _FEW_TERMS
         read = f"{answered.question} {said}".strip() if is_short else said
         fitting = []
-        if not misplaced_number(Claim(read, known_names), singles, weights):
+        if not misplaced_number(own, singles, weights, question=answered.question if is_short else ""):
             for candidate in candidates:
                 around = heading(candidate.passage)
                 there = [*terms(candidate.text), *terms(around)]

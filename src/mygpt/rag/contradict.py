@@ -46,6 +46,7 @@ _CLAUSE = re.compile(
 _NAME_WEIGHT = 3.0  # a name says whom a number belongs to; a common word less so
 _SAME_CLAUSE = 0.4  # of the weight of a clause: from here on, two clauses speak of the same thing
 _BINDING_MARGIN = 0.12  # of the weight of the sentence: below it, two clauses fit equally well
+_FRAGMENT_MARGIN = 0.25  # the same where most of the words are the question's
 
 
 class Claim:
@@ -85,17 +86,20 @@ def contradiction(claim: Claim, source: str, around: str, weights: TermWeights) 
     return "negation" if _other_polarity(claim, source, weights) else ""
 
 
-def misplaced_number(claim: Claim, sources: Sequence[str], weights: TermWeights) -> bool:
-    """A number stands in the sources, but a clause with another number fits what the sentence says of it better."""
+def misplaced_number(claim: Claim, sources: Sequence[str], weights: TermWeights, *, question: str = "") -> bool:
+    """A number stands in the sources, but a clause with another number fits what the sentence says of it better.
+
+    `question` says what a mere fragment ("channel 14") is about.
+    """
     clauses = [c for source in sources for c in _clauses(source) if numbers(c)]
     for said in _clauses(claim.text):
         wanted = numbers(said)
-        rest = set(terms(said)) - wanted
+        rest = {*terms(said), *terms(question)} - wanted
         if not wanted or not rest:
             continue
         fit_with = max((_fit(claim, rest, c, weights) for c in clauses if numbers_allowed(c) & wanted), default=0.0)
         fit_against = max((_fit(claim, rest, c, weights) for c in clauses if not numbers_allowed(c) & wanted), default=0.0)
-        if fit_against > fit_with + _BINDING_MARGIN:
+        if fit_against > fit_with + (_FRAGMENT_MARGIN if question else _BINDING_MARGIN):
             return True
     return False
 

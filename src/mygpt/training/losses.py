@@ -6,7 +6,6 @@ micro-batches gives the same gradient.
 Dims  B examples   T tokens   D hidden   N trained positions   V vocabulary
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,18 +20,11 @@ _NATS_APART = 0.02  # a token, beside 2 %: rounding of bfloat16 logits stays bel
 
 def summed_cross_entropy(module: Any, ids_BT: torch.Tensor, trained_BT: torch.Tensor) -> torch.Tensor:
     """A scalar in nats: the sum over tokens marked in `trained_BT` of -log p(token | what precedes it)."""
-    decoder = module.get_decoder()
-    with grouped_attention(module) if sees_everything(decoder.config, ids_BT.shape[1]) else nullcontext():
-        hidden_BTD = decoder(input_ids=ids_BT, use_cache=False).last_hidden_state
+    with grouped_attention(module):
+        hidden_BTD = module.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
     is_label = trained_BT[:, 1:]
     logits_NV = logits_at(module, hidden_BTD[:, :-1][is_label])
     return F.cross_entropy(logits_NV, ids_BT[:, 1:][is_label], reduction="sum")
-
-
-def sees_everything(config: Any, num_tokens: int) -> bool:
-    """Whether the last of `num_tokens` sees the first. Mistral's and Gemma's layers see a window, and our attention has none."""
-    windows = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
-    return all(window is None or num_tokens <= window for window in windows)
 
 
 @torch.no_grad()

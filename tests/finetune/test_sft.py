@@ -158,6 +158,17 @@ def test_micro_batches_change_nothing(model: Model, dataset: Dataset, run: Run) 
         assert [loss for _, loss in other] == pytest.approx([loss for _, loss in curves[0]], abs=2e-4)
 
 
+def test_replay_is_learnt_beside(model: Model, dataset: Dataset, run: Run) -> None:
+    """Its tokens count, its own loss falls; without pairs of its own the set is still empty."""
+    replay = toys.pairs(toys.PairsConfig(pairs=(("Say hello.", "Hello to you."), ("Say no.", "No."))), run=run)
+    with_replay = sft(SFTConfig(**FAST), model=model, dataset=dataset, replay=replay, run=run)
+    sizes = [3 * sum(len(e.token_ids) for e in rendered(model, part)) for part in (dataset, replay)]
+    assert with_replay.manifest.facts["tokens"] == sum(sizes)
+    assert tuned(model, dataset, run).manifest.facts["tokens"] == sizes[0]
+    with pytest.raises(Refused, match="The training set is empty"):
+        sft(SFTConfig(**FAST), model=model, dataset=toys.pairs(toys.PairsConfig(pairs=()), run=run), replay=replay, run=run)
+
+
 def test_bfloat16(model: Model, dataset: Dataset, run: Run) -> None:
     facts = tuned(model, dataset, run, precision="bfloat16", epochs=8).manifest.facts
     assert facts["precision"] == "bfloat16"

@@ -9,7 +9,7 @@ from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.infer.protocols import Answer, Identity, Sampling
 from mygpt.infer.scripted import ScriptedCompleter
 from mygpt.rag.answer import AnswerConfig, RetrievalCompleter, abstention, fit_context, grounded_conversation, is_follow_up, search_question
-from mygpt.rag.relevance import Relevance, relevance_all
+from mygpt.rag.relevance import relevance_all
 from mygpt.rag.search import Search
 from tests.rag.toys import FARES
 
@@ -55,7 +55,9 @@ def test_the_prompt_is_passages_then_instruction_then_question(ferries: Search) 
     RetrievalCompleter(inner, ferries).complete([asked(CARNET)], Sampling())
     ((conversation,),) = inner.batches
     (message,) = conversation.messages
-    assert message.content.startswith("Fares > paragraph 2\nA carnet of ten crossings costs £32.00.")
+    best_last = [h.passage.text for h in ferries.search(CARNET, 3)][::-1]
+    assert [message.content.index(text) for text in best_last] == sorted(message.content.index(text) for text in best_last)
+    assert "Fares > paragraph 2\nA carnet of ten crossings costs £32.00." in message.content and "carnet" in best_last[-1]
     assert message.content.endswith(f"\n\nAnswer the question briefly, using only the text above.\n\nQuestion: {CARNET}")
     assert conversation.sources[0] == ferries.search(CARNET, 1)[0].passage.span
     assert grounded_conversation(CARNET, ferries.search(CARNET, 3)) == conversation
@@ -165,7 +167,7 @@ def test_relevance_by_hand(ferries: Search) -> None:
     (judged,) = relevance_all([question], [ferries.search(question, 3)], weights=ferries.weights, embedder=ferries.embedder)
     read, sentence = "Fares > paragraph 2\nA carnet of ten crossings costs £32.00.", ferries.embedder.embed([question])[0]
     cosine = float(ferries.embedder.embed([read])[0] @ sentence)
-    assert judged == Relevance(pytest.approx((cosine + 1) / 2), 1.0)  # type: ignore[arg-type]
+    assert (judged.sentence, judged.known) == (pytest.approx((cosine + 1) / 2), 1.0)
     assert judged.score == pytest.approx(0.6 * (cosine + 1) / 2 + 0.4)
 
 

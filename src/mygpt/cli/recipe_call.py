@@ -200,7 +200,7 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
 
     if reference.startswith(("http://", "https://")):
         if protocol != "Completer":
-            raise UsageError(f"{reference} cannot be asked as a {protocol.lower()}.", fix="Name a model on this machine.")
+            raise UsageError(f"{reference} gives answers only, so it cannot be the {protocol}.", fix="Name a model on this machine.")
         if num_passages:
             require_sharing(reference, num_passages=num_passages, allowed=share_documents)
             run.note(f"Up to {num_passages} passages of your documents go to {reference}.")

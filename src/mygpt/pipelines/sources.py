@@ -87,4 +87,4 @@ def _file(home: Path, name: str) -> Path:
 
 
 def _damaged(file: Path, reason: str) -> Damaged:
-    return Damaged(f"{file} cannot be read: {reason}.", fix="Remove it, then run `mygpt up DIR` again: nothing that was made is lost.")
+    return Damaged(f"{file} cannot be read: {reason}.", fix="Remove it, run `mygpt up DIR` again, and add again what was added.")

@@ -21,14 +21,15 @@ from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.search_index import SearchIndex
 from mygpt.artifacts.sentences import split_sentences
 from mygpt.core.config import Config
-from mygpt.infer.protocols import Answer, Identity, Sampling, StreamingCompleter
+from mygpt.infer.protocols import Answer, Citation, Identity, Sampling, StreamingCompleter
 from mygpt.rag.cite import SUPPORT, Answered, cite_all
 from mygpt.rag.index import heading
-from mygpt.rag.relevance import MIN_RELEVANCE, relevance_all
+from mygpt.rag.relevance import MIN_RELEVANCE, Reading, relevance_all
 from mygpt.rag.search import Hit, Search
 from mygpt.rag.words import TermWeights, terms
 
 _INSTRUCTION = "Answer the question briefly, using only the text above."
+_QUOTED = "\n\nThe documents say: "
 _CANDIDATES = 10  # passages searched for; the best few are read
 _HISTORY_WORDS = 60  # of the turns before a follow-up
 _FOLLOW_UP = re.compile(
@@ -44,6 +45,7 @@ class AnswerConfig(Config):
     context_words: int = 320  # of all passages together
     min_relevance: float = MIN_RELEVANCE  # 0: always answer
     min_support: float = SUPPORT  # of a citation
+    quote: bool = True  # where nothing of an answer is supported, add the most relevant sentence itself
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class _Prepared:
     question: str  # as searched: with the turn before, for a follow-up
     hits: tuple[Hit, ...]  # cut to what is read; empty: nothing relevant
     conversation: Conversation
+    best: Reading | None = None  # the sentence that fits the question best
 
 
 class RetrievalCompleter:
@@ -86,7 +89,13 @@ class RetrievalCompleter:
             return
         with closing(cast("Generator[str | Answer]", self._completer.stream(prepared.conversation, sampling))) as pieces:
             for piece in pieces:
-                yield self._cite([(prepared, piece)])[0] if isinstance(piece, Answer) else piece
+                if not isinstance(piece, Answer):
+                    yield piece
+                    continue
+                cited = self._cite([(prepared, piece)])[0]
+                if len(cited.text) > len(piece.text):
+                    yield cited.text[len(piece.text) :]
+                yield cited
 
     def _prepare(self, conversations: Sequence[Conversation]) -> list[_Prepared]:
         questions = [search_question(c) for c in conversations]
@@ -99,22 +108,40 @@ class RetrievalCompleter:
                 prepared.append(_Prepared(question, (), conversation))
                 continue
             history = _before(conversation) if question != conversation.question else ()
-            prepared.append(_Prepared(question, tuple(read), grounded_conversation(conversation.question, read, history)))
+            asked = grounded_conversation(conversation.question, read, history)
+            prepared.append(_Prepared(question, tuple(read), asked, relevance.best))
         return prepared
 
     def _cite(self, answers: Sequence[tuple[_Prepared, Answer]]) -> list[Answer]:
         answered = [Answered(p.question, a.text, [hit.passage for hit in p.hits]) for p, a in answers]
         search = self._search
         marks = cite_all(answered, index=search.index, weights=search.weights, embedder=search.embedder, support=self._settings.min_support)
-        return [replace(a, citations=citations, unsupported=bad) for (_, a), (citations, bad) in zip(answers, marks, strict=True)]
+        marked = [replace(a, citations=citations, unsupported=bad) for (_, a), (citations, bad) in zip(answers, marks, strict=True)]
+        return [self._with_quote(p, a) for (p, _), a in zip(answers, marked, strict=True)]
+
+    def _with_quote(self, prepared: _Prepared, answer: Answer) -> Answer:
+        """A small model may miss what stands before it: then the reader gets the sentence itself, with its place."""
+        best = prepared.best
+        if not self._settings.quote or best is None or answer.citations or not answer.unsupported or answer.finish_reason == "cancelled":
+            return answer
+        passage, words = best.passage, " ".join(best.text.split())
+        said = f"{answer.text}{_QUOTED}“"
+        span = passage.span
+        place = self._search.index.place(span.document_id, span.start + best.start) or span.place
+        source = Span(span.document_id, span.start + best.start, span.start + best.end, place)
+        citation = Citation(len(said), len(said) + len(words), source, best.text, 1.0, passage.path, passage.title)
+        return replace(answer, text=f"{said}{words}”", citations=(citation,))
 
     def _abstained(self) -> Answer:
         return Answer(abstention(self._search.index), finish_reason="abstained")
 
 
 def grounded_conversation(question: str, hits: Sequence[Hit], history: Sequence[Message] = ()) -> Conversation:
-    """The one prompt that answers from passages: the passages, the instruction, the question; `history` are turns before."""
-    passages = "\n\n".join(f"{heading(hit.passage)}\n{hit.passage.text}".strip() for hit in hits)
+    """The one prompt that answers from passages: the passages, the instruction, the question; `history` are turns before.
+
+    The best passage comes last: a small model answers best from what it has just read.
+    """
+    passages = "\n\n".join(f"{heading(hit.passage)}\n{hit.passage.text}".strip() for hit in reversed(hits))
     asked = Message("user", f"{passages}\n\n{_INSTRUCTION}\n\nQuestion: {question}")
     return Conversation((*history, asked), sources=tuple(hit.passage.span for hit in hits))
 

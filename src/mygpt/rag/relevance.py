@@ -17,6 +17,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mygpt.artifacts.corpus import Passage
 from mygpt.artifacts.sentences import split_sentences
 from mygpt.infer.protocols import Embedder
 from mygpt.rag.index import heading
@@ -46,9 +47,27 @@ _EXPECTED = [  # of the question -> of a sentence that may hold its answer
 
 
 @dataclass(frozen=True)
+class Reading:
+    """A sentence that may hold the answer: `passage.text[start:end]`."""
+
+    passage: Passage
+    start: int
+    end: int
+
+    @property
+    def text(self) -> str:
+        return self.passage.text[self.start : self.end]
+
+    @property
+    def with_heading(self) -> str:
+        return f"{heading(self.passage)}\n{self.text}"
+
+
+@dataclass(frozen=True)
 class Relevance:
     sentence: float  # of the best sentence, 0 to 1
     known: float  # share of the question's weight, 0 to 1
+    best: Reading | None = None  # that sentence
 
     @property
     def score(self) -> float:
@@ -62,23 +81,24 @@ def combine(sentence: float, known: float, *, sentence_share: float = SENTENCE_S
 def relevance_all(questions: Sequence[str], found: Sequence[Sequence[Hit]], *, weights: TermWeights, embedder: Embedder) -> list[Relevance]:
     """One Relevance per question; the sentences of all questions are embedded together."""
     readings = [_readings(question, hits) for question, hits in zip(questions, found, strict=True)]
-    order = sorted({text for texts in readings for text in texts} | set(questions))
+    order = sorted({reading.with_heading for found_here in readings for reading in found_here} | set(questions))
     vectors = dict(zip(order, embedder.embed(order), strict=True)) if order else {}
     judged = []
-    for question, texts in zip(questions, readings, strict=True):
+    for question, found_here in zip(questions, readings, strict=True):
         wanted = set(terms(question))
-        fits = [(float(vectors[question] @ vectors[text]) + weights.coverage(wanted, terms(text))) / 2 for text in texts]
-        judged.append(Relevance(max(0.0, *fits, 0.0), weights.known_share(wanted)))
+        fits = [_fit(vectors[question] @ vectors[r.with_heading], weights.coverage(wanted, terms(r.with_heading))) for r in found_here]
+        best = max(range(len(fits)), key=fits.__getitem__, default=None)
+        sentence = 0.0 if best is None else max(0.0, fits[best])
+        judged.append(Relevance(sentence, weights.known_share(wanted), None if best is None else found_here[best]))
     return judged
 
 
-def _readings(question: str, hits: Sequence[Hit]) -> list[str]:
+def _fit(cosine: float, coverage: float) -> float:
+    return (float(cosine) + coverage) / 2
+
+
+def _readings(question: str, hits: Sequence[Hit]) -> list[Reading]:
     """The sentences found that could hold the answer, each with its heading."""
     expected = next((answer for asked, answer in _EXPECTED if re.search(asked, question, re.IGNORECASE)), "")
-    texts = []
-    for hit in hits[:_PASSAGES_READ]:
-        for start, end in split_sentences(hit.passage.text):
-            sentence = hit.passage.text[start:end]
-            if re.search(expected, sentence, re.IGNORECASE):
-                texts.append(f"{heading(hit.passage)}\n{sentence}")
-    return texts
+    readings = [Reading(hit.passage, start, end) for hit in hits[:_PASSAGES_READ] for start, end in split_sentences(hit.passage.text)]
+    return [reading for reading in readings if re.search(expected, reading.text, re.IGNORECASE)]

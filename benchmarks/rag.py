@@ -177,7 +177,8 @@ def measure_citations(search: Search) -> Row:
         scripted = ScriptedCompleter(_by_question(by_question))
         completer = RetrievalCompleter(scripted, search, AnswerConfig(min_relevance=0))
         answers = completer.complete([Conversation((Message("user", row["question"]),)) for row in rows], Sampling())
-        cited = [(c.quote, row) for answer, row in zip(answers, rows, strict=True) for c in answer.citations]
+        own = [[c for c in a.citations if c.end <= len(by_question[row["question"]])] for a, row in zip(answers, rows, strict=True)]
+        cited = [(c.quote, row) for citations, row in zip(own, rows, strict=True) for c in citations]
         right = sum(overlaps(quote, row["evidence"]) for quote, row in cited) if name != "strangers" else 0
         figures[name] = {"citations": len(cited), "right": right, "precision": round(right / max(len(cited), 1), 3), "questions": len(rows)}
     figures["planted_cited"] = planted_cited(search)

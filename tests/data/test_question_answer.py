@@ -12,8 +12,9 @@ from pydantic import Field
 from mygpt.artifacts.corpus import Corpus, CorpusWriter, Document, Passage, Span
 from mygpt.artifacts.dataset import Conversation, Dataset, Message
 from mygpt.artifacts.recipe import publish, recipe
-from mygpt.core.config import Config
+from mygpt.core.config import Config, resolve
 from mygpt.core.digest import digest_text
+from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.data.evidence import plain
 from mygpt.data.held_out import closeness, keep_apart
@@ -402,6 +403,26 @@ def test_only_languages_that_are_asked_for(run: Run) -> None:
     assert paths() == {"en.md", "de.md", "unsure.md"}
     assert paths(languages=("en",)) == {"en.md", "unsure.md"}
     assert paths(languages=("fr",)) == {"unsure.md"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *(("train_pairs", 0), ("knowledge_pairs", -1), ("expected_yield", 0), ("expected_yield", 1.1), ("questions_first_share", 2)),
+        *(("max_overlap", -0.1), ("max_question_tokens", 0), ("reading_overlap", 1.5)),
+    ],
+)
+def test_settings_without_sense(setting: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"Setting `{setting}` cannot be"):
+        resolve(QuestionAnswerConfig, {setting: value})
+
+
+def test_no_held_out_set_asked_for(library: Any, run: Run) -> None:
+    world, documents = library
+    aims = {"train_pairs": 300, "knowledge_pairs": 0, "generalisation_pairs": 0, "questions_first_share": 0}
+    dataset = made(notes(NotesConfig(documents=documents), run=run), world.completer(), run, **aims)
+    assert dataset.manifest.facts["rows"] == {"train": 14 * 16 + 3 * 13, "knowledge": 0, "generalisation": 0}
+    assert {row.facts["path"] for row in dataset.split("train")} == set(documents)
 
 
 # -- reading replies -----------------------------------------------------------------------------------------------------------

@@ -230,7 +230,8 @@ def test_nothing_of_this_machine_or_process_is_in_the_adapter(model: Model, data
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Callable[..., str]]:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    places = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])  # the same code as here
+    environment = {**os.environ, "PYTHONPATH": places, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "tests.finetune.sft_site"]
     process = subprocess.Popen(command, text=True, env=environment, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin and process.stdout

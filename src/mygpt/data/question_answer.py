@@ -18,6 +18,9 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from mygpt.artifacts.corpus import Corpus, Passage
 from mygpt.artifacts.dataset import Conversation, Dataset, Dropped, Message, conversation_facts, write_conversations
@@ -31,18 +34,20 @@ from mygpt.data.held_out import keep_apart
 from mygpt.infer.protocols import Completer, Sampling
 from mygpt.metrics.token_f1 import token_f1
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 class QuestionAnswerConfig(Config):
-    train_pairs: int = 170  # aims; what the documents hold may be less
-    knowledge_pairs: int = 90
-    generalisation_pairs: int = 50
-    expected_yield: float = 0.5  # of candidates that survive the checks, from trials
-    questions_first_share: float = 0.12  # of the passages are also asked question first
-    max_question_tokens: int = 28
-    max_reading_tokens: int = 32
-    reading_overlap: float = 0.5  # of the second reading's content words, in the evidence
+    train_pairs: PositiveInt = 170  # aims; what the documents hold may be less
+    knowledge_pairs: NonNegativeInt = 90
+    generalisation_pairs: NonNegativeInt = 50
+    expected_yield: Annotated[float, Field(gt=0, le=1)] = 0.5  # of candidates that survive the checks, from trials
+    questions_first_share: Share = 0.12  # of the passages are also asked question first
+    max_question_tokens: PositiveInt = 28
+    max_reading_tokens: PositiveInt = 32
+    reading_overlap: Share = 0.5  # of the second reading's content words, in the evidence
     languages: tuple[str, ...] = ()  # only documents in these (or of unsure language); () for all
-    max_overlap: float = 0.6  # token Jaccard between a held-out and a training row
+    max_overlap: Share = 0.6  # token Jaccard between a held-out and a training row
 
 
 TRAIN, KNOWLEDGE, GENERALISATION = "train", "knowledge", "generalisation"
@@ -138,7 +143,7 @@ def choose_evidence(config: QuestionAnswerConfig, corpus: Corpus, run: Run) -> d
             if size and size <= 0.5 * target + 3 and sum(len(facts_of[d]) for d in held_out) < target:
                 held_out.add(document)
         smallest = min((d for d in documents if facts_of[d]), key=lambda d: len(facts_of[d]), default=None)
-        if not held_out and smallest and 3 * len(facts_of[smallest]) <= total:
+        if wanted[GENERALISATION] and not held_out and smallest and 3 * len(facts_of[smallest]) <= total:
             held_out = {smallest}  # few documents, all of them large
 
     chosen: dict[str, list[Evidence]] = {TRAIN: [], KNOWLEDGE: [], GENERALISATION: []}

@@ -42,7 +42,7 @@ _FOLLOW_UP_WORDS = 12  # a longer question stands for itself, pronoun or not
 
 class AnswerConfig(Config):
     top: int = 3  # passages in the prompt at most
-    context_words: int = 320  # of all passages together
+    context_words: int = 240  # of all passages together
     min_relevance: float = MIN_RELEVANCE  # 0: always answer
     min_support: float = SUPPORT  # of a citation
     quote: bool = True  # where nothing of an answer is supported, add the most relevant sentence itself

@@ -39,5 +39,5 @@ def test_where() -> None:
     with pytest.raises(UsageError) as error:
         where("sfft")
     assert (error.value.what, error.value.fix) == ("There is no technique `sfft`.", "Did you mean `sft`?")
-    with pytest.raises(UsageError, match="Known: ingest, question_answer, sft"):
+    with pytest.raises(UsageError, match="Known: ingest, question_answer, replay, sft"):
         where("zzzzzz")

@@ -77,3 +77,13 @@ def test_before_after_table_fits_80_columns() -> None:
     assert lines[5].split() == ["base", "0.28", "–", "0.30", "10", "%", "22", "5", "%", "keeps", "up"]
     assert lines[6].split() == ["tuned", "+", "retrieval", "0.51", "−0.08", "to", "+0.18", "0.30", "10", "%", "22", "5", "%", "best"]
     assert max(map(len, lines)) <= 80
+
+
+def test_the_trained_part_of_an_example_is_green() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system="standard")
+    parts = [{"text": "<|im_start|>user\nWho [x]?<|im_end|>\n", "trained": False}, {"text": "Ottoline.<|im_end|>", "trained": True}]
+    TerminalView(console)({"event": "trained_example", "parts": parts, "examples": 7, "time": 0.0})
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "One of 7 examples" in text
+    assert "\x1b[32mOttoline.<|im_end|>" in text
+    assert "\x1b[2mWho [x]?<|im_end|>" in text

@@ -10,6 +10,7 @@ import json
 import math
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -176,7 +177,9 @@ def with_lora(module: Any, config: SFTConfig) -> Any:
     from peft import LoraConfig, get_peft_model
 
     settings = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(module, settings, autocast_adapter_dtype=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers by an old name
+        return get_peft_model(module, settings, autocast_adapter_dtype=False)
 
 
 def save_adapter(module: Any, model: Model, folder: Path) -> None:

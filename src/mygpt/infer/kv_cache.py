@@ -6,6 +6,8 @@ full is replaced by one half as large again.
 Dims  L layers   B trees   H key/value heads   S slots   D head size   Q new tokens
 """
 
+from collections.abc import Sequence
+
 import torch
 
 
@@ -46,6 +48,23 @@ class SlotCache:
             for layer, old_BHSD in kept.items():
                 kept[layer] = self._room(old_BHSD, trees=len(trees))
                 kept[layer][:, :, : self.length] = old_BHSD[:, :, : self.length].index_select(0, trees)
+
+    @classmethod
+    def joined(cls, caches: "Sequence[SlotCache]", *, num_slots: int) -> "SlotCache":
+        """The trees of several caches in one, as long as the longest. The slots that shorter ones lack are zero; nobody may look there."""
+        made = cls(num_slots=num_slots)
+        made.length = max(c.length for c in caches)
+        for name in ("_keys_BHSD", "_values_BHSD"):
+            for layer in list(getattr(caches[0], name)):
+                parts = [getattr(c, name).pop(layer) for c in caches]
+                _, H, _, D = parts[0].shape
+                joined_BHSD = parts[0].new_zeros(sum(map(len, parts)), H, num_slots, D)
+                first = 0
+                for cache, part_BHSD in zip(caches, parts, strict=True):
+                    joined_BHSD[first : first + len(part_BHSD), :, : cache.length] = part_BHSD[:, :, : cache.length]
+                    first += len(part_BHSD)
+                getattr(made, name)[layer] = joined_BHSD
+        return made
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.length

@@ -28,6 +28,7 @@ from mygpt.lm.load import Loaded, load_lm, preferred_dtype
 from mygpt.lm.logits import logits_at
 
 _TREE_ROWS = 16
+_PREFILL_TOKENS = 4096  # padded, computed at once: more does not stay in the cache of the processor
 _FIRST_TOKENS = 64  # of every answer: room made for them at the start
 _LOGITS_AT_ONCE = 1024  # positions: a text's logits are large, (T, V) float32
 
@@ -54,7 +55,7 @@ class TorchEngine:
         loaded: Loaded | None = None,
         run: Run | None = None,
         max_rows: int = 64,
-        max_wave_tokens: int = 4_096,
+        max_wave_tokens: int = 32_768,
         score_tokens: int = 8_192,
     ):
         """The weights are read at first use, unless `loaded` holds them already."""
@@ -210,10 +211,7 @@ class TorchEngine:
         active, fed_3BQ, last = self._laid_out(wave, sampling)
         rows = [row for going in active for row in going]
         room = max(map(len, active)) * min(_FIRST_TOKENS, max(row.limit for row in rows))
-        cache, slots = SlotCache(num_slots=fed_3BQ.shape[2] + room), TreeSlots(self._module.config)
-        hidden_BQD = self._forward(fed_3BQ, cache, slots)
-        trees_R, queries_R = (torch.tensor(x, device=self._device) for x in zip(*last, strict=True))
-        hidden_RD = hidden_BQD[trees_R, queries_R]
+        cache, slots, hidden_RD = self._prefilled(fed_3BQ, last, num_slots=fed_3BQ.shape[2] + room)
 
         while True:
             ids_R, logprobs_R = choose(logits_at(self._module, hidden_RD), sampling, [row_generators[row.index] for row in rows])
@@ -266,6 +264,31 @@ class TorchEngine:
                 last.append((b, len(ids) - 1))
             fed_3BQ[:, b, : len(ids)] = torch.tensor([ids, positions, segments])
         return active, fed_3BQ, last
+
+    def _prefilled(
+        self, fed_3BQ: torch.Tensor, last: list[tuple[int, int]], *, num_slots: int
+    ) -> tuple[SlotCache, TreeSlots, torch.Tensor]:
+        """Feed the prompts a few trees at a time, so that what is computed at once stays small; then go on with all of them."""
+        caches, slots, hidden = [], [], []
+        longest_B = (fed_3BQ[2] != PADDING).sum(-1).tolist()
+        first = 0
+        while first < len(longest_B):
+            end = first + 1
+            while end < len(longest_B) and max(longest_B[first : end + 1]) * (end + 1 - first) <= _PREFILL_TOKENS:
+                end += 1
+            longest = max(longest_B[first:end])
+            alone = (first, end) == (0, len(longest_B))
+            cache, part = SlotCache(num_slots=num_slots if alone else longest), TreeSlots(self._module.config)
+            hidden_BQD = self._forward(fed_3BQ[:, first:end, :longest], cache, part)
+            ends = [(b - first, q) for b, q in last if first <= b < end]
+            trees_R, queries_R = (torch.tensor(x, device=self._device) for x in zip(*ends, strict=True))
+            hidden.append(hidden_BQD[trees_R, queries_R])
+            caches.append(cache)
+            slots.append(part)
+            first = end
+        if len(caches) == 1:
+            return caches[0], slots[0], hidden[0]
+        return SlotCache.joined(caches, num_slots=num_slots), TreeSlots.joined(self._module.config, slots), torch.cat(hidden)
 
     def _forward(self, fed_3BQ: torch.Tensor, cache: SlotCache, slots: TreeSlots) -> torch.Tensor:
         ids_BQ, positions_BQ, segments_BQ = fed_3BQ.to(self._device)

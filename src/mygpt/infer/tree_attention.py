@@ -9,9 +9,11 @@ Dims      B trees   Q new tokens of a tree   S slots of the cache
 """
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from mygpt.core.errors import Refused
 
@@ -35,6 +37,17 @@ class TreeSlots:
         else:
             self._segments_BS = torch.cat([self._segments_BS, segments_BQ], 1)
             self._positions_BS = torch.cat([self._positions_BS, positions_BQ], 1)
+
+    @classmethod
+    def joined(cls, config: Any, parts: "Sequence[TreeSlots]") -> "TreeSlots":
+        """The trees of several in one; the slots that shorter ones lack are padding."""
+        made = cls(config)
+        segments = [p._segments_BS for p in parts if p._segments_BS is not None]
+        positions = [p._positions_BS for p in parts if p._positions_BS is not None]
+        length = max(s.shape[1] for s in segments)
+        made._segments_BS = torch.cat([F.pad(s, (0, length - s.shape[1]), value=PADDING) for s in segments])
+        made._positions_BS = torch.cat([F.pad(p, (0, length - p.shape[1])) for p in positions])
+        return made
 
     def keep(self, trees: torch.Tensor) -> None:
         """Drop the trees that are done."""

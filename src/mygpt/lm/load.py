@@ -1,5 +1,6 @@
 """A Model (and an Adapter on it) in memory: a transformers module and its tokenizer, in the number format this machine is fastest in."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,9 @@ def load_lm(
     if adapter is not None:
         from peft import PeftModel
 
-        module = PeftModel.from_pretrained(module, str(adapter.payload), is_trainable=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers by an old name
+            module = PeftModel.from_pretrained(module, str(adapter.payload), is_trainable=False)
     module.to(device).eval()
     return Loaded(module, load_tokenizer(model), model, adapter)
 

@@ -114,6 +114,15 @@ class TerminalView:
     def _on_warning(self, event: Mapping[str, Any]) -> None:
         self._line(f"{self._indent(len(self._steps))}[yellow]! {escape(event['text'])}[/]")
 
+    def _on_trained_example(self, event: Mapping[str, Any]) -> None:
+        """One example as the model sees it: what is trained in green."""
+        indent = self._indent(len(self._steps))
+        self._line(f"{indent}One of {event['examples']} examples; [green]green[/] is trained:")
+        example = Text.assemble(*((part["text"], "green" if part["trained"] else "dim") for part in event["parts"]))
+        example.rstrip()
+        for line in example.split("\n"):
+            self._console.print(Text(f"{indent}  ").append_text(line), soft_wrap=not self._console.is_terminal)
+
     def _on_run_failed(self, event: Mapping[str, Any]) -> None:
         self.close()
 

@@ -23,9 +23,10 @@ _QUESTION = "Who leads the support desk for the Walrus edition?"
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--documents", type=Path, default=Path("../shared/data/httpx_docs"))
+    parser.add_argument("--home", type=Path, help="a new home to use and leave; default: a temporary one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder) / "home"
+        home = options.home or Path(folder) / "home"
         first, first_seconds, peak_bytes = mygpt("up", str(options.documents), "--home", str(home))
         _, second_seconds, _ = mygpt("up", str(options.documents), "--home", str(home))
         note = Path(folder) / "support.md"

@@ -18,11 +18,7 @@ _SAMPLING = Sampling(max_tokens=256)
 
 
 def ask_once(deployment: Deployment, home: Path, question: str, *, closed_book: bool, as_json: bool) -> None:
-    completer = (
-        _opened(deployment, home, closed_book=closed_book).completer
-        if not closed_book
-        else _opened(deployment, home, closed_book=True).engine
-    )
+    completer = _opened(deployment, home, closed_book=closed_book).completer
     (answer,) = completer.complete([Conversation((Message("user", question),))], _SAMPLING)
     citations = [
         {"path": c.path, "place": c.span.place, "quote": c.quote, "start": c.span.start, "end": c.span.end} for c in answer.citations
@@ -36,7 +32,6 @@ def talk(deployment: Deployment, home: Path, *, closed_book: bool) -> None:
     console.print(f"[dim]Loading {deployment.id} ...[/dim]")
     opened = _opened(deployment, home, closed_book=closed_book)
     warm_up(opened)
-    completer: StreamingCompleter = opened.engine if closed_book else opened.completer
     console.print(
         f"[bold]{deployment.name}[/bold] [dim]runs on this machine; nothing leaves it.\n"
         "/new begins again, Ctrl-D ends, Ctrl-C stops an answer.[/dim]"
@@ -54,7 +49,7 @@ def talk(deployment: Deployment, home: Path, *, closed_book: bool) -> None:
         if not question:
             continue
         turns.append(Message("user", question))
-        answer = _streamed(console, completer, Conversation(tuple(turns)))
+        answer = _streamed(console, opened.completer, Conversation(tuple(turns)))
         turns.append(Message("assistant", answer.text))
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from benchmarks.record import arguments, finish
-from mygpt.artifacts.corpus import Corpus, CorpusWriter, Document, Passage, Span
+from mygpt.artifacts.corpus import Corpus, Document, Passage, Span, write_corpus
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
@@ -65,14 +65,14 @@ class CranfieldConfig(Config):
 @recipe
 def cranfield(config: CranfieldConfig, *, folder: Path, run: Run) -> Corpus:
     """One passage per abstract; the title is not repeated."""
-    writer = CorpusWriter()
+    read = []
     for block in re.split(r"^\.I ", (folder / "cran.all.1400").read_text(), flags=re.MULTILINE)[1:]:
         number, rest = block.split("\n", 1)
         title = re.search(r"\.T\n(.*?)\n?\.A", rest, re.DOTALL)
         name, text = " ".join(title[1].split()) if title else "", rest.split(".W\n", 1)[1].strip()
         document = Document(f"{int(number):016d}", number.strip(), text, name, "text/plain", "", len(text), "en")
-        writer.add(document, [Passage(document.id, Span(document.id, 0, len(text)), text, name, document.path)] if text else [])
-    return publish(Corpus, run, writer.write, facts=writer.facts(), name="cranfield")
+        read.append((document, [Passage(document.id, Span(document.id, 0, len(text)), text, name, document.path)] if text else []))
+    return publish(Corpus, run, lambda written: write_corpus(written, read, []), name="cranfield")
 
 
 # -- search ---------------------------------------------------------------------------------------------------------------

@@ -2,22 +2,26 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from mygpt.artifacts.corpus import Corpus, Skipped
+from mygpt.artifacts.corpus import Corpus, Document, Passage, Skipped, Span, write_corpus
 from mygpt.artifacts.dataset import Dataset, Message
 from mygpt.artifacts.deployment import Deployment
 from mygpt.artifacts.feedback import Feedback
 from mygpt.artifacts.kinds import KINDS, noun
 from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.report import Predictions, Report, write_predictions
 from mygpt.artifacts.search_index import SearchIndex
 from mygpt.artifacts.store import Store
+from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 
@@ -32,7 +36,52 @@ def test_corpus(family: dict[str, Any], store: Store) -> None:
     span = corpus.passages[1].span
     assert corpus.documents[span.document_id].text[span.start : span.end] == corpus.passages[1].text
     assert corpus.skipped == [Skipped("picture.png", "no text", "an image", "Describe it in a text file.")]
-    assert corpus.manifest.facts == {"documents": 2, "passages": 2, "skipped": 1, "characters": 22 + 26}
+    counts = {"documents": 2, "passages": 2, "skipped": 1, "characters": 22 + 26}
+    assert corpus.manifest.facts == {**counts, "languages": {"en": 2}, "characters_by_language": {"en": 22 + 26}}
+    assert (corpus.num_documents, corpus.num_passages, corpus.characters_by_language) == (2, 2, {"en": 48})
+
+
+class ManyConfig(Config):
+    documents: int = 40
+
+
+@recipe
+def many(config: ManyConfig, *, run: Run) -> Corpus:
+    """Document i has i % 4 passages of one line each; every third is French."""
+
+    def read() -> Iterator[tuple[Document, list[Passage]]]:
+        for i in range(config.documents):
+            lines = [f"Line {k} of document {i}." for k in range(i % 4)]
+            text, language = "\n".join(lines), "fr" if i % 3 == 0 else "en"
+            starts = [text.index(line) for line in lines]
+            spans = [Span(f"d{i:02}", start, start + len(line), line) for start, line in zip(starts, lines, strict=True)]
+            document = Document(f"d{i:02}", f"{i}.txt", text, f"Title {i}", "text/plain", "", len(text), language)
+            yield document, [Passage(f"{s.document_id}-{s.start}", s, text[s.start : s.end], document.title, document.path) for s in spans]
+        skipped.append(Skipped("z.bin", "binary", "", ""))  # found late
+        skipped.append(Skipped("a.bin", "binary", "", ""))
+
+    skipped: list[Skipped] = []
+    return publish(Corpus, run, lambda folder: write_corpus(folder, read(), skipped))
+
+
+def test_a_corpus_is_written_and_read_in_parts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = many(ManyConfig(), run=run)
+    monkeypatch.setattr("mygpt.artifacts.corpus._ROW_GROUP_CHARACTERS", 100)  # about four lines of text
+    parts = many(ManyConfig(documents=40), run=Run(run.home / "second", name="parts"))
+    assert pq.ParquetFile(parts.payload / "passages.parquet").num_row_groups > 10
+    assert pq.ParquetFile(whole.payload / "passages.parquet").num_row_groups == 1
+    assert list(parts.stream_passages()) == whole.passages == parts.passages and len(whole.passages) == 10 * (0 + 1 + 2 + 3)
+    assert list(parts.stream_documents()) == list(whole.documents.values())
+    assert parts.manifest.facts == whole.manifest.facts
+    assert [s.path for s in parts.skipped] == ["a.bin", "z.bin"]
+
+    for numbers in ([], [0], [59], [3, 4, 5, 17, 58], list(range(60))):
+        assert parts.passages_at(numbers) == [whole.passages[n] for n in numbers]
+    chosen = {"d07", "d23", "d04", "never made"}  # d04 has no passage
+    assert parts.passages_in(chosen) == [p for p in whole.passages if p.span.document_id in chosen] and len(parts.passages_in(chosen)) == 6
+    assert parts.passages_in([]) == []
+    assert parts.languages == {f"d{i:02}": "fr" if i % 3 == 0 else "en" for i in range(40)}
+    assert parts.manifest.facts["languages"] == {"en": 26, "fr": 14}
 
 
 def test_dataset(family: dict[str, Any], store: Store) -> None:

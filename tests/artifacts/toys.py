@@ -1,8 +1,8 @@
 """Recipes of a few lines over the real nouns. Loaded as the module `mygpt.toys`, so that manifests can name them.
 
-    folder -> gather -> Corpus -> pairs (asks a completer) -> Dataset -> tune (on base's Model) -> Adapter -> measure -> Report
-    Corpus -> index -> SearchIndex
-    Model + Adapter + Report -> deploy -> Deployment -> remember -> Feedback
+folder -> gather -> Corpus -> pairs (asks a completer) -> Dataset -> tune (on base's Model) -> Adapter -> measure -> Report
+Corpus -> index -> SearchIndex
+Model + Adapter + Report -> deploy -> Deployment -> remember -> Feedback
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mygpt.artifacts.corpus import Corpus, CorpusWriter, Document, Passage, Skipped, Span
+from mygpt.artifacts.corpus import Corpus, Document, Passage, Skipped, Span, write_corpus
 from mygpt.artifacts.dataset import Conversation, Dataset, Dropped, Message, conversation_facts, write_conversations
 from mygpt.artifacts.deployment import Deployment
 from mygpt.artifacts.feedback import Feedback
@@ -36,16 +36,16 @@ class GatherConfig(Config):
 @recipe
 def gather(config: GatherConfig, *, source: Path, run: Run) -> Corpus:
     CALLS.append("gather")
-    writer = CorpusWriter()
+    read = []
     for file in sorted(source.glob("*.txt")):
         text = file.read_text(encoding="utf-8")
         document_id = digest_text(text)[:16]
         places = ((0, "top"), (4, "below"))
         document = Document(document_id, file.name, text, config.title, "text/plain", digest_text(text), len(text), "en", places)
         span = Span(document_id, 0, len(text), "top")
-        writer.add(document, [Passage(digest_text(f"{document_id}/0")[:16], span, text, config.title, file.name)])
-    writer.skipped.append(Skipped("picture.png", "no text", "an image", "Describe it in a text file."))
-    return publish(Corpus, run, writer.write, facts=writer.facts())
+        read.append((document, [Passage(digest_text(f"{document_id}/0")[:16], span, text, config.title, file.name)]))
+    skipped = [Skipped("picture.png", "no text", "an image", "Describe it in a text file.")]
+    return publish(Corpus, run, lambda folder: write_corpus(folder, read, skipped))
 
 
 class PairsConfig(Config):

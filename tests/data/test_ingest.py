@@ -82,7 +82,7 @@ def test_corpus_of_a_folder(session: Session, docs: Path) -> None:
         document = corpus.documents[passage.span.document_id]
         assert document.text[passage.span.start : passage.span.end] == passage.text
     assert corpus.manifest.facts["languages"] == {"en": 2}
-    assert corpus.manifest.provenance["files"] == 2
+    assert corpus.manifest.provenance["sources"] == [str(docs)]
     assert snapshot(docs) == before
     assert [e for e in session.events if e["event"] == "progress"][-1]["done"] == 2
     assert session.ingest(docs).digest == corpus.digest

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from mygpt.artifacts.corpus import Corpus, CorpusWriter, Document, Passage, Span
+from mygpt.artifacts.corpus import Corpus, Document, Passage, Span, write_corpus
 from mygpt.artifacts.dataset import Conversation, Dataset, Message
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config, resolve
@@ -18,7 +18,7 @@ from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.data.evidence import plain
 from mygpt.data.held_out import closeness, keep_apart
-from mygpt.data.question_answer import QuestionAnswerConfig, parse_questions, question_answer
+from mygpt.data.question_answer import QuestionAnswerConfig, choose_evidence, parse_questions, passages_to_read, question_answer
 from mygpt.infer.scripted import ScriptedCompleter
 from mygpt.metrics.jaccard import token_jaccard
 
@@ -106,7 +106,7 @@ class NotesConfig(Config):
 
 @recipe
 def notes(config: NotesConfig, *, run: Run) -> Corpus:
-    writer = CorpusWriter()
+    read = []
     for path, texts in config.documents.items():
         text = "\n\n".join(["# Notes", *texts])
         document_id = digest_text(path + text)[:16]
@@ -117,8 +117,8 @@ def notes(config: NotesConfig, *, run: Run) -> Corpus:
             at = text.index(one, at)
             span = Span(document_id, at, at + len(one), "Notes")
             passages.append(Passage(digest_text(f"{document_id}/{at}")[:16], span, one, path, path))
-        writer.add(document, passages)
-    return publish(Corpus, run, writer.write, facts=writer.facts())
+        read.append((document, passages))
+    return publish(Corpus, run, lambda folder: write_corpus(folder, read, []))
 
 
 def made(corpus: Corpus, completer: Counting, run: Run, **settings: Any) -> Dataset:
@@ -231,6 +231,23 @@ def test_what_is_kept_is_what_was_asked_for(library: Any, run: Run) -> None:
     assert accounted(dataset) == completer.facts_asked == 2 * (20 + 10 + 5)
     used = {r.facts["passage"] for name in SETS for r in dataset.split(name)}
     assert (dataset.manifest.facts["passages"], dataset.manifest.facts["passages_used"]) == (14 * 4, len(used))
+
+
+def test_of_many_passages_some_are_looked_through(run: Run) -> None:
+    """5 passages for each of the 2 x (4 + 2 + 1) sentences wanted: 70 of 300, from all over the corpus; the rest is named, not hidden."""
+    documents = {f"{i:03}.md": [f"The {i}th bell of tower {i} weighs {i * 7 + k} kilograms." for k in range(3)] for i in range(100)}
+    told: list[str] = []
+    run.listeners.append(lambda event: told.append(event.get("text", "")))
+    corpus = notes(NotesConfig(documents=documents), run=run)
+    config = QuestionAnswerConfig(train_pairs=4, knowledge_pairs=2, generalisation_pairs=1)
+    read = passages_to_read(corpus, 70, run)
+    assert len({p.id for p in read}) == 70 and read == [p for p in corpus.passages if p in read]
+    assert min(int(p.path[:3]) for p in read) < 10 and max(int(p.path[:3]) for p in read) > 90
+    assert told[-1] == "Questions come from 70 of 300 passages, chosen at random; the others are searched, not learnt."
+    chosen = choose_evidence(config, corpus, run)
+    assert {e.passage for facts in chosen.values() for e in facts} <= set(read)
+    held_out = {e.passage.path for e in chosen["generalisation"]}
+    assert held_out and held_out.isdisjoint(e.passage.path for name in ("train", "knowledge") for e in chosen[name])
 
 
 # -- every reason ------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from mygpt.artifacts.corpus import Corpus, CorpusWriter, Document, Passage, Skipped, Span
+from mygpt.artifacts.corpus import Corpus, Document, Passage, Skipped, Span, write_corpus
 from mygpt.artifacts.dataset import Conversation, Dataset, Dropped, Message, conversation_facts, write_conversations
 from mygpt.artifacts.model import Adapter
 from mygpt.artifacts.recipe import publish, recipe
@@ -21,12 +21,12 @@ class MadeUpConfig(Config):
 
 @recipe
 def made_up_corpus(config: MadeUpConfig, *, run: Run) -> Corpus:
-    writer = CorpusWriter()
+    read = []
     for name, text in (("studied", "The pump runs at 40 bar."), ("held-out", HELD_OUT_TEXT)):
         document = Document(name, f"{name}.md", text, name, "text/markdown", "0" * 64, len(text))
-        writer.add(document, [Passage(f"{name}-0", Span(name, 0, len(text)), text, name, f"{name}.md")])
-    writer.skipped.append(Skipped("<script>alert(1)</script>.pdf", "encrypted", "A password is needed.", "Remove it."))
-    return publish(Corpus, run, writer.write, facts=writer.facts())
+        read.append((document, [Passage(f"{name}-0", Span(name, 0, len(text)), text, name, f"{name}.md")]))
+    skipped = [Skipped("<script>alert(1)</script>.pdf", "encrypted", "A password is needed.", "Remove it.")]
+    return publish(Corpus, run, lambda folder: write_corpus(folder, read, skipped))
 
 
 @recipe

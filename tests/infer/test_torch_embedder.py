@@ -19,7 +19,7 @@ TEXTS = ["How long is a carnet valid?", "", "Fog.", "the quay " * 400, "Größe 
 
 @pytest.fixture(scope="module")
 def embedder(minilm: Model) -> TorchEmbedder:
-    return TorchEmbedder(minilm)
+    return TorchEmbedder(minilm, dtype=torch.float32)
 
 
 def test_vectors_are_those_of_transformers(minilm: Model, embedder: TorchEmbedder) -> None:
@@ -44,7 +44,16 @@ def test_shape_and_length(embedder: TorchEmbedder) -> None:
 
 
 def test_batches_do_not_change_vectors(minilm: Model, embedder: TorchEmbedder) -> None:
-    np.testing.assert_allclose(TorchEmbedder(minilm, batch_tokens=1).embed(TEXTS), embedder.embed(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(TorchEmbedder(minilm, batch_tokens=1, dtype=torch.float32).embed(TEXTS), embedder.embed(TEXTS), atol=1e-6)
+
+
+def test_bfloat16_moves_cosines_little(minilm: Model, embedder: TorchEmbedder) -> None:
+    """8 bits of mantissa: 2**-8 = 0.004 a product, averaged out over 384 dimensions and some tokens."""
+    rounded = TorchEmbedder(minilm, dtype=torch.bfloat16)
+    exact_NN, rounded_NN = (vectors @ vectors.T for vectors in (embedder.embed(TEXTS), rounded.embed(TEXTS)))
+    assert 0 < np.abs(exact_NN - rounded_NN).max() < 0.01
+    np.testing.assert_allclose(np.diag(rounded_NN), 1, atol=1e-6)
+    assert rounded.identity == {**embedder.identity, "dtype": "bfloat16"}
 
 
 def test_longer_text_is_cut(minilm: Model, embedder: TorchEmbedder) -> None:
@@ -64,7 +73,7 @@ def test_half_a_surrogate_pair_is_no_reason_to_fail(embedder: TorchEmbedder) -> 
 
 
 def test_identity_names_the_model(minilm: Model, embedder: TorchEmbedder) -> None:
-    assert embedder.identity == {"engine": "torch", "model": minilm.digest, "pooling": "mean", "max_tokens": 256}
+    assert embedder.identity == {"engine": "torch", "model": minilm.digest, "pooling": "mean", "max_tokens": 256, "dtype": "float32"}
 
 
 @dataclass

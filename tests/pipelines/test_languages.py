@@ -10,9 +10,8 @@ from mygpt.pipelines.languages import KNOWN, languages_to_train
 
 
 def corpus(**characters: int) -> Any:
-    """Documents by language; `unsure` is text whose language is not told."""
-    texts = {language.replace("unsure", ""): "x" * number for language, number in characters.items()}
-    return SimpleNamespace(documents={lang: SimpleNamespace(language=lang, text=text) for lang, text in texts.items()})
+    """A corpus by its characters in each language; `unsure` is text whose language is not told."""
+    return SimpleNamespace(characters_by_language={language.replace("unsure", ""): number for language, number in characters.items()})
 
 
 @pytest.fixture

@@ -133,6 +133,15 @@ def test_an_index_opens_with_its_own_embedder_only(ferries: Search) -> None:
         open_search(ferries.index, Other())
 
 
+def test_another_number_format_of_the_same_embedder_opens_it(ferries: Search) -> None:
+    """An index made where bfloat16 is fast is used where it is not."""
+
+    class Rounded(HashedWords):
+        identity = {**HashedWords().identity, "dtype": "bfloat16"}  # type: ignore[assignment]  # noqa: RUF012
+
+    assert open_search(ferries.index, Rounded()).search("larch planks", 1)[0].passage.path == "boats.txt"
+
+
 def test_dense_ranking_is_exact(ferries: Search) -> None:
     vector_D = HashedWords().embed(["larch planks"])[0]
     cosines = ferries.index.vectors @ vector_D

@@ -6,7 +6,7 @@ from zlib import crc32
 
 import numpy as np
 
-from mygpt.artifacts.corpus import Corpus, CorpusWriter, Document, Passage, Span
+from mygpt.artifacts.corpus import Corpus, Document, Passage, Span, write_corpus
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.run import Run
@@ -30,7 +30,7 @@ class WordsConfig(Config):
 @recipe
 def corpus_of(config: WordsConfig, *, folder: Path, run: Run) -> Corpus:
     """Each text file of `folder` is a document, each of its paragraphs a passage; `places` are the paragraphs' numbers."""
-    writer = CorpusWriter()
+    read = []
     for file in sorted(folder.glob("*.txt")):
         text = file.read_text(encoding="utf-8")
         starts = [text.index(paragraph) for paragraph in text.split("\n\n") if paragraph]
@@ -40,10 +40,9 @@ def corpus_of(config: WordsConfig, *, folder: Path, run: Run) -> Corpus:
         )
         ends = [text.find("\n\n", start) for start in starts]
         spans = [(start, end if end >= 0 else len(text), place) for start, end, (_, place) in zip(starts, ends, places, strict=True)]
-        writer.add(
-            document, [Passage(f"{file.stem}-{s}", Span(document.id, s, e, p), text[s:e], document.title, file.name) for s, e, p in spans]
-        )
-    return publish(Corpus, run, writer.write, facts=writer.facts())
+        passages = [Passage(f"{file.stem}-{s}", Span(document.id, s, e, p), text[s:e], document.title, file.name) for s, e, p in spans]
+        read.append((document, passages))
+    return publish(Corpus, run, lambda folder: write_corpus(folder, read, []))
 
 
 class HashedWords:

@@ -47,9 +47,7 @@ def test_little_padding() -> None:
 
 
 def test_same_seed_same_plan_and_epochs_differ() -> None:
-    first, again, other = (
-        plan_epoch(LENGTHS, step_tokens=256, micro_batch_tokens=128, order=random.Random(seed)) for seed in (1, 1, 2)
-    )
+    first, again, other = (plan_epoch(LENGTHS, step_tokens=256, micro_batch_tokens=128, order=random.Random(seed)) for seed in (1, 1, 2))
     assert first == again
     assert first != other
     neighbours = [{frozenset(i for micro in step for i in micro) for step in plan} for plan in (first, other)]
@@ -57,9 +55,7 @@ def test_same_seed_same_plan_and_epochs_differ() -> None:
 
 
 def test_batch_by_hand() -> None:
-    batch = batch_of(
-        [rendered([5, 6, 7], [False, True, True]), rendered([8], [True])], padding_id=9, device=torch.device("cpu")
-    )
+    batch = batch_of([rendered([5, 6, 7], [False, True, True]), rendered([8], [True])], padding_id=9, device=torch.device("cpu"))
     assert batch.ids_BT.tolist() == [[5, 6, 7], [8, 9, 9]]
     assert batch.trained_BT.tolist() == [[False, True, True], [True, False, False]]
     assert batch.ids_BT.dtype == torch.int64 and batch.trained_BT.dtype == torch.bool

@@ -57,7 +57,12 @@ def figures() -> dict[str, Any]:
             "num_items": 72, "right_base": 51, "right_tuned": 50, "right_to_wrong": 4, "wrong_to_right": 3, "p_value": 1.0,
         },
         "dropped": {ATTACK: 12, "duplicate": 3},
-        "documents": {"read": 22, "passages": 131, "skipped": [{"path": ATTACK, "reason": "corrupt", "detail": ATTACK, "fix": ATTACK}]},
+        "documents": {
+            "read": 22,
+            "passages": 131,
+            "passages_asked_about": 97,
+            "skipped": [{"path": ATTACK, "reason": "corrupt", "detail": ATTACK, "fix": ATTACK}],
+        },
         "training": {
             "curve": [[1, 2.5], [2, 2.0], [3, 1.5]], "tokens_per_second": 431.0, "method": "lora", "trainable": 4884480, "seconds": 143.2,
         },

@@ -2,15 +2,20 @@
 
 Payload  documents.parquet  one row per document      passages.parquet  one row per passage
          skipped.json       files that were not read, with the reason and what to do
+Facts    documents, passages, skipped, characters; languages (documents by language), characters_by_language
 Offsets  are characters (Python string indices) into the document's stored converted text, end exclusive.
+
+A corpus may be larger than memory: `stream_*` and the chosen passages read a part at a time, `documents` and `passages` all at once.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -87,68 +92,143 @@ _PASSAGES = pa.schema(
 )
 
 
+_ROW_GROUP_CHARACTERS = 16_000_000  # of text held in memory at a time, in writing and in reading
+
+
 @dataclass(frozen=True)
 class Corpus(Artifact):
     kind: ClassVar[str] = "corpus"
 
+    @property
+    def num_documents(self) -> int:
+        return int(self.manifest.facts["documents"])
+
+    @property
+    def num_passages(self) -> int:
+        return int(self.manifest.facts["passages"])
+
+    @property
+    def characters_by_language(self) -> dict[str, int]:
+        """Under "" what no language was recognised for."""
+        return dict(self.manifest.facts["characters_by_language"])
+
+    def stream_documents(self) -> Iterator[Document]:
+        """In the order of their paths."""
+        for rows in _row_groups(self.payload / "documents.parquet"):
+            yield from map(_document, rows.to_pylist())
+
+    def stream_passages(self) -> Iterator[Passage]:
+        """In the order of documents and offsets."""
+        for rows in _row_groups(self.payload / "passages.parquet"):
+            yield from map(_passage, rows.to_pylist())
+
+    def passages_at(self, numbers: Sequence[int]) -> list[Passage]:
+        """The passages with these numbers (rising, from 0, in the order of `stream_passages`)."""
+        found, first = list[Passage](), 0
+        for rows in _row_groups(self.payload / "passages.parquet"):
+            after = first + rows.num_rows
+            wanted = [number - first for number in numbers[bisect_left(numbers, first) : bisect_left(numbers, after)]]
+            found += map(_passage, rows.take(pa.array(wanted, pa.int64())).to_pylist())
+            first = after
+        return found
+
+    def passages_in(self, document_ids: Iterable[str]) -> list[Passage]:
+        """All passages of these documents, in order."""
+        wanted = [("document_id", "in", sorted(set(document_ids)))]
+        return list(map(_passage, pq.read_table(self.payload / "passages.parquet", filters=wanted).to_pylist())) if wanted[0][2] else []
+
+    @cached_property
+    def languages(self) -> dict[str, str]:
+        """Document id -> language, "" when unsure."""
+        columns = pq.read_table(self.payload / "documents.parquet", columns=["id", "language"])
+        return dict(zip(*(column.to_pylist() for column in columns.columns), strict=True))
+
     @cached_property
     def documents(self) -> dict[str, Document]:
         """By id, in the order of their paths."""
-        return {d.id: d for d in _read_documents(self.payload / "documents.parquet")}
+        return {document.id: document for document in self.stream_documents()}
 
     @cached_property
     def passages(self) -> list[Passage]:
         """In the order of documents and offsets."""
-        rows = pq.read_table(self.payload / "passages.parquet").to_pylist()
-        return [Passage(r["id"], Span(r["document_id"], r["start"], r["end"], r["place"]), r["text"], r["title"], r["path"]) for r in rows]
+        return list(self.stream_passages())
 
     @cached_property
     def skipped(self) -> list[Skipped]:
         return [Skipped(**row) for row in json.loads((self.payload / "skipped.json").read_text(encoding="utf-8"))]
 
 
-@dataclass
-class CorpusWriter:
-    """Collects rows and writes a Corpus payload: `publish(Corpus, run, writer.write, facts=writer.facts())`."""
+def write_corpus(folder: Path, read: Iterable[tuple[Document, Sequence[Passage]]], skipped: list[Skipped]) -> dict[str, Any]:
+    """Write a Corpus payload while it is read, and return its facts: `publish(Corpus, run, lambda folder: write_corpus(folder, ...))`.
 
-    documents: list[Document] = field(default_factory=list)
-    passages: list[Passage] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-
-    def add(self, document: Document, passages: Iterable[Passage]) -> None:
-        self.documents.append(document)
-        self.passages.extend(passages)
-
-    def facts(self) -> dict[str, int]:
-        return {
-            "documents": len(self.documents),
-            "passages": len(self.passages),
-            "skipped": len(self.skipped),
-            "characters": sum(len(d.text) for d in self.documents),
-        }
-
-    def write(self, folder: Path) -> None:
-        rows = [{**asdict(d), "places": [{"start": s, "place": p} for s, p in d.places]} for d in self.documents]
-        pq.write_table(pa.Table.from_pylist(rows, schema=_DOCUMENTS), folder / "documents.parquet", compression="zstd")
-        rows = [
-            {
-                "id": p.id,
-                "document_id": p.span.document_id,
-                "start": p.span.start,
-                "end": p.span.end,
-                "place": p.span.place,
-                "text": p.text,
-                "title": p.title,
-                "path": p.path,
-            }
-            for p in self.passages
-        ]
-        pq.write_table(pa.Table.from_pylist(rows, schema=_PASSAGES), folder / "passages.parquet", compression="zstd")
-        skipped = json.dumps([asdict(s) for s in self.skipped], ensure_ascii=False, indent=1)
-        (folder / "skipped.json").write_text(skipped, encoding="utf-8")
+    `skipped` may grow while `read` goes on.
+    """
+    documents, characters = Counter[str](), Counter[str]()
+    num_passages = 0
+    with _Rows(folder / "documents.parquet", _DOCUMENTS) as document_rows, _Rows(folder / "passages.parquet", _PASSAGES) as passage_rows:
+        for document, passages in read:
+            document_rows.add({**asdict(document), "places": [{"start": s, "place": p} for s, p in document.places]})
+            for passage in passages:
+                passage_rows.add(_passage_row(passage))
+            documents[document.language] += 1
+            characters[document.language] += len(document.text)
+            num_passages += len(passages)
+    listed = [asdict(one) for one in sorted(skipped, key=lambda one: one.path)]
+    (folder / "skipped.json").write_text(json.dumps(listed, ensure_ascii=False, indent=1), encoding="utf-8")
+    return {
+        "documents": documents.total(),
+        "passages": num_passages,
+        "skipped": len(listed),
+        "characters": characters.total(),
+        "languages": dict(sorted(documents.items(), key=lambda item: (-item[1], item[0]))),
+        "characters_by_language": dict(sorted(characters.items(), key=lambda item: (-item[1], item[0]))),
+    }
 
 
-def _read_documents(path: Path) -> Iterator[Document]:
-    for row in pq.read_table(path).to_pylist():
-        places = tuple((place["start"], place["place"]) for place in row.pop("places"))
-        yield Document(**row, places=places)
+class _Rows:
+    """A Parquet file written in row groups of about the same amount of text."""
+
+    def __init__(self, path: Path, schema: pa.Schema):
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._rows: list[dict[str, Any]] = []
+        self._characters = 0
+
+    def __enter__(self) -> "_Rows":
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None:
+            self._flush()
+        self._writer.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        self._characters += len(row["text"])
+        if self._characters >= _ROW_GROUP_CHARACTERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows, self._characters = [], 0
+
+
+def _row_groups(path: Path) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number)
+
+
+def _document(row: dict[str, Any]) -> Document:
+    return Document(**{**row, "places": tuple((place["start"], place["place"]) for place in row["places"])})
+
+
+def _passage(row: dict[str, Any]) -> Passage:
+    return Passage(row["id"], Span(row["document_id"], row["start"], row["end"], row["place"]), row["text"], row["title"], row["path"])
+
+
+def _passage_row(passage: Passage) -> dict[str, Any]:
+    span = passage.span
+    stored = {"id": passage.id, "document_id": span.document_id, "start": span.start, "end": span.end, "place": span.place}
+    return {**stored, "text": passage.text, "title": passage.title, "path": passage.path}

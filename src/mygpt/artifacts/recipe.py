@@ -90,19 +90,22 @@ def _kinds_made(function: Callable[..., Artifact]) -> set[str]:
 def publish(
     kind: type[A],
     run: Run,
-    write: Callable[[Path], None],
+    write: Callable[[Path], Any],
     *,
     facts: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> A:
-    """Store what `write(folder)` makes, as the answer to the recipe under way. Atomic: whole or not at all."""
+    """Store what `write(folder)` makes, as the answer to the recipe under way. Atomic: whole or not at all.
+
+    Facts that are known only once it is written are what `write` returns, as a mapping.
+    """
     making: Making = run.making
     if making is None:
         raise AssertionError("publish() is for recipes: call it inside a function marked @recipe")
     store = Store(run.home)
 
-    def describe(*, files: dict[str, FileRecord], content: str) -> Manifest:
+    def describe(*, files: dict[str, FileRecord], content: str, written: Any) -> Manifest:
         return Manifest(
             kind=kind.kind,
             name=safe_name(name or run.name),
@@ -115,7 +118,7 @@ def publish(
             inputs=making.inputs,
             tools=making.tools,
             seed=making.seed,
-            facts=dict(facts or {}),
+            facts={**(facts or {}), **(written if isinstance(written, Mapping) else {})},
             provenance=dict(provenance or {}),
             code=_code(),
             packages=_packages(),

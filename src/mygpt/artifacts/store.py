@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mygpt.artifacts.catalogue import Catalogue
 from mygpt.artifacts.manifest import SHORT, Manifest, content_digest, is_digest, read_record, write_record
@@ -39,8 +40,10 @@ class Store:
 
     # -- writing --------------------------------------------------------------------------------------------------------
 
-    def publish(self, kind: str, name: str, write: Callable[[Path], None], describe: Callable[..., Manifest]) -> Manifest:
-        """`write(folder)` makes the payload; `describe(files=, content=)` its manifest. Whole, or not at all.
+    def publish(self, kind: str, name: str, write: Callable[[Path], Any], describe: Callable[..., Manifest]) -> Manifest:
+        """`write(folder)` makes the payload; `describe(files=, content=, written=)` its manifest. Whole, or not at all.
+
+        `written` is what `write` returned.
 
         Content that is already here under this name is not stored twice: the manifest that stands is returned.
         """
@@ -49,9 +52,9 @@ class Store:
             with self.lock("staging.lock", fcntl.LOCK_SH):
                 try:
                     (staging / "payload").mkdir(parents=True)
-                    write(staging / "payload")
+                    written = write(staging / "payload")
                     files = record_files(staging / "payload")
-                    text = write_record(describe(files=files, content=content_digest(files)))
+                    text = write_record(describe(files=files, content=content_digest(files), written=written))
                     write_synced(staging / "manifest.json", text)
                     sync_tree(staging)
                     manifest = self._take_place(staging, read_record(text))

@@ -1,10 +1,10 @@
 """A recipe called from the command line, its options derived from its signature.
 
-    an artefact                     --dataset NAME[:TAG] or digest
-    a path                          --sources DIR
-    a completer, scorer, embedder   --completer MODEL[+ADAPTER]; a completer also as an OpenAI-compatible address
-    several of one                  the option, repeated
-    settings                        --set key=value
+an artefact                     --dataset NAME[:TAG] or digest
+a path                          --sources DIR
+a completer, scorer, embedder   --completer MODEL[+ADAPTER]; a completer also as an OpenAI-compatible address
+several of one                  the option, repeated
+settings                        --set key=value
 """
 
 import difflib
@@ -213,7 +213,7 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
 
 def _num_texts(artifact: Any) -> int:
     if isinstance(artifact, Corpus):
-        return len(artifact.passages)
+        return artifact.num_passages
     return sum(artifact.manifest.facts.get("rows", {}).values()) if isinstance(artifact, Dataset) else 0
 
 

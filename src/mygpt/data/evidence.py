@@ -1,10 +1,10 @@
 """Sentences that state a fact by themselves, so that a question can be asked for which they are the answer."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mygpt.artifacts.corpus import Corpus, Passage, Span
+from mygpt.artifacts.corpus import Passage, Span
 from mygpt.artifacts.sentences import blocks, split_sentences
 
 _WORD = re.compile(r"\w+")
@@ -85,10 +85,10 @@ def content_words(text: str) -> set[str]:
     return {w for w in (word.lower() for word in _WORD.findall(text)) if w not in _FUNCTION_WORDS}
 
 
-def documents_of(corpus: Corpus) -> dict[str, list[Passage]]:
+def by_document(passages: Iterable[Passage]) -> dict[str, list[Passage]]:
     """Passages by document id, in order."""
     grouped: dict[str, list[Passage]] = {}
-    for passage in corpus.passages:
+    for passage in passages:
         grouped.setdefault(passage.span.document_id, []).append(passage)
     return grouped
 

@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from mygpt.artifacts.corpus import Corpus, CorpusWriter, Document, Skipped
+from mygpt.artifacts.corpus import Corpus, Document, Passage, Skipped, write_corpus
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.digest import digest_file, digest_value
@@ -50,27 +51,34 @@ def ingest(config: IngestConfig, *, sources: tuple[Path, ...], ocr: Tesseract | 
     """`sources` are folders and files, `ocr` reads scanned pages (`find_tesseract()`); without it they are skipped and named."""
     if config.passage_words < 10:
         raise UsageError(f"`passage_words` is {config.passage_words}.", fix="Give at least 10; 80 to 200 work well.")
-    writer = CorpusWriter()
-    found = _unique(_survey(sources, config, writer.skipped), writer.skipped)
+    skipped, notes = list[Skipped](), list[str]()
+    found = _unique(_survey(sources, config, skipped), skipped)
+
+    def write(folder: Path) -> dict[str, Any]:
+        facts = write_corpus(folder, _documents(found, config, ocr, skipped, notes, run), skipped)
+        _warn(skipped, notes, run)
+        if not facts["documents"]:
+            raise _nothing_read(sources, skipped)
+        return {**facts, "notes": notes[:100]}
+
+    return publish(Corpus, run, write, provenance={"sources": [str(source) for source in sources]})
+
+
+def _documents(
+    found: Sequence[_Found], config: IngestConfig, ocr: Tesseract | None, skipped: list[Skipped], notes: list[str], run: Run
+) -> Iterator[tuple[Document, list[Passage]]]:
+    """Each file read and cut, one after the other; what cannot be read goes into `skipped`."""
     progress = run.progress(len(found), "files")
     cache = _Conversions(run.home / "cache" / "converted", ocr, fresh=run.fresh)
     with ReaderPool(workers=min(2, os.cpu_count() or 1), patience_seconds=config.patience_seconds, ocr=ocr) as pool:
-        notes: list[str] = []
         for item, outcome in cache.read(found, pool):
             if isinstance(outcome, Unreadable):
-                writer.skipped.append(Skipped(item.path, outcome.reason, outcome.detail, outcome.fix))
+                skipped.append(Skipped(item.path, outcome.reason, outcome.detail, outcome.fix))
             else:
                 document = _document(item, outcome)
-                writer.add(document, passages_of(document, config.passage_words))
                 notes += [f"{item.path}: {note}" for note in outcome.notes]
-            progress.advance(1, skipped=len(writer.skipped))
-    writer.skipped.sort(key=lambda skipped: skipped.path)
-    _warn(writer.skipped, notes, run)
-    if not writer.documents:
-        raise _nothing_read(sources, writer.skipped)
-    provenance = {"files": len(writer.documents), "skipped": len(writer.skipped), "sources": [str(source) for source in sources]}
-    facts = {**writer.facts(), "languages": _languages(writer.documents), "notes": notes[:100]}
-    return publish(Corpus, run, writer.write, facts=facts, provenance=provenance)
+                yield document, passages_of(document, config.passage_words)
+            progress.advance(1, skipped=len(skipped))
 
 
 # -- what there is ---------------------------------------------------------------------------------------------------------
@@ -236,13 +244,6 @@ def _document(item: _Found, converted: Converted) -> Document:
 
 
 # -- what to say -----------------------------------------------------------------------------------------------------------
-
-
-def _languages(documents: Sequence[Document]) -> dict[str, int]:
-    counts: dict[str, int] = defaultdict(int)
-    for document in documents:
-        counts[document.language or "unsure"] += 1
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _warn(skipped: Sequence[Skipped], notes: Sequence[str], run: Run) -> None:

@@ -29,7 +29,7 @@ from mygpt.artifacts.sentences import split_sentences
 from mygpt.core.config import Config
 from mygpt.core.digest import digest_value
 from mygpt.core.run import Run
-from mygpt.data.evidence import Evidence, best_evidence, content_words, documents_of, evidence_in, plain, shared_words
+from mygpt.data.evidence import Evidence, best_evidence, by_document, content_words, evidence_in, plain, shared_words
 from mygpt.data.held_out import keep_apart
 from mygpt.infer.protocols import Completer, Sampling
 from mygpt.metrics.token_f1 import token_f1
@@ -63,6 +63,7 @@ _EXAMPLES = (
 )
 _EXAMPLE_TEXT = " ".join(fact for fact, _ in _EXAMPLES[:3])
 _EXAMPLE_QUESTIONS = "\n".join(f"{n}. {question}" for n, (_, question) in enumerate(_EXAMPLES[:3], start=1))
+_PASSAGES_PER_SENTENCE = 5  # that are looked through for each sentence to ask about; many hold none
 _POINTS_AT_TEXT = re.compile(
     r"\b(passage|text|sentence|paragraph|document|fact|author|section|statement|following|above|below)\b", re.IGNORECASE
 )
@@ -106,7 +107,7 @@ def question_answer(config: QuestionAnswerConfig, *, corpus: Corpus, completer: 
         **conversation_facts(rows, dropped),
         "candidates": sum(map(len, rows.values())) + len(dropped),
         "held_out_documents": sorted(held_out),
-        "passages": len(corpus.passages),
+        "passages": corpus.num_passages,
         "passages_used": len(used),
     }
     for reason, count in facts["dropped"].items():
@@ -120,15 +121,15 @@ def question_answer(config: QuestionAnswerConfig, *, corpus: Corpus, completer: 
 def choose_evidence(config: QuestionAnswerConfig, corpus: Corpus, run: Run) -> dict[str, list[Evidence]]:
     """Sentences for each set. Whole documents are held out for `generalisation`; of other passages about a third goes to `knowledge`."""
     order = run.random("question_answer/evidence")
-    facts_of = {
-        document: [f for p in passages for f in evidence_in(p)]
-        for document, passages in documents_of(corpus).items()
-        if not config.languages or corpus.documents[document].language in ("", *config.languages)
-    }
     wanted = {
         TRAIN: round(config.train_pairs / config.expected_yield),
         KNOWLEDGE: round(config.knowledge_pairs / config.expected_yield),
         GENERALISATION: round(config.generalisation_pairs / config.expected_yield),
+    }
+    facts_of = {
+        document: [f for p in passages for f in evidence_in(p)]
+        for document, passages in by_document(passages_to_read(corpus, _PASSAGES_PER_SENTENCE * sum(wanted.values()), run)).items()
+        if not config.languages or corpus.languages[document] in ("", *config.languages)
     }
     total = sum(map(len, facts_of.values()))
     share = wanted[GENERALISATION] / sum(wanted.values())
@@ -168,6 +169,14 @@ def choose_evidence(config: QuestionAnswerConfig, corpus: Corpus, run: Run) -> d
     if left:
         run.note(f"Asking about {total - left} of {total} sentences that state a fact; {left} are left out to keep within the time.")
     return chosen
+
+
+def passages_to_read(corpus: Corpus, most: int, run: Run) -> list[Passage]:
+    """All passages, or `most` of them at random, in order: a sentence from anywhere is as likely."""
+    if corpus.num_passages <= most:
+        return corpus.passages
+    run.note(f"Questions come from {most:,} of {corpus.num_passages:,} passages, chosen at random; the others are searched, not learnt.")
+    return corpus.passages_at(sorted(run.random("question_answer/passages_to_read").sample(range(corpus.num_passages), most)))
 
 
 def sample(facts: Sequence[Evidence], number: int, order: random.Random) -> list[Evidence]:

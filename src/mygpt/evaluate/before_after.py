@@ -81,7 +81,7 @@ def before_after(
         "sets": {name: _set_figures(comparison, rows[name], config.min_items) for name, comparison in comparisons.items() if comparison},
         "forgetting": None if forgetting is None else {**asdict(forgetting), "max_bpb": config.max_forgetting_bpb},
         "dropped": dataset.manifest.facts.get("dropped", {}),
-        "documents": _documents(corpus),
+        "documents": _documents(corpus, dataset),
         "training": _training(adapter),
         "samples": _samples(rows["knowledge"], config.num_samples),
         "settings": config.model_dump(mode="json"),
@@ -177,10 +177,12 @@ def _samples(rows: Mapping[str, Rows], count: int) -> dict[str, Rows]:
     return {"best": by_change[::-1][:count], "worst": by_change[:count]}
 
 
-def _documents(corpus: Corpus | None) -> dict[str, Any] | None:
+def _documents(corpus: Corpus | None, dataset: Dataset) -> dict[str, Any] | None:
     if corpus is None:
         return None
-    return {"read": len(corpus.documents), "passages": len(corpus.passages), "skipped": [asdict(s) for s in corpus.skipped]}
+    asked = dataset.manifest.facts.get("passages_used")
+    skipped = [asdict(s) for s in corpus.skipped]
+    return {"read": corpus.num_documents, "passages": corpus.num_passages, "passages_asked_about": asked, "skipped": skipped}
 
 
 def _training(adapter: Adapter | Model | None) -> dict[str, Any] | None:

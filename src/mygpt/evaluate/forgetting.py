@@ -121,7 +121,7 @@ def held_out_texts(dataset: Dataset, corpus: Corpus, most_characters: int) -> li
     """Passages of the documents that the dataset kept for `generalisation`, spread evenly over them up to `most_characters`."""
     sources = (span.document_id for row in dataset.split("generalisation") for span in row.sources)
     documents = set(dataset.manifest.facts.get("held_out_documents") or sources)
-    passages = [p.text for p in corpus.passages if p.span.document_id in documents and p.text.strip()]
+    passages = [p.text for p in corpus.passages_in(documents) if p.text.strip()]
     every = max(1, math.ceil(sum(map(len, passages)) / max(most_characters, 1)))
     return passages[::every]
 

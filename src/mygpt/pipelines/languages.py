@@ -11,9 +11,7 @@ KNOWN = {"smollm2-135m": ("en",), "smollm2-135m-q4_1": ("en",), "minilm": ("en",
 
 def languages_to_train(corpus: Corpus, *, model: str, embedder: str, force: bool, run: Run) -> tuple[str, ...] | None:
     """Languages to make questions in: () for all, None for no training at all (retrieval only). Says aloud what is unknown."""
-    characters: Counter[str] = Counter()
-    for document in corpus.documents.values():
-        characters[document.language] += len(document.text)
+    characters = Counter(corpus.characters_by_language)
     total = max(1, characters.total())
     for reader, role in ((model, "model"), (embedder, "embedder")):
         unknown = {language: n for language, n in characters.items() if language and language not in KNOWN.get(reader, (language,))}

@@ -98,7 +98,7 @@ def up(
         return Up(deployment, corpus, index, None, None, None, None)
 
     with run.step("question"):
-        asker = teacher_or(teacher, model, num_passages=len(learnt.passages), share_documents=share_documents, run=run)
+        asker = teacher_or(teacher, model, num_passages=learnt.num_passages, share_documents=share_documents, run=run)
         asker = CachedCompleter(asker, run.home / "cache" / "answers.sqlite")
         dataset = question_answer(scaled(config.questions, config.minutes, languages), corpus=learnt, completer=asker, run=run)
     tuned: Adapter | Model | None = None
@@ -212,8 +212,9 @@ def figures(result: Up, run: Run) -> dict[str, Any]:
         "report": str(result.report.page) if result.report else None,
         "index": result.index.id,
         "corpus": result.corpus.id,
-        "documents": len(result.corpus.documents),
-        "passages": len(result.corpus.passages),
+        "documents": result.corpus.num_documents,
+        "passages": result.corpus.num_passages,
+        "passages_asked_about": result.dataset.manifest.facts["passages_used"] if result.dataset else 0,
         "skipped": [{"path": s.path, "reason": s.reason, "detail": s.detail, "fix": s.fix} for s in result.corpus.skipped],
         "seconds": {step: round(seconds, 2) for step, seconds in run.seconds_by_step.items()},
         "tokens_per_second": result.tuned.manifest.facts.get("tokens_per_second") if result.tuned else None,

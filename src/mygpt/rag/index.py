@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mygpt.artifacts.corpus import Corpus, Document, Passage
+from mygpt.artifacts.corpus import Corpus, Passage
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.search_index import SCHEMA, SearchIndex
 from mygpt.core.config import Config
@@ -30,20 +30,22 @@ class IndexConfig(Config):
 
 @recipe
 def build_index(config: IndexConfig, *, corpus: Corpus, embedder: Embedder, run: Run) -> SearchIndex:
-    passages = corpus.passages
-    dense = _evenly(len(passages), config.max_dense_passages)
-    if len(dense) < len(passages):
-        run.warn(f"{len(passages):,} passages: {len(dense):,} get a vector now, the others are found by their words (max_dense_passages).")
-    vectors_VD = _embed([passages[i] for i in dense], embedder, run)
-    language = _language(corpus)
+    dense = _evenly(corpus.num_passages, config.max_dense_passages)
+    if len(dense) < corpus.num_passages:
+        run.warn(
+            f"{corpus.num_passages:,} passages: {len(dense):,} get a vector now, the others are found by their words (max_dense_passages)."
+        )
+    vectors_VD = _embed([searched_text(passage) for passage in corpus.passages_at(dense)], embedder, run)
+    characters = corpus.characters_by_language
+    language = max(characters, key=lambda name: characters[name], default="")
 
     def write(folder: Path) -> None:
         np.save(folder / "vectors.npy", vectors_VD, allow_pickle=False)
-        _write_passages(folder / "passages.sqlite", list(corpus.documents.values()), passages, dense, language, run)
+        _write_passages(folder / "passages.sqlite", corpus, dense, language, run)
 
     facts = {
-        "passages": len(passages),
-        "documents": len(corpus.documents),
+        "passages": corpus.num_passages,
+        "documents": corpus.num_documents,
         "dimensions": embedder.dimensions,
         "vectors": len(dense),
         "language": language,
@@ -64,8 +66,7 @@ def searched_text(passage: Passage) -> str:
     return f"{heading(passage)}\n{passage.text}".strip()
 
 
-def _embed(passages: Sequence[Passage], embedder: Embedder, run: Run) -> np.ndarray:
-    texts = [searched_text(p) for p in passages]
+def _embed(texts: Sequence[str], embedder: Embedder, run: Run) -> np.ndarray:
     vectors_VD = np.zeros((len(texts), embedder.dimensions), dtype=np.float32)
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # alike lengths share a batch
     progress = run.progress(len(texts), "passages")
@@ -81,17 +82,7 @@ def _evenly(num: int, most: int) -> list[int]:
     return list(range(num)) if num <= most else [i * num // most for i in range(most)]
 
 
-def _language(corpus: Corpus) -> str:
-    """The language of most characters, "" when it is not known."""
-    characters: Counter[str] = Counter()
-    for document in corpus.documents.values():
-        characters[document.language] += len(document.text)
-    return characters.most_common(1)[0][0] if characters else ""
-
-
-def _write_passages(
-    path: Path, documents: Sequence[Document], passages: Sequence[Passage], dense: Sequence[int], language: str, run: Run
-) -> None:
+def _write_passages(path: Path, corpus: Corpus, dense: Sequence[int], language: str, run: Run) -> None:
     stemmed = "porter " if language in ("en", "") else ""
     vector_of = {number: row for row, number in enumerate(dense)}
     num_with: Counter[str] = Counter()
@@ -101,11 +92,11 @@ def _write_passages(
         db.execute("PRAGMA synchronous = OFF")
         db.executescript(SCHEMA.format(tokenize=f"{stemmed}unicode61 remove_diacritics 2"))
         db.execute("BEGIN")
-        for d in documents:
+        for d in corpus.stream_documents():
             row = (d.id, d.path, d.text, d.title, d.media_type, d.sha256, d.bytes, d.language, json.dumps(d.places, ensure_ascii=False))
             db.execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        progress = run.progress(len(passages), "passages indexed")
-        for number, p in enumerate(passages):
+        progress = run.progress(corpus.num_passages, "passages indexed")
+        for number, p in enumerate(corpus.stream_passages()):
             s = p.span
             values = (number, p.id, s.document_id, s.start, s.end, s.place, p.text, p.title, p.path, vector_of.get(number))
             db.execute("INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)

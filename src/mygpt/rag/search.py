@@ -94,9 +94,9 @@ class Search:
 
 
 def open_search(index: SearchIndex, embedder: Embedder) -> Search:
-    """Raises UsageError when `embedder` is not the one whose vectors the index holds."""
+    """Raises UsageError when `embedder` is not the one whose vectors the index holds; the number format may differ by machine."""
     made_with = index.manifest.facts["embedder"]
-    if made_with != embedder.identity:
+    if {**made_with, "dtype": None} != {**embedder.identity, "dtype": None}:
         raise UsageError(
             f"The index {index.id} was made with the embedder {made_with}, not with {embedder.identity}.",
             fix="Open it with its own embedder, or build the index again with this one.",

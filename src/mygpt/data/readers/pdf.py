@@ -147,7 +147,7 @@ def _joined(pages: list[list[Line]], recognised: dict[int, str]) -> Parts:
 def _finish_sentence(text: str, following: str) -> tuple[str, str]:
     """Take the end of a sentence that breaks off at the foot of a page over from the head of the next."""
     last_line = text.rsplit("\n", 1)[-1]
-    if not text or last_line.startswith(("#", "|")) or text[-1] in ".!?:;…\"”»)" or not following[:1].islower():
+    if not text or last_line.startswith(("#", "|")) or text[-1] in '.!?:;…"”»)' or not following[:1].islower():
         return text, following
     paragraph = following.split("\n\n", 1)[0]
     end = next((end for _, end in split_sentences(paragraph)), 0)

@@ -103,7 +103,7 @@ def _single(lines: Sequence[Line]) -> Iterator[tuple[Line, Line]]:
 
 
 def _new_paragraph(line: Line, following: Line, pitch: float, broken: bool) -> bool:
-    ended = line.text[-1] in ".!?:;…\"”»)]"
+    ended = line.text[-1] in '.!?:;…"”»)]'
     if following.top > line.bottom + 1.5 * line.height:  # up again: the next column, or a box
         return ended or not following.text[0].islower()
     step = (line.bottom - following.top) + following.height

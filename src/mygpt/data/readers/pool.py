@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from mygpt.data.readers.ocr import PAGE_SECONDS, Tesseract
 
 Outcome = Converted | Unreadable
 _START_SECONDS = 120
+_READ_AHEAD = 8  # files
 _COMMAND = [sys.executable, "-P", "-m", "mygpt.data.readers.worker"]  # -P: a folder of documents is no place to import from
 
 
@@ -44,10 +46,14 @@ class ReaderPool:
             child.stop()  # one that was started anew meanwhile
 
     def read(self, jobs: Iterable[tuple[Path, Format]]) -> Iterator[Outcome]:
-        """One outcome per job, in order."""
-        futures: list[Future[Outcome]] = [self._threads.submit(self._read, file, form) for file, form in jobs]
-        for future in futures:
-            yield future.result()
+        """One outcome per job, in order; only a few are read ahead, so that they need not fit in memory together."""
+        ahead: deque[Future[Outcome]] = deque()
+        for file, form in jobs:
+            ahead.append(self._threads.submit(self._read, file, form))
+            if len(ahead) > _READ_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
     def _read(self, file: Path, form: Format) -> Outcome:
         try:

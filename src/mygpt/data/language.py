@@ -11,7 +11,7 @@ from typing import Any
 
 _NOT_PROSE = re.compile(r"(?ms)^[ \t]*(`{3,}|~{3,}).*?^[ \t]*\1|`[^`\n]*`|https?://\S+|\S+@\S+|^[ \t]*\|?[-:| ]+\|?$|\b\w*[\d_/\\=<>{}]\S*")
 _LETTER = re.compile(r"[^\W\d_]")
-_SAMPLE_CHARACTERS = 20_000  # spread over the document: more changes nothing and costs time
+_SAMPLE_CHARACTERS = 8_000  # spread over the document: more changes nothing and costs time
 _FEWEST_LETTERS = 40
 _FEWEST_LETTERS_DENSE = 8  # scripts that few languages share: Han, kana, hangul, Thai, Greek, ...
 _LOWEST_CONFIDENCE = 0.8

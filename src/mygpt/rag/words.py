@@ -54,6 +54,8 @@ _NAME = re.compile(r"(?<![\w.])[A-Z][\w’'-]*[\w]|(?<![\w.])[A-Z]{2,}\b")
 def words(text: str) -> list[str]:
     """Folded words in order, with their endings; unspaced scripts as overlapping pairs of characters."""
     folded = fold(text)
+    if folded.isascii():
+        return [word.removesuffix("'s") for word in _WORD.findall(folded)]
     found: list[str] = []
     for match in _WORD.finditer(folded):
         word = match.group()
@@ -66,21 +68,25 @@ def words(text: str) -> list[str]:
 
 def terms(text: str) -> list[str]:
     """What `text` is about: stems of its words, numbers in one spelling, no stop words."""
-    found = []
-    for word in words(text):
-        if word in STOP_WORDS:
-            continue
-        if word[0].isdigit():
-            found.append(plain_number(word))
-        elif word in _NUMBER_WORDS and word not in _NOT_COUNTS:
-            found.append(str(_NUMBER_WORDS[word]))
-        else:
-            found.append(stem(word))
-    return found
+    return [term for term in map(_term, words(text)) if term]
+
+
+@functools.lru_cache(maxsize=100_000)
+def _term(word: str) -> str:
+    """ "" for a stop word."""
+    if word in STOP_WORDS:
+        return ""
+    if word[0].isdigit():
+        return plain_number(word)
+    if word in _NUMBER_WORDS and word not in _NOT_COUNTS:
+        return str(_NUMBER_WORDS[word])
+    return stem(word)
 
 
 def fold(text: str) -> str:
     """Lower case, no diacritics, straight apostrophes."""
+    if text.isascii():
+        return text.lower()
     decomposed = unicodedata.normalize("NFKD", text.casefold().replace("’", "'"))
     return unicodedata.normalize("NFC", "".join(c for c in decomposed if not unicodedata.combining(c)))
 

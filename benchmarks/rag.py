@@ -42,7 +42,7 @@ from mygpt.infer.torch_embedder import TorchEmbedder
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.sources import obtain
 from mygpt.metrics.bootstrap import paired_bootstrap
-from mygpt.rag.answer import AnswerConfig, RetrievalCompleter
+from mygpt.rag.answer import QUOTED, AnswerConfig, RetrievalCompleter
 from mygpt.rag.cite import FOREIGN_WEIGHT, LEXICAL_SHARE, SUPPORT, Answered, Match, cite_all, combine, match_all
 from mygpt.rag.index import IndexConfig, build_index
 from mygpt.rag.relevance import MIN_RELEVANCE, SENTENCE_SHARE, Relevance, relevance_all
@@ -190,7 +190,11 @@ def _by_question(said: dict[str, str]) -> Callable[[Conversation], str]:
 
 
 def measure_model(search: Search, engine: StreamingCompleter) -> Row:
-    """What a real model's answers are worth: its sentences, how many are cited, and how many citations overlap the evidence."""
+    """What a real model's answers are worth: its sentences, how many are cited, and how many of those their spans support.
+
+    Support was judged by hand from sentence and span alone (`rag_judged.jsonl`); a pair that is not there is not counted.
+    Beside it what a program can see: the span overlaps the question's evidence, or is the sentence word for word.
+    """
     rows = read_rows(QUESTIONS / "questions.jsonl")
     asked = [Conversation((Message("user", row["question"]),)) for row in rows]
     completer = RetrievalCompleter(engine, search)
@@ -201,15 +205,26 @@ def measure_model(search: Search, engine: StreamingCompleter) -> Row:
         first_seconds.append(time.perf_counter() - started)
     answers = completer.complete(asked, Sampling(max_tokens=64))
     given = [(answer, row) for answer, row in zip(answers, rows, strict=True) if answer.finish_reason != "abstained"]
-    cited = [(answer.text[c.start : c.end], c.quote, row) for answer, row in given for c in answer.citations]
+    marked = [(answer.text, c, row) for answer, row in given for c in answer.citations]
+    quoted = [(c.quote, row) for text, c, row in marked if text[: c.start].endswith(QUOTED + "“")]  # ours, not the model's
+    cited = [(text[c.start : c.end], c.quote, row) for text, c, row in marked if not text[: c.start].endswith(QUOTED + "“")]
     right = sum(overlaps(quote, row["evidence"]) for _, quote, row in cited)
     verbatim = sum(not overlaps(quote, row["evidence"]) and overlaps(quote, said) for said, quote, row in cited)
+    judgements = {(row["said"], row["quote"]): row["supported"] for row in read_rows(HERE / "rag_judged.jsonl")}
+    judged = [judgements.get((said, quote)) for said, quote, _ in cited]
+    quoted_right = sum(overlaps(quote, row["evidence"]) for quote, row in quoted)
     return {
         "answers": len(given),
         "citations": len(cited),
         "overlap_evidence": right,
         "other_but_word_for_word": verbatim,
-        "precision": round((right + verbatim) / max(len(cited), 1), 3),
+        "judged": sum(j is not None for j in judged),
+        "judged_supported": sum(j is True for j in judged),
+        "precision": round(sum(j is True for j in judged) / max(sum(j is not None for j in judged), 1), 3),
+        "precision_by_overlap": round((right + verbatim) / max(len(cited), 1), 3),
+        "quotes": len(quoted),
+        "quotes_overlap_evidence": quoted_right,
+        "answers_with_a_citation": sum(bool(answer.citations) for answer, _ in given),
         "unsupported_sentences": sum(len(answer.unsupported) for answer, _ in given),
         "first_token_seconds_worst_of_4": round(max(first_seconds[1:]), 3),
     }

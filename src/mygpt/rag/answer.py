@@ -29,7 +29,7 @@ from mygpt.rag.search import Hit, Search
 from mygpt.rag.words import TermWeights, terms
 
 _INSTRUCTION = "Answer the question briefly, using only the text above."
-_QUOTED = "\n\nThe documents say: "
+QUOTED = "\n\nThe documents say: "
 _CANDIDATES = 10  # passages searched for; the best few are read
 _HISTORY_WORDS = 60  # of the turns before a follow-up
 _FOLLOW_UP = re.compile(
@@ -125,7 +125,7 @@ class RetrievalCompleter:
         if not self._settings.quote or best is None or answer.citations or not answer.unsupported or answer.finish_reason == "cancelled":
             return answer
         passage, words = best.passage, " ".join(best.text.split())
-        said = f"{answer.text}{_QUOTED}“"
+        said = f"{answer.text}{QUOTED}“"
         span = passage.span
         place = self._search.index.place(span.document_id, span.start + best.start) or span.place
         source = Span(span.document_id, span.start + best.start, span.start + best.end, place)

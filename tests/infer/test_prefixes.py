@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mygpt.infer.prefixes import Tokens, Tree, common_length, share_prefixes, waves
+from mygpt.infer.prefixes import Tokens, Tree, common_length, share_prefixes, share_stems
 
 SHARED = tuple(range(100, 140))
 prompts = st.lists(
@@ -16,16 +16,6 @@ prompts = st.lists(
     ),
     max_size=40,
 )
-trees_of_any_shape = st.lists(
-    st.builds(
-        lambda prefix, rows: Tree((1,) * prefix, tuple(range(rows)), ((2,),) * rows),
-        st.integers(0, 50),
-        st.integers(1, 16),
-    ),
-    max_size=30,
-)
-
-
 @given(prompts, st.integers(1, 6), st.integers(1, 60), st.integers(0, 45))
 def test_every_prompt_is_there_once_and_whole(given: list[Tokens], max_rows: int, max_suffix_tokens: int, min_shared: int) -> None:
     trees = share_prefixes(given, max_rows=max_rows, max_suffix_tokens=max_suffix_tokens, min_shared=min_shared)
@@ -43,15 +33,16 @@ def test_every_prompt_is_there_once_and_whole(given: list[Tokens], max_rows: int
     assert [t.num_tokens for t in trees] == sorted((t.num_tokens for t in trees), reverse=True)
 
 
-@given(trees_of_any_shape, st.integers(1, 40), st.integers(1, 300))
-def test_waves_hold_every_tree_once_within_their_limits(trees: list[Tree], max_rows: int, max_tokens: int) -> None:
-    made = waves(trees, max_rows=max_rows, max_tokens=max_tokens)
-    assert Counter(tree for wave in made for tree in wave) == Counter(trees)
-    for wave in made:
-        padded_rows = len(wave) * max(len(t.rows) for t in wave)
-        padded_tokens = len(wave) * max(t.num_tokens for t in wave)
-        assert len(wave) == 1 or (padded_rows <= max_rows and padded_tokens <= max_tokens)
-        assert padded_rows <= 2 * sum(len(t.rows) for t in wave)
+@given(prompts, st.integers(1, 45))
+def test_stem_and_tree_are_the_prompt(given: list[Tokens], min_shared: int) -> None:
+    trees = share_prefixes(given)
+    rooted = share_stems(trees, min_shared=min_shared)
+    rows = {i: stem + tree.prefix + suffix for stem, tree in rooted for i, suffix in zip(tree.rows, tree.suffixes, strict=True)}
+    assert rows == dict(enumerate(given))
+    assert [tree.rows for _, tree in rooted] == [tree.rows for tree in trees]
+    for stem, count in Counter(stem for stem, _ in rooted).items():
+        assert stem == () or (count > 1 and len(stem) >= min_shared)
+    assert all(all(tree.suffixes) for _, tree in rooted)
 
 
 def test_questions_to_one_passage_are_one_tree() -> None:
@@ -86,13 +77,20 @@ def test_more_rows_than_a_tree_takes_make_several() -> None:
     assert [len(t.rows) for t in share_prefixes(given, max_suffix_tokens=10)] == [10, 10, 10, 5]
 
 
-def test_trees_of_like_shape_run_together() -> None:
-    """A lone row beside a tree of sixteen is padded to sixteen: one is bearable (17 of 32 are rows), two are not (18 of 48)."""
-    wide, lone = Tree((1,) * 40, tuple(range(16)), ((2,),) * 16), Tree((), (0,), ((3,) * 56,))
-    made = waves([lone, wide, lone, wide, lone, wide, lone, wide, lone], max_rows=64, max_tokens=16_384)
-    assert [[len(t.rows) for t in wave] for wave in made] == [[16, 16, 16, 16], [1, 1, 1, 1, 1]]
-    made = waves([lone, lone, lone, wide], max_rows=64, max_tokens=16_384)
-    assert [[len(t.rows) for t in wave] for wave in made] == [[16, 1], [1, 1]]
+def test_stems_are_what_neighbours_share() -> None:
+    """Three questions behind a template of 12, three behind 40 examples more: two stems; and one tree that shares with nobody."""
+    template, examples = tuple(range(12)), tuple(range(50, 90))
+    short = [Tree((), (i,), ((*template, 200 + i, 5),)) for i in range(3)]
+    long = [Tree((), (3 + i,), ((*template, *examples, 300 + i, 5),)) for i in range(3)]
+    other = Tree((), (6,), ((7, 8, 9),))
+    found = share_stems([*short, *long, other])
+    assert [len(stem) for stem, _ in found] == [12, 12, 12, 52, 52, 52, 0]
+    assert found[0][1] == Tree((), (0,), ((200, 5),)) and found[3][1] == Tree((), (3,), ((300, 5),))
+
+
+def test_a_stem_is_taken_from_the_shared_prefix_of_a_tree() -> None:
+    trees = [Tree((*SHARED, 1), (0, 1), ((2,), (3,))), Tree((*SHARED, 4, 5), (2, 3), ((2,), (3,)))]
+    assert share_stems(trees) == [(SHARED, Tree((1,), (0, 1), ((2,), (3,)))), (SHARED, Tree((4, 5), (2, 3), ((2,), (3,))))]
 
 
 def test_common_length() -> None:

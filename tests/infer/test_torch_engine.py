@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from mygpt.artifacts.model import Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.infer.kv_cache import SlotCache
-from mygpt.infer.prefixes import share_prefixes, waves
+from mygpt.infer.prefixes import share_prefixes
 from mygpt.infer.protocols import Answer, Sampling
 from mygpt.infer.streamed_text import cut_at_stop, settled
 from mygpt.infer.torch_engine import TorchEngine
@@ -72,7 +73,6 @@ def test_that_batch_is_a_mixed_one() -> None:
     engine = engine_of(tiny_module("llama"))
     trees = share_prefixes([engine.renderer.prompt(c) for c in MIXED])
     assert sorted(len(t.rows) for t in trees) == [1, 1, 2, 4]
-    assert len(waves(trees, max_rows=64, max_tokens=16_384)) == 1
 
 
 def test_a_window_matters_here() -> None:
@@ -84,8 +84,8 @@ def test_a_window_matters_here() -> None:
     assert [a.token_ids for a in answers[0]] != [a.token_ids for a in answers[1]]
 
 
-@pytest.mark.parametrize("limits", [{"max_rows": 2}, {"max_wave_tokens": 300}, {"max_rows": 1, "max_wave_tokens": 1}])
-def test_small_waves_give_the_same_answers(limits: dict[str, int]) -> None:
+@pytest.mark.parametrize("limits", [{"max_rows": 2}, {"max_batch_tokens": 300}, {"max_rows": 1, "max_batch_tokens": 1}])
+def test_small_batches_give_the_same_answers(limits: dict[str, int]) -> None:
     module = tiny_module("llama")
     whole = engine_of(module).complete(MIXED, Sampling(max_tokens=24))
     small = engine_of(module, **limits).complete(MIXED, Sampling(max_tokens=24))
@@ -106,6 +106,88 @@ def test_rows_that_stop_early_change_nothing_for_the_others() -> None:
         prompt = engine.renderer.prompt(conversation)
         assert list(answer.token_ids) == own_greedy(module, prompt, max_tokens=40, stops=engine.renderer.stop_token_ids)
         assert answer.finish_reason == ("stop" if answer.token_ids[-1] == 2 else "length")
+
+
+@pytest.mark.parametrize("max_rows", [3, 5, 8])
+def test_rows_that_come_into_free_places_answer_as_alone(max_rows: int) -> None:
+    """40 prompts of all shapes through a small batch: rows finish at different times and others take their places."""
+    module = tiny_module("llama")
+    with torch.no_grad():
+        module.get_output_embeddings().weight[2] *= 1.6  # some stop early
+    engine = engine_of(module, max_rows=max_rows)
+    conversations = [*MIXED, *(ask(f"{PASSAGE[: 7 * n]} and number {n}?") for n in range(24)), *MIXED]
+    answers = engine.complete(conversations, Sampling(max_tokens=30))
+    stops = engine.renderer.stop_token_ids
+    for conversation, answer in zip(conversations, answers, strict=True):
+        prompt = engine.renderer.prompt(conversation)
+        assert list(answer.token_ids) == own_greedy(module, prompt, max_tokens=30, stops=stops)
+        assert answer.logprobs == pytest.approx(logprobs_of(module, prompt, answer.token_ids), abs=1e-4)
+    lengths = [len(a.token_ids) for a in answers]
+    assert min(lengths) < 12 and max(lengths) == 30
+
+
+def test_a_batch_is_filled_again_once_a_quarter_is_free() -> None:
+    """48 prompts of one length, places for 8, answers of 2 to 16 tokens: 432, which one full batch after another takes 96 steps for."""
+    engine = engine_of(tiny_module("llama"), max_rows=8)
+    engine._stops = frozenset()  # type: ignore[misc]
+    running: list[int] = []
+    seen = engine._choose
+
+    def counted(hidden_RD: torch.Tensor | None, rows: Any) -> None:
+        running.append(len(rows))
+        seen(hidden_RD, rows)
+
+    engine._choose = counted  # type: ignore[method-assign]
+    asked = [ask(f"{n:02d}") for n in range(48)]
+    samplings = [Sampling(max_tokens=2 * (n % 8 + 1)) for n in range(48)]
+    answers = engine.complete_each(asked, samplings)
+    assert [len(a.token_ids) for a in answers] == [s.max_tokens for s in samplings]
+    assert max(running) == 8 and sum(running) == 432
+    assert min(running[:-16]) > 5  # once a quarter is free, others come in
+    assert len(running) <= 70
+
+
+def test_every_row_by_its_own_settings() -> None:
+    engine = engine_of(tiny_module("llama"))
+    asked = [MIXED[1]] * 3 + [MIXED[0]]
+    samplings = [
+        Sampling(max_tokens=5),
+        Sampling(max_tokens=12, temperature=1.0, seed=3),
+        Sampling(max_tokens=12, min_tokens=12),
+        Sampling(max_tokens=9, stop=("a", "e", "o", "t", "s")),
+    ]
+    together = engine.complete_each(asked, samplings)
+    alone = [engine.complete([c], s)[0] for c, s in zip(asked, samplings, strict=True)]
+    assert [a.token_ids for a in together] == [a.token_ids for a in alone]
+    assert len(together[0].token_ids) <= 5 and len(together[2].token_ids) == 12
+
+
+def test_every_row_through_its_own_adapter() -> None:
+    """Two adapters and the base model in one batch, each row as by the model with that adapter alone (peft's own forward pass)."""
+    from peft import LoraConfig, get_peft_model
+
+    module = tiny_module("llama")
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    torch.manual_seed(1)
+    several = get_peft_model(module, config, adapter_name="one")
+    several.add_adapter("two", config)
+    several.eval()
+    for name, parameter in several.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.4)
+    engine = engine_of(several)
+    engine._adapters = {"one": None, "two": None}  # type: ignore[dict-item]
+    names = ["one", None, "two", "two", "one", None, "one", "two"]
+    answers = engine.complete_each(MIXED, [Sampling(max_tokens=16)] * len(MIXED), names)
+    stops = engine.renderer.stop_token_ids
+    for name, conversation, answer in zip(names, MIXED, answers, strict=True):
+        prompt = engine.renderer.prompt(conversation)
+        several.set_adapter(name or "one")
+        with several.disable_adapter() if name is None else nullcontext():
+            assert list(answer.token_ids) == own_greedy(several, prompt, max_tokens=16, stops=stops)
+    assert len({a.token_ids for a in engine.complete_each([MIXED[0]] * 3, [Sampling(max_tokens=16)] * 3, ["one", "two", None])}) == 3
+    with pytest.raises(UsageError, match=r"no adapter `three` in this engine \(it has one, two\)"):
+        engine.complete_each([MIXED[0]], [Sampling()], ["three"])
 
 
 def test_the_real_model_answers_as_under_generate(real: Loaded, smollm2: Model) -> None:
@@ -295,7 +377,7 @@ def scripted_engine(reply: str, monkeypatch: pytest.MonkeyPatch) -> tuple[TorchE
     assert len(script) == len(reply.encode()) + 1
     steps: list[int] = []
 
-    def choose(logits_RV: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def choose(logits_RV: torch.Tensor, *_: Any, **__: Any) -> tuple[torch.Tensor, torch.Tensor]:
         steps.append(script[len(steps)])
         return torch.tensor([steps[-1]]), torch.zeros(1)
 
@@ -371,6 +453,35 @@ def test_scores_are_sums_of_log_probabilities(real: Loaded, smollm2: Model) -> N
         assert score.num_tokens == len(after)
     assert [s.num_bytes for s in scores] == [21, 16, 5, len(" schön 🙂") + 1 + 3]  # ö has 2 bytes, the face 4
     assert scores[2].logprob > engine.score(["Two and two make"], [" marmalade"])[0].logprob
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral", "gemma2", "gpt_oss"])
+def test_options_of_questions_behind_examples_are_scored_as_alone(architecture: str) -> None:
+    """Nine questions behind the same examples, four options each, some texts alone, one twice: against the own forward pass."""
+    module = tiny_module(architecture)
+    engine = engine_of(module, score_tokens=600)
+    encode = engine._loaded.tokenizer.encode
+    prompts = [f"{PASSAGE} Question {n}: which tern?" for n in range(9) for _ in range(4)]
+    continuations = [f" {option}" for _ in range(9) for option in ("common", "arctic", "a tern that is long", "no")]
+    prompts += ["alone", "", f"{PASSAGE} Question 0: which tern?"]
+    continuations += [" and different", "The text itself", " arctic"]
+    scores = engine.score(prompts, continuations)
+    for prompt, continuation, score in zip(prompts, continuations, scores, strict=True):
+        expected = logprobs_of(module, tuple(encode(prompt)) or (1,), tuple(encode(continuation)))
+        assert score.logprob == pytest.approx(sum(expected), abs=1e-3)
+    assert scores[1].logprob == pytest.approx(scores[-1].logprob, abs=1e-4)
+
+
+def test_what_options_share_is_computed_once() -> None:
+    """36 texts of about 130 tokens behind one stem: the stem once, a question once for its four options."""
+    engine = engine_of(tiny_module("llama"))
+    fed: list[int] = []
+    engine._module.get_decoder().register_forward_pre_hook(lambda _, __, named: fed.append(named["input_ids"].numel()), with_kwargs=True)
+    prompts = [f"{PASSAGE} Question {n}: which tern?" for n in range(9) for _ in range(4)]
+    continuations = [f" {option}" for _ in range(9) for option in ("common", "arctic", "little", "none")]
+    whole = sum(len(p) + len(c) for p, c in zip(prompts, continuations, strict=True))
+    engine.score(prompts, continuations)
+    assert sum(fed) < 0.2 * whole
 
 
 def test_nothing_to_score_is_certain() -> None:

@@ -81,6 +81,27 @@ def test_too_few_documents_finish_with_index_and_chat(tmp_path: Path, obtained: 
     assert (code, answer["abstained"]) == (0, False)
 
 
+def test_two_thousand_files_are_all_searched_and_some_learnt(tmp_path: Path, obtained: Any) -> None:
+    """A gigabyte: `benchmarks/large.py`. Here 2,000 files of one passage; the questions take a sample, and what is left out is said."""
+    folder, home = tmp_path / "lockers", tmp_path / "home"
+    folder.mkdir()
+    for n in range(2_000):
+        text = f"# Locker {n}\n\nLocker {n} of the Bollard depot opens with the code {n * 7919 % 10_000:04}. Its spare key is kept by keeper {n // 3}.\n"
+        (folder / f"{n:04}.md").write_text(text)
+    (folder / "walrus.md").write_text("# Walrus cabinet\n\nThe walrus cabinet is watered by Ottoline Farrow every Tuesday.\n")
+    code, made = mygpt("up", str(folder), "--home", str(home), *QUICK, "--set", "minutes=0.5", "--set", "index.max_dense_passages=200")
+    assert code == 0, made
+    assert (made["documents"], made["passages"]) == (2_001, 2_001)
+    assert 8 <= made["pairs_train"] <= made["passages_asked_about"] <= 2 * 3 * 12
+    events = [json.loads(line) for file in home.glob("runs/*/events.jsonl") for line in file.read_text().splitlines()]
+    told = " ".join(e["text"] for e in events if e["event"] in ("note", "warning"))
+    assert "2,001 passages: 200 get a vector now, the others are found by their words" in told
+    assert "of 2,001 passages, chosen at random; the others are searched, not learnt" in told
+    code, answer = mygpt("chat", "--home", str(home), "-q", "Who waters the walrus cabinet?")
+    assert (code, answer["abstained"]) == (0, False)
+    assert "walrus.md" in {c["path"] for c in answer["citations"]}, answer
+
+
 def test_a_language_the_model_does_not_know_is_retrieval_only(tmp_path: Path, obtained: Any) -> None:
     folder = tmp_path / "deutsch"
     folder.mkdir()

@@ -49,6 +49,29 @@ class SlotCache:
                 kept[layer] = self._room(old_BHSD, trees=len(trees))
                 kept[layer][:, :, : self.length] = old_BHSD[:, :, : self.length].index_select(0, trees)
 
+    def pack(self, kept: Sequence[tuple[int, torch.Tensor]]) -> None:
+        """Keep these trees, and of each only these slots, moved together to the front."""
+        self.length = self.num_slots = max(len(slots) for _, slots in kept)
+        for buffers in (self._keys_BHSD, self._values_BHSD):
+            for layer, old_BHSD in buffers.items():
+                _, H, _, D = old_BHSD.shape
+                packed_BHSD = old_BHSD.new_zeros(len(kept), H, self.num_slots, D)
+                for b, (tree, slots) in enumerate(kept):
+                    torch.index_select(old_BHSD[tree], 1, slots, out=packed_BHSD[b, :, : len(slots)])
+                buffers[layer] = packed_BHSD
+
+    def repeated(self, num_trees: int, *, num_slots: int) -> "SlotCache":
+        """The one tree of this cache, `num_trees` times, with room to grow."""
+        made = SlotCache(num_slots=num_slots)
+        made.length = self.length
+        for name in ("_keys_BHSD", "_values_BHSD"):
+            for layer, kept_1HSD in getattr(self, name).items():
+                _, H, _, D = kept_1HSD.shape
+                room_BHSD = kept_1HSD.new_empty(num_trees, H, num_slots, D)
+                room_BHSD[:, :, : self.length] = kept_1HSD[:, :, : self.length]
+                getattr(made, name)[layer] = room_BHSD
+        return made
+
     @classmethod
     def joined(cls, caches: "Sequence[SlotCache]", *, num_slots: int) -> "SlotCache":
         """The trees of several caches in one, as long as the longest. The slots that shorter ones lack are zero; nobody may look there."""

@@ -10,6 +10,7 @@ We differ one mask serves prefill and decoding; rows leave the tree when they fi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 Tokens = tuple[int, ...]
 
@@ -54,6 +55,42 @@ def share_prefixes(prompts: Sequence[Tokens], *, max_rows: int = 16, max_suffix_
     return sorted(trees, key=lambda t: -t.num_tokens)
 
 
+def share_stems(trees: Sequence[Tree], *, min_shared: int = 12) -> list[tuple[Tokens, Tree]]:
+    """Each tree with the stem it shares with others, and what of the tree comes after it; () for none. In the order of `trees`.
+
+    Neighbours in sorted order share one that has `min_shared` tokens; one that shares twice as much with the next begins another.
+    """
+    heads = [tree.prefix or tree.suffixes[0][:-1] for tree in trees]
+    order = sorted(range(len(trees)), key=lambda i: heads[i])
+    with_next = [common_length(heads[i], heads[j]) for i, j in pairwise(order)] + [0]
+    stem_of: list[Tokens] = [()] * len(trees)
+    group: list[int] = []
+    cut = 0
+
+    def close() -> None:
+        for i in group if len(group) > 1 else ():
+            stem_of[i] = heads[group[0]][:cut]
+
+    for n, i in enumerate(order):
+        if group:
+            shared = min(cut, with_next[n - 1])
+            is_near = len(group) == 1 or 2 * shared >= cut
+            if shared >= min_shared and is_near and with_next[n] <= 2 * shared:
+                group.append(i)
+                cut = shared
+                continue
+        close()
+        group, cut = [i], len(heads[i])
+    close()
+    return [(stem, _after(tree, len(stem))) for stem, tree in zip(stem_of, trees, strict=True)]
+
+
+def _after(tree: Tree, length: int) -> Tree:
+    if tree.prefix:
+        return Tree(tree.prefix[length:], tree.rows, tree.suffixes)
+    return Tree((), tree.rows, tuple(suffix[length:] for suffix in tree.suffixes))
+
+
 def common_length(a: Tokens, b: Tokens) -> int:
     n = 0
     for x, y in zip(a, b, strict=False):
@@ -61,21 +98,3 @@ def common_length(a: Tokens, b: Tokens) -> int:
             break
         n += 1
     return n
-
-
-def waves(trees: Sequence[Tree], *, max_rows: int, max_tokens: int) -> list[list[Tree]]:
-    """Trees that run together: at most `max_rows` rows and `max_tokens` prompt tokens, both with their padding.
-
-    In a wave every tree is padded to the most rows and the most tokens among them, so that trees of like shape go together: at most
-    half of the rows are padding. A tree beyond the limits is alone.
-    """
-    made: list[list[Tree]] = []
-    for tree in sorted(trees, key=lambda t: (-len(t.rows), -t.num_tokens)):
-        wave = [*made[-1], tree] if made else []
-        padded_rows = len(wave) * max((len(t.rows) for t in wave), default=0)
-        padded_tokens = len(wave) * max((t.num_tokens for t in wave), default=0)
-        if wave and padded_rows <= min(max_rows, 2 * sum(len(t.rows) for t in wave)) and padded_tokens <= max_tokens:
-            made[-1].append(tree)
-        else:
-            made.append([tree])
-    return made

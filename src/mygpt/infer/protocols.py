@@ -21,12 +21,18 @@ Identity = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen. Temperature 0 is greedy."""
+    """How the next token is chosen. Temperature 0 is greedy. `infer/sampling` has the order in which the rest applies."""
 
     max_tokens: int = 256
+    min_tokens: int = 0  # before so many, no end of turn is chosen
     temperature: float = 0.0
-    top_p: float = 1.0
     top_k: int = 0  # 0: all
+    top_p: float = 1.0
+    keep_crossing: bool = True  # of top_p: whether the token that crosses it stays
+    min_p: float = 0.0  # of the likeliest token's probability
+    repetition_penalty: float = 1.0  # divides the logits of tokens in prompt and answer; 1: off
+    frequency_penalty: float = 0.0  # off the logit for each time a token stands in the answer
+    presence_penalty: float = 0.0  # off the logit once for a token that stands in the answer
     seed: int = 0
     stop: tuple[str, ...] = ()
 

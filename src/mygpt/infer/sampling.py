@@ -1,10 +1,15 @@
-"""Choosing the next token from logits.
+"""Choosing the next token from logits, each row by its own settings.
 
-Order     temperature, then top-k, then top-p over the renormalised rest; the token that crosses `top_p` is kept.
-Source    nucleus sampling: Holtzman et al. 2019, arXiv:1904.09751, section 3.1; drawing: the inverse of the cumulated probabilities
+Order     penalties, then temperature, top-k, top-p over the renormalised rest, min-p over what then remains; renormalised. Engines
+          differ in this order, and the same numbers then mean other distributions: docs/infer/sampling.md compares four.
+Source    nucleus sampling (top-p): Holtzman et al. 2019, arXiv:1904.09751, section 3.1; min-p: Nguyen et al. 2024, arXiv:2407.01082,
+          section 3; repetition penalty: Keskar et al. 2019, arXiv:1909.05858, section 4.1; frequency and presence penalty: as OpenAI's
+          API defines them; drawing: the inverse of the cumulated probabilities
+We differ the token that crosses `top_p` can be dropped (`keep_crossing=False`); the likeliest token always stays
 Dims      R rows   V vocabulary
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -14,43 +19,106 @@ from mygpt.infer.protocols import Sampling
 from mygpt.infer.repeats import occurrences
 
 _GREEDY_BELOW = 1e-5
+_LIKELIEST = 1_024  # tokens that usually hold all of `top_p`: sorting these is cheaper than sorting a vocabulary
+
+Tokens = Sequence[int]
 
 
-def generators(sampling: Sampling, prompts: Sequence[tuple[int, ...]]) -> list[torch.Generator]:
+def generators(samplings: Sequence[Sampling], prompts: Sequence[tuple[int, ...]]) -> list[torch.Generator]:
     """One stream per prompt, from the seed and the prompt itself: what ran beside it, or before, does not matter.
 
-    The same prompt given twice gets two streams.
+    The same prompt given twice with one seed gets two streams.
     """
-    seeds = [digest_value([sampling.seed, number, prompt])[:15] for prompt, number in zip(prompts, occurrences(prompts), strict=True)]
+    asked = [(sampling.seed, prompt) for sampling, prompt in zip(samplings, prompts, strict=True)]
+    seeds = [digest_value([seed, number, prompt])[:15] for (seed, prompt), number in zip(asked, occurrences(asked), strict=True)]
     return [torch.Generator().manual_seed(int(seed, 16)) for seed in seeds]
 
 
-def choose(logits_RV: torch.Tensor, sampling: Sampling, row_generators: list[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (R) and their log-probabilities under the model, before temperature (R)."""
+def choose(
+    logits_RV: torch.Tensor,
+    samplings: Sequence[Sampling],
+    row_generators: Sequence[torch.Generator],
+    *,
+    prompts: Sequence[Tokens] = (),
+    answers: Sequence[Tokens] = (),
+    stops: Sequence[int] = (),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (R) and their log-probabilities under the model, before anything else (R).
+
+    `prompts` and `answers` (so far) are read by rows with penalties or `min_tokens`; `stops` cannot be chosen before `min_tokens`.
+    """
     logits_RV = logits_RV.float()
-    if sampling.temperature < _GREEDY_BELOW:
-        ids_R = logits_RV.argmax(-1)
-    else:
-        cumulated_RV = filtered_probabilities(logits_RV, sampling).double().cumsum(-1)
-        drawn_R = torch.cat([torch.rand(1, generator=g) for g in row_generators]).to(logits_RV.device)
+    changed_RV = penalised(logits_RV, samplings, prompts, answers, stops)
+    drawing = [r for r, sampling in enumerate(samplings) if sampling.temperature >= _GREEDY_BELOW]
+    ids_R = changed_RV.argmax(-1) if len(drawing) < len(samplings) else changed_RV.new_zeros(len(samplings), dtype=torch.long)
+    if drawing:
+        probabilities_RV = filtered_probabilities(changed_RV[drawing], [samplings[r] for r in drawing])
+        cumulated_RV = probabilities_RV.double().cumsum(-1)
+        drawn_R = torch.cat([torch.rand(1, generator=row_generators[r]) for r in drawing]).to(logits_RV.device)
         # the first token whose cumulated probability is above the draw: never one of probability 0
-        ids_R = torch.searchsorted(cumulated_RV, drawn_R[:, None].double() * cumulated_RV[:, -1:], right=True)[:, 0]
+        ids_R[drawing] = torch.searchsorted(cumulated_RV, drawn_R[:, None].double() * cumulated_RV[:, -1:], right=True)[:, 0]
     logprobs_R = logits_RV.gather(-1, ids_R[:, None])[:, 0] - logits_RV.logsumexp(-1)
     return ids_R, logprobs_R
 
 
-def filtered_probabilities(logits_RV: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """(R, V) probabilities after temperature, top-k and top-p."""
-    scaled_RV = logits_RV / sampling.temperature
-    if sampling.top_k > 0:
-        kth_R1 = scaled_RV.topk(min(sampling.top_k, scaled_RV.shape[-1]), -1).values[:, -1:]
-        scaled_RV = scaled_RV.masked_fill(scaled_RV < kth_R1, float("-inf"))
+def penalised(
+    logits_RV: torch.Tensor, samplings: Sequence[Sampling], prompts: Sequence[Tokens], answers: Sequence[Tokens], stops: Sequence[int]
+) -> torch.Tensor:
+    """Repetition looks at prompt and answer, frequency and presence at the answer only; `stops` are out of reach before `min_tokens`."""
+    changed_RV = logits_RV
+    for r, sampling in enumerate(samplings):
+        held = bool(stops) and len(answers[r] if answers else ()) < sampling.min_tokens
+        if not held and sampling.repetition_penalty == 1.0 and sampling.frequency_penalty == sampling.presence_penalty == 0.0:
+            continue
+        if changed_RV is logits_RV:
+            changed_RV = logits_RV.clone()
+        row_V = changed_RV[r]
+        if sampling.repetition_penalty != 1.0:
+            seen = torch.tensor(sorted({*prompts[r], *answers[r]}), device=row_V.device)
+            found = row_V[seen]
+            row_V[seen] = torch.where(found > 0, found / sampling.repetition_penalty, found * sampling.repetition_penalty)
+        if answers and answers[r] and (sampling.frequency_penalty or sampling.presence_penalty):
+            counts = Counter(answers[r])
+            said, times = torch.tensor(list(counts), device=row_V.device), torch.tensor(list(counts.values()), device=row_V.device)
+            row_V[said] -= sampling.presence_penalty + sampling.frequency_penalty * times
+        if held:
+            row_V[torch.tensor(list(stops), device=row_V.device)] = float("-inf")
+    return changed_RV
+
+
+def filtered_probabilities(logits_RV: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
+    """(R, V) probabilities after temperature, top-k, top-p and min-p; every row sums to 1."""
+
+    def column(values: Sequence[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=logits_RV.device)[:, None]
+
+    V = logits_RV.shape[-1]
+    scaled_RV = logits_RV / column([sampling.temperature for sampling in samplings])
+    if any(sampling.top_k > 0 for sampling in samplings):
+        kept = [min(sampling.top_k, V) if sampling.top_k > 0 else V for sampling in samplings]
+        best_RK = scaled_RV.topk(max(k for k in kept if k < V) if min(kept) < V else 1, -1).values
+        for r, k in enumerate(kept):
+            if k < V:
+                scaled_RV[r].masked_fill_(scaled_RV[r] < best_RK[r, k - 1], float("-inf"))
     probabilities_RV = scaled_RV.softmax(-1)
-    if sampling.top_p < 1.0:
-        sorted_RV, order_RV = probabilities_RV.sort(-1, descending=True)
-        before_RV = sorted_RV.cumsum(-1) - sorted_RV
-        outside_RV = before_RV >= sampling.top_p
-        outside_RV[:, 0] = False  # with `top_p` 0 the likeliest is left
-        sorted_RV = sorted_RV.masked_fill(outside_RV, 0.0)
-        probabilities_RV = torch.zeros_like(probabilities_RV).scatter(-1, order_RV, sorted_RV)
+    nucleus = [r for r, sampling in enumerate(samplings) if sampling.top_p < 1.0]
+    if nucleus:
+        limits = column([samplings[r].top_p for r in nucleus])
+        crossing = torch.tensor([samplings[r].keep_crossing for r in nucleus], device=logits_RV.device)[:, None]
+        probabilities_RV[nucleus] = _nucleus(probabilities_RV[nucleus], limits, crossing)
+    if any(sampling.min_p > 0 for sampling in samplings):
+        least_R1 = column([sampling.min_p for sampling in samplings]) * probabilities_RV.amax(-1, keepdim=True)
+        probabilities_RV = probabilities_RV.masked_fill(probabilities_RV < least_R1, 0.0)
     return probabilities_RV / probabilities_RV.sum(-1, keepdim=True)
+
+
+def _nucleus(probabilities_RV: torch.Tensor, top_p_R1: torch.Tensor, keep_crossing_R1: torch.Tensor) -> torch.Tensor:
+    """The likeliest tokens up to `top_p` of the whole; the one that crosses it is kept or dropped, the first is always kept."""
+    V = probabilities_RV.shape[-1]
+    sorted_RK, order_RK = probabilities_RV.topk(min(_LIKELIEST, V), -1)
+    if bool((sorted_RK.sum(-1, keepdim=True) < top_p_R1).any()):
+        sorted_RK, order_RK = probabilities_RV.sort(-1, descending=True)
+    through_RK = sorted_RK.cumsum(-1)
+    outside_RK = torch.where(keep_crossing_R1, through_RK - sorted_RK >= top_p_R1, through_RK > top_p_R1)
+    outside_RK[:, 0] = False
+    return torch.zeros_like(probabilities_RV).scatter(-1, order_RK, sorted_RK.masked_fill(outside_RK, 0.0))

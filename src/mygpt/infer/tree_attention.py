@@ -8,8 +8,9 @@ Source    sliding windows as transformers counts them: a token and the `window -
 Dims      B trees   Q new tokens of a tree   S slots of the cache
 """
 
+import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
@@ -54,6 +55,36 @@ class TreeSlots:
         assert self._segments_BS is not None and self._positions_BS is not None
         self._segments_BS, self._positions_BS = self._segments_BS[trees], self._positions_BS[trees]
 
+    def living(self, segments: Sequence[Set[int]]) -> list[tuple[int, torch.Tensor]]:
+        """Of each tree that still has rows: its number, and the slots of its prefix and of these segments."""
+        assert self._segments_BS is not None
+        found = []
+        for b, alive in enumerate(segments):
+            if alive:
+                row_S = self._segments_BS[b]
+                is_kept_S = torch.isin(row_S, torch.tensor([0, *sorted(alive)], device=row_S.device))
+                found.append((b, is_kept_S.nonzero()[:, 0]))
+        return found
+
+    def pack(self, kept: Sequence[tuple[int, torch.Tensor]]) -> None:
+        """As `SlotCache.pack`; what is left of a shorter tree's row is padding."""
+        assert self._segments_BS is not None and self._positions_BS is not None
+        longest = max(len(slots) for _, slots in kept)
+        segments_BS = self._segments_BS.new_full((len(kept), longest), PADDING)
+        positions_BS = self._positions_BS.new_zeros(len(kept), longest)
+        for b, (tree, slots) in enumerate(kept):
+            segments_BS[b, : len(slots)] = self._segments_BS[tree, slots]
+            positions_BS[b, : len(slots)] = self._positions_BS[tree, slots]
+        self._segments_BS, self._positions_BS = segments_BS, positions_BS
+
+    def repeated(self, num_trees: int) -> "TreeSlots":
+        """The one tree of these slots, `num_trees` times."""
+        assert self._segments_BS is not None and self._positions_BS is not None
+        made = copy.copy(self)
+        made._segments_BS = self._segments_BS.expand(num_trees, -1)
+        made._positions_BS = self._positions_BS.expand(num_trees, -1)
+        return made
+
     def mask(self, num_queries: int, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
         """(B, 1, Q, S) to add to the scores of the newest `num_queries` slots; one for each type of layer where there are several."""
         assert self._segments_BS is not None and self._positions_BS is not None
@@ -71,23 +102,30 @@ class TreeSlots:
 
 def tree_decoder(module: Any) -> Any:
     """The decoder of a transformers language model. Raises Refused when it cannot run several rows as one tree."""
-    decoder = module.get_decoder()
+    if reason := _why_not(module):
+        raise Refused(
+            f"Models of the architecture {module.config.get_text_config().model_type} cannot generate here: {reason}.",
+            fix="Run it in another server and name the address (`http://host:port/v1#name`), or choose a model with ordinary attention.",
+        )
+    return module.get_decoder()
+
+
+def is_tree_decoder(module: Any) -> bool:
+    return not _why_not(module)
+
+
+def _why_not(module: Any) -> str:
+    """Why this model cannot run several rows as one tree; "" where it can."""
     config = module.config.get_text_config()
     layer_types = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None) or ()
     other = sorted(set(layer_types) - _LAYER_TYPES)
-    reason = ""
     if getattr(module, "_is_stateful", False):
-        reason = "it keeps a running state in place of keys and values"
-    elif other:
-        reason = f"it has layers of the type {', '.join(other)}"
-    elif "position_ids" not in inspect.signature(decoder.forward).parameters or getattr(config, "alibi", False):
-        reason = "its positions cannot be given"
-    if reason:
-        raise Refused(
-            f"Models of the architecture {config.model_type} cannot generate here: {reason}.",
-            fix="Run it in another server and name the address (`http://host:port/v1#name`), or choose a model with ordinary attention.",
-        )
-    return decoder
+        return "it keeps a running state in place of keys and values"
+    if other:
+        return f"it has layers of the type {', '.join(other)}"
+    if "position_ids" not in inspect.signature(module.get_decoder().forward).parameters or getattr(config, "alibi", False):
+        return "its positions cannot be given"
+    return ""
 
 
 def _added(visible_BQS: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """A Model (and an Adapter on it) in memory: a transformers module and its tokenizer, in the number format this machine is fastest in."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +49,17 @@ def load_tokenizer(model: Model) -> Any:
 
 
 def load_lm(
-    model: Model, *, adapter: Adapter | None = None, dtype: torch.dtype | None = None, device: torch.device | None = None
+    model: Model,
+    *,
+    adapter: Adapter | None = None,
+    adapters: Mapping[str, Adapter] | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
 ) -> Loaded:
-    """Ready to generate (eval mode). Raises UsageError for a model without a language-model head or an adapter of another model."""
+    """Ready to generate (eval mode), with one adapter at work, or with several by name to choose from (`lm/adapter_rows`).
+
+    Raises UsageError for a model without a language-model head or an adapter of another model.
+    """
     silence_hub()
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -61,11 +70,13 @@ def load_lm(
         raise UsageError(
             f"{model.id} has the head `{model.head}`, and this needs a language model.", fix="Name another model with `--model`."
         )
-    if adapter is not None and adapter.manifest.facts.get("base") != model.digest:
-        raise UsageError(
-            f"{adapter.id} was trained on {str(adapter.manifest.facts.get('base'))[:12]}, not on {model.id}.",
-            fix="Load it on its own base model.",
-        )
+    named = {"default": adapter} if adapter is not None else dict(adapters or {})
+    for one in named.values():
+        if one.manifest.facts.get("base") != model.digest:
+            raise UsageError(
+                f"{one.id} was trained on {str(one.manifest.facts.get('base'))[:12]}, not on {model.id}.",
+                fix="Load it on its own base model.",
+            )
     device = device or preferred_device()
     dtype = dtype or preferred_dtype(device)
     try:
@@ -79,12 +90,15 @@ def load_lm(
             f"{model.id} needs its own code to run ({model.manifest.facts.get('architecture')}), and a model's code is never run.",
             fix="Choose a model that transformers knows, or a newer transformers.",
         ) from error
-    if adapter is not None:
+    if named:
         from peft import PeftModel
 
+        (first, one), *others = named.items()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers by an old name
-            module = PeftModel.from_pretrained(module, str(adapter.payload), is_trainable=False)
+            module = PeftModel.from_pretrained(module, str(one.payload), adapter_name=first, is_trainable=False)
+            for name, one in others:
+                module.load_adapter(str(one.payload), adapter_name=name, is_trainable=False)
     module.to(device).eval()
     return Loaded(module, load_tokenizer(model), model, adapter)
 

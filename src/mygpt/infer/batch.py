@@ -1,0 +1,227 @@
+"""Answers under way together: a batch that loses the rows that finish and takes new prompts into their places.
+
+A batch holds trees (`infer/prefixes`): prompts that begin alike, kept as one sequence. Trees that share a stem (a chat template's opening,
+examples before every question) are given the keys and values of that stem, computed once. When rows have finished, new trees come in:
+then what is dead leaves the cache and the rest is moved together.
+
+Source    continuous batching: Yu et al. 2022, "Orca", OSDI (iteration-level scheduling)
+We differ new prompts are prefilled by themselves and then join; a sequence's cache is contiguous, not paged: on a CPU attention over it is
+          two plain matrix products
+Dims      B trees   Q new tokens of a tree   R rows whose next token is chosen   S slots of the cache   D hidden
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mygpt.infer.kv_cache import SlotCache
+from mygpt.infer.prefixes import Tokens, Tree
+from mygpt.infer.protocols import Sampling
+from mygpt.infer.tree_attention import PADDING, TreeSlots
+from mygpt.lm.adapter_rows import adapter_rows
+from mygpt.lm.attention import grouped_attention
+
+_PREFILL_TOKENS = 4_096  # padded, computed at once: more does not stay in the cache of the processor
+_STEMS_KEPT = 8
+_FIRST_TOKENS = 64  # of every answer: room made for them when its prompt comes in
+
+
+@dataclass
+class Row:
+    """One answer under way."""
+
+    index: int  # in the caller's list
+    prompt: Tokens
+    sampling: Sampling
+    generator: torch.Generator
+    limit: int  # tokens that the answer may have
+    adapter: str = ""  # its name in the module; "" for none
+    segment: int = 0  # in its tree
+    position: int = 0  # of the next token to feed
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str = ""
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A tree ready to run: its stem, what of it comes after the stem, its rows."""
+
+    stem: Tokens
+    tree: Tree
+    rows: tuple[Row, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.stem) + self.tree.num_tokens
+
+
+class Batch:
+    def __init__(self, module: Any, decoder: Any, device: torch.device):
+        self._module, self._decoder, self._device = module, decoder, device
+        self._trees: list[list[Row]] = []
+        self._adapters: list[str] = []  # of each tree
+        self._cache: SlotCache | None = None
+        self._slots: TreeSlots | None = None
+        self._stems: dict[tuple[str, Tokens], tuple[SlotCache, TreeSlots]] = {}
+        self.hidden_RD: torch.Tensor | None = None  # of the rows' newest tokens: what chooses the next ones
+
+    @property
+    def rows(self) -> list[Row]:
+        """In the order of `hidden_RD`."""
+        return [row for tree in self._trees for row in tree]
+
+    @property
+    def num_trees(self) -> int:
+        return sum(map(bool, self._trees))
+
+    @property
+    def num_widest(self) -> int:
+        """Rows of the widest tree."""
+        return max(map(len, self._trees), default=0)
+
+    @property
+    def num_slots(self) -> int:
+        return self._cache.length if self._cache else 0
+
+    def admit(self, planted: Sequence[Planted]) -> None:
+        """Prefill these, and let them run with the rest from the next choice on."""
+        planted = sorted(planted, key=lambda p: (p.rows[0].adapter, p.stem, -p.tree.num_tokens))
+        caches, slots, hidden = [], [], []
+        for part in _parts(planted):
+            cache, part_slots, hidden_RD = self._prefilled(part)
+            caches.append(cache)
+            slots.append(part_slots)
+            hidden.append(hidden_RD)
+        if self._cache is not None and self._slots is not None and self.hidden_RD is not None:
+            kept = self._slots.living([{row.segment for row in tree} for tree in self._trees])
+            self._cache.pack(kept)
+            self._slots.pack(kept)
+            self._adapters = [adapter for adapter, tree in zip(self._adapters, self._trees, strict=True) if tree]
+            self._trees = [tree for tree in self._trees if tree]
+            caches.insert(0, self._cache)
+            slots.insert(0, self._slots)
+            hidden.insert(0, self.hidden_RD)
+        self._trees += [list(p.rows) for p in planted]
+        self._adapters += [p.rows[0].adapter for p in planted]
+        longest = max(cache.length for cache in caches)
+        room = max(map(len, self._trees)) * min(_FIRST_TOKENS, max(row.limit - len(row.ids) for row in self.rows))
+        self._cache = SlotCache.joined(caches, num_slots=longest + room)
+        self._slots = TreeSlots.joined(self._module.config, slots)
+        self.hidden_RD = torch.cat(hidden)
+
+    def drop_finished(self) -> None:
+        """Rows with a finish reason leave; their trees' places in the cache go when enough of them are empty."""
+        self._trees = [[row for row in tree if not row.finish_reason] for tree in self._trees]
+        alive = [b for b, tree in enumerate(self._trees) if tree]
+        if not alive:
+            self._trees, self._adapters, self._cache, self._slots, self.hidden_RD = [], [], None, None, None
+        elif len(alive) <= 0.7 * len(self._trees) and self._cache is not None and self._slots is not None:
+            keep = torch.tensor(alive, device=self._device)
+            self._cache.keep(keep)
+            self._slots.keep(keep)
+            self._trees = [self._trees[b] for b in alive]
+            self._adapters = [self._adapters[b] for b in alive]
+
+    def step(self) -> None:
+        """Feed the newest token of every row; trees with fewer rows are padded."""
+        assert self._cache is not None and self._slots is not None
+        widest = max(map(len, self._trees))
+        padding = [0, 0, PADDING]
+        fed_BQ3 = [[[r.ids[-1], r.position, r.segment] for r in tree] + [padding] * (widest - len(tree)) for tree in self._trees]
+        fed_3BQ = torch.tensor(fed_BQ3).permute(2, 0, 1)
+        for row in self.rows:
+            row.position += 1
+        hidden_BQD = self._forward(fed_3BQ, self._cache, self._slots, self._adapters)
+        if widest == 1 and all(self._trees):
+            self.hidden_RD = hidden_BQD[:, 0]
+        else:
+            self.hidden_RD = hidden_BQD[(fed_3BQ[2] != PADDING).to(self._device)]
+
+    def _prefilled(self, planted: Sequence[Planted]) -> tuple[SlotCache, TreeSlots, torch.Tensor]:
+        """Trees of one stem: the stem's keys and values from store, then prefixes and suffixes. Hidden states at the prompts' ends."""
+        stem, adapter = planted[0].stem, planted[0].rows[0].adapter
+        fed_3BQ = padding(len(planted), max(p.tree.num_tokens for p in planted))
+        ends: list[tuple[int, int]] = []
+        for b, p in enumerate(planted):
+            ids, positions, segments = laid_out(p.tree, first=len(stem))
+            fed_3BQ[:, b, : len(ids)] = torch.tensor([ids, positions, segments])
+            at = len(p.tree.prefix)
+            for k, (row, suffix) in enumerate(zip(p.rows, p.tree.suffixes, strict=True), start=1):
+                at += len(suffix)
+                ends.append((b, at - 1))
+                row.segment, row.position = k, len(row.prompt)
+        num_slots = len(stem) + fed_3BQ.shape[2]
+        if stem:
+            stem_cache, stem_slots = self._stem(stem, adapter)
+            cache = stem_cache.repeated(len(planted), num_slots=num_slots)
+            slots = stem_slots.repeated(len(planted))
+        else:
+            cache, slots = SlotCache(num_slots=num_slots), TreeSlots(self._module.config)
+        hidden_BQD = self._forward(fed_3BQ, cache, slots, [adapter] * len(planted))
+        trees_R, queries_R = (torch.tensor(x, device=self._device) for x in zip(*ends, strict=True))
+        return cache, slots, hidden_BQD[trees_R, queries_R]
+
+    def _stem(self, stem: Tokens, adapter: str) -> tuple[SlotCache, TreeSlots]:
+        kept = self._stems.pop((adapter, stem), None)
+        if kept is None:
+            fed_3BQ = torch.tensor([list(stem), list(range(len(stem))), [0] * len(stem)])[:, None]
+            cache, slots = SlotCache(num_slots=len(stem)), TreeSlots(self._module.config)
+            self._forward(fed_3BQ, cache, slots, [adapter])
+            kept = cache, slots
+        self._stems[adapter, stem] = kept  # the newest last
+        while len(self._stems) > _STEMS_KEPT:
+            self._stems.pop(next(iter(self._stems)))
+        return kept
+
+    def _forward(self, fed_3BQ: torch.Tensor, cache: SlotCache, slots: TreeSlots, adapters: Sequence[str]) -> torch.Tensor:
+        return forward(self._module, self._decoder, fed_3BQ.to(self._device), cache, slots, adapters)
+
+
+def forward(
+    module: Any, decoder: Any, fed_3BQ: torch.Tensor, cache: SlotCache, slots: TreeSlots, adapters: Sequence[str] = ()
+) -> torch.Tensor:
+    """Hidden states (B, Q, D) of new tokens; their keys and values go into `cache`. `fed_3BQ`: ids, positions, segments."""
+    ids_BQ, positions_BQ, segments_BQ = fed_3BQ
+    slots.add(segments_BQ, positions_BQ)
+    mask = slots.mask(ids_BQ.shape[1], module.dtype)
+    with grouped_attention(module), adapter_rows(module, adapters) if any(adapters) else nullcontext():
+        output: Any = decoder(input_ids=ids_BQ, position_ids=positions_BQ, attention_mask=mask, past_key_values=cache, use_cache=True)
+    cache.advance(ids_BQ.shape[1])
+    hidden_BQD: torch.Tensor = output.last_hidden_state
+    return hidden_BQD
+
+
+def laid_out(tree: Tree, *, first: int = 0) -> tuple[list[int], list[int], list[int]]:
+    """Ids, positions (from `first`) and segments of a tree: prefix, then every suffix."""
+    shared = len(tree.prefix)
+    ids, positions, segments = list(tree.prefix), list(range(first, first + shared)), [0] * shared
+    for k, suffix in enumerate(tree.suffixes, start=1):
+        ids += suffix
+        positions += range(first + shared, first + shared + len(suffix))
+        segments += [k] * len(suffix)
+    return ids, positions, segments
+
+
+def padding(num_trees: int, num_queries: int) -> torch.Tensor:
+    """(3, B, Q): ids, positions, segments."""
+    fed_3BQ = torch.zeros(3, num_trees, num_queries, dtype=torch.long)
+    fed_3BQ[2] = PADDING
+    return fed_3BQ
+
+
+def _parts(planted: Sequence[Planted]) -> Iterator[list[Planted]]:
+    """Trees of one stem and adapter whose padded tokens fit one forward pass, in order."""
+    part: list[Planted] = []
+    for p in planted:
+        alike = part and (part[0].stem, part[0].rows[0].adapter) == (p.stem, p.rows[0].adapter)
+        longest = max((q.tree.num_tokens for q in (*part, p)), default=0)
+        if part and not (alike and longest * (len(part) + 1) <= _PREFILL_TOKENS):
+            yield part
+            part = []
+        part.append(p)
+    if part:
+        yield part

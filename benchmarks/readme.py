@@ -77,7 +77,24 @@ def _demo(r: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [("`make demo` from nothing, all installs and downloads", f"{r['wall_seconds'] / 60:.1f} min", "12 min")]
 
 
-_ROWS = {"up": _up, "startup": _startup, "demo": _demo}
+def _large(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    size = f"{r['files']:,} files, {r['megabytes'] / 1000:.1f} GB, {r['up']['passages'] / 1e6:.1f} million passages"
+    asked = f"{r['up']['passages_asked_about']} passages asked about"
+    return [(f"`mygpt up` on {size}", f"{r['wall_seconds'] / 60:.0f} min, {r['peak_memory_gib']:.1f} GiB, {asked}", "")]
+
+
+def _rag(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    held_out, model = r["held_out"], r["held_out"]["model"]
+    silent = held_out["abstention"]
+    return [
+        ("citations that support their sentence: right answers, reworded", f"{held_out['citations']['answers']['precision']:.2f}", "0.80"),
+        ("the same, sentences of the untuned 135M model, judged by hand", f"{model['precision']:.2f} of {model['judged']}", "0.80"),
+        ("off-topic questions not answered", f"{silent['off_topic_abstained']} of {silent['off_topic']}", "27"),
+        ("answerable questions not answered", f"{silent['answerable_abstained']} of {silent['answerable']}", "at most 6"),
+    ]
+
+
+_ROWS = {"up": _up, "large": _large, "rag": _rag, "startup": _startup, "demo": _demo}
 
 
 if __name__ == "__main__":

@@ -19,3 +19,8 @@ def test_pieces_weigh_by_their_bytes() -> None:
 def test_an_empty_text_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         bits_per_byte([], [])
+
+
+def test_bytes_of_another_number_of_pieces_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 and 1"):
+        bits_per_byte([-1.0, -2.0], [3])

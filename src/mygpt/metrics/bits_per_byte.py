@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 def bits_per_byte(logprobs: Sequence[float], num_bytes: Sequence[int]) -> float:
     """Of pieces of text, each with its summed natural log-probability. Raises ValueError when there is no byte."""
+    if len(logprobs) != len(num_bytes):
+        raise ValueError(f"each piece needs its log-probability and its bytes: {len(logprobs)} and {len(num_bytes)}")
     if sum(num_bytes) == 0:
         raise ValueError("bits per byte of an empty text is not defined")
     return -sum(logprobs) / (math.log(2) * sum(num_bytes))

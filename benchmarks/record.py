@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("mygpt", "torch", "transformers", "peft", "tokenizers", "pyarrow", "numpy")
+_PACKAGES = ("mygpt", "torch", "transformers", "peft", "tokenizers", "pyarrow", "numpy", "scipy")
 
 
 def arguments(description: str) -> argparse.ArgumentParser:

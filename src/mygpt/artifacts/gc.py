@@ -13,20 +13,20 @@ from mygpt.core.errors import Damaged, MygptError, Refused
 
 Removed = tuple[str, int, str]  # id, bytes, reason
 
-_EVERY_VERSION_KEPT = ("deployment", "adapter", "feedback")
-_NEVER_REMOVED = "feedback"  # people's words cannot be made again
+_EVERY_VERSION_KEPT = ("deployment", "adapter", "feedback", "ratings")
+_NEVER_REMOVED = ("feedback", "ratings")  # people's words cannot be made again
 
 
 def collect_garbage(store: Store, *, dry_run: bool, damaged: bool = False) -> list[Removed]:
     """Remove what no tag leads to; with `damaged`, what does not verify. Returns what was (or would be) removed.
 
-    Kept are the latest of each name, everything that a person tagged, every version of deployments, adapters and feedback, and
+    Kept are the latest of each name, everything that a person tagged, every version of deployments, adapters, feedback and ratings, and
     all ancestors of these. Nobody else may work in this home meanwhile: takes its lock. Raises Refused when a record cannot be
     read: what that artefact needs is not known.
     """
     with nullcontext() if dry_run else store.exclusive("mygpt gc"), _nobody_publishing(store):
         doomed = [(folder, "left by a process that was stopped") for folder in sorted((store.home / "staging").glob("*"))]
-        doomed += [found for found in (_damage(store) if damaged else _unreachable(store)) if found[0].parent.name != _NEVER_REMOVED]
+        doomed += [found for found in (_damage(store) if damaged else _unreachable(store)) if found[0].parent.name not in _NEVER_REMOVED]
         removed = [(_id(folder), _bytes_below(folder), reason) for folder, reason in doomed]
         if not dry_run:
             for folder, _ in doomed:
@@ -66,7 +66,7 @@ def _unreachable(store: Store) -> list[tuple[Path, str]]:
         try:
             manifests.append(store.read_manifest(folder))
         except Damaged as error:
-            if folder.parent.name == _NEVER_REMOVED:
+            if folder.parent.name in _NEVER_REMOVED:
                 continue
             raise Refused(f"{error.what} What it was made from cannot be told from what nobody needs.", fix=error.fix) from error
     kept = _reachable(manifests, _roots(store, manifests))
@@ -80,7 +80,7 @@ def _roots(store: Store, manifests: Iterable[Manifest]) -> set[str]:
         for tag, digest in store.tags(kind, name).items():
             if kind in _EVERY_VERSION_KEPT or not VERSION.fullmatch(tag):
                 roots.add(digest)
-    return roots | {m.digest for m in manifests if m.kind == _NEVER_REMOVED}
+    return roots | {m.digest for m in manifests if m.kind in _NEVER_REMOVED}
 
 
 def _reachable(manifests: Iterable[Manifest], roots: set[str]) -> set[str]:

@@ -19,6 +19,7 @@ from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.kinds import KINDS
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import config_type, recipe_function
+from mygpt.artifacts.report import Predictions
 from mygpt.artifacts.store import Store
 from mygpt.catalog import Technique
 from mygpt.cli.options import home_of, progress_view, show
@@ -29,7 +30,8 @@ from mygpt.core.run import Run
 
 _COMMON = ("home", "name", "seed", "set")
 _FLAGS = ("json", "dry-run", "offline", "fresh", "share-documents", "help")
-_PROTOCOLS = ("Completer", "Scorer", "Embedder")
+_PROTOCOLS = ("Completer", "Scorer", "Embedder", "Judge")
+_ANYWHERE = ("Completer", "Judge")  # may be an address
 _FOUND_HERE = "Tesseract"  # a program of this machine: looked for, not named
 
 
@@ -156,7 +158,7 @@ def help_text(technique: Technique, function: Any, inputs: dict[str, Argument]) 
     width = max((len(name) for name, _ in settings), default=0)
     lines += ["", "Settings (--set key=value):", *(f"  {name:<{width}}  {default!r}" for name, default in settings)]
     lines += ["", "Also: --home DIR  --name NAME  --seed N  --json  --dry-run  --offline  --fresh (make it even if the store holds it)"]
-    if any(argument.protocol == "Completer" for argument in inputs.values()):
+    if any(argument.protocol in _ANYWHERE for argument in inputs.values()):
         lines.append("      --share-documents (let text of your documents go to a completer that is not this machine)")
     required = " ".join(f"{a.option} {'NAME' if a.kinds else 'DIR' if a.is_path else 'MODEL'}" for a in inputs.values() if not a.optional)
     lines += ["", f"Example: mygpt {technique.stage} {technique.name} {required}"]
@@ -193,27 +195,32 @@ def _artifact(store: Store, run: Run, kinds: tuple[type[Artifact], ...], referen
 
 
 def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: int, *, share_documents: bool) -> Any:
+    from mygpt.infer.judge import ModelJudge
     from mygpt.infer.remote import RemoteCompleter
     from mygpt.infer.torch_embedder import TorchEmbedder
     from mygpt.infer.torch_engine import TorchEngine
     from mygpt.lm.sources import obtain
 
     if reference.startswith(("http://", "https://")):
-        if protocol != "Completer":
+        if protocol not in _ANYWHERE:
             raise UsageError(f"{reference} gives answers only, so it cannot be the {protocol}.", fix="Name a model on this machine.")
         if num_passages:
             require_sharing(reference, num_passages=num_passages, allowed=share_documents)
             run.note(f"Up to {num_passages} passages of your documents go to {reference}.")
-        return RemoteCompleter(reference, run=run)
+        remote = RemoteCompleter(reference, run=run)
+        return ModelJudge(completer=remote) if protocol == "Judge" else remote
     model, _, adapter = reference.partition("+")
     if protocol == "Embedder":
         return TorchEmbedder(obtain(model, run=run))
-    return TorchEngine(obtain(model, run=run), adapter=Adapter.open(store, adapter) if adapter else None, run=run)
+    engine = TorchEngine(obtain(model, run=run), adapter=Adapter.open(store, adapter) if adapter else None, run=run)
+    return ModelJudge(scorer=engine) if protocol == "Judge" else engine
 
 
 def _num_texts(artifact: Any) -> int:
     if isinstance(artifact, Corpus):
         return artifact.num_passages
+    if isinstance(artifact, Predictions):
+        return len(artifact.rows)
     return sum(artifact.manifest.facts.get("rows", {}).values()) if isinstance(artifact, Dataset) else 0
 
 
@@ -264,7 +271,7 @@ def _words(argument: Argument) -> str:
         return f"{' or '.join(kind.kind for kind in argument.kinds)}: NAME[:TAG] or digest"
     if argument.is_path:
         return "file or folder"
-    address = " or an OpenAI-compatible address" if argument.protocol == "Completer" else ""
+    address = " or an OpenAI-compatible address" if argument.protocol in _ANYWHERE else ""
     return f"{argument.protocol.lower()}: MODEL[+ADAPTER]{address}"
 
 

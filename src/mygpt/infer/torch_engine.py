@@ -140,13 +140,17 @@ class TorchEngine:
         return [s for s in scores if s is not None]
 
     def _scored_ids(self, prompt: str, continuation: str) -> Text:
-        """Prompt and continuation, encoded apart, and where the continuation begins: not at 0, its first token is predicted too."""
+        """Prompt and continuation, encoded apart, and where the continuation begins: not at 0, its first token is predicted too.
+
+        A special token's spelling stays text: what a judge reads must not be able to end its turn.
+        """
         tokenizer = self._loaded.tokenizer
         beginning = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         # Some tokenizers put the beginning-of-text token before every text (Llama, Gemma): their models expect it.
         always = tokenizer.encode("")[:1] == [beginning]
-        before = ([beginning] if always or not prompt else []) + tokenizer.encode(prompt, add_special_tokens=False)
-        ids = before + tokenizer.encode(continuation, add_special_tokens=False)
+        as_text = {"add_special_tokens": False, "split_special_tokens": True}
+        before = ([beginning] if always or not prompt else []) + tokenizer.encode(prompt, **as_text)
+        ids = before + tokenizer.encode(continuation, **as_text)
         if len(ids) > self.context_tokens:
             raise UsageError(
                 f"A text of {len(ids)} tokens does not fit the model's window of {self.context_tokens}.", fix="Score it in shorter pieces."

@@ -11,6 +11,7 @@ import typer
 
 from mygpt import __version__
 from mygpt.cli import records, work
+from mygpt.cli.evaluation import add_evaluation
 from mygpt.cli.stages import add_stages
 from mygpt.core.errors import MygptError, from_os_error
 
@@ -35,6 +36,7 @@ def build() -> Any:
     for command in commands:
         app.command()(command)
     add_stages(app)
+    add_evaluation(app)
     return typer.main.get_command(app)
 
 

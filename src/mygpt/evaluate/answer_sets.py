@@ -1,6 +1,7 @@
 """One arm's answers to the held-out questions, scored: one row per question of `knowledge` and `generalisation`.
 
-What answers is a Completer: closed book, with examples in the prompt, or with retrieval. This file does not know which.
+What answers is a Completer: closed book, with examples in the prompt, or with retrieval. This file does not know which. The facts are those
+of a task, so that any two arms can be compared and gated like models on a task.
 """
 
 from typing import Any
@@ -16,6 +17,8 @@ from mygpt.metrics.rouge import rouge_l
 from mygpt.metrics.token_f1 import token_f1
 
 SETS = ("knowledge", "generalisation")
+TASK = "held_out_questions"
+_METRICS = ("f1", "rouge_l", "exact_match")
 
 
 class AnswerSetsConfig(Config):
@@ -30,7 +33,18 @@ def answer_sets(config: AnswerSetsConfig, *, dataset: Dataset, completer: Comple
     asked = [Conversation(row.prompt, row.id) for _, row in items]
     answers = completer.complete(asked, Sampling(max_tokens=config.max_tokens)) if asked else []
     rows = [_scored(name, row, answer) for (name, row), answer in zip(items, answers, strict=True)]
-    facts = {"items": {name: sum(row["set"] == name for row in rows) for name in SETS}}
+    facts = {
+        "items": {name: sum(row["set"] == name for row in rows) for name in SETS},
+        "task": TASK,
+        "version": "1",
+        "form": "generate",
+        "task_content": dataset.digest,
+        "primary": "f1",
+        "metrics": list(_METRICS),
+        "higher_is_better": dict.fromkeys(_METRICS, True),
+        "chance": None,
+        "model": completer.identity,
+    }
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
 
 
@@ -40,10 +54,12 @@ def spread(rows: list[Conversation], most: int) -> list[Conversation]:
 
 
 def _scored(name: str, row: Conversation, answer: Answer) -> dict[str, Any]:
+    passage = row.facts.get("passage") or row.id or row.question  # questions of one passage are not independent
     return {
         "item_id": row.id or row.question,
         "set": name,
-        "passage": row.facts.get("passage") or row.id or row.question,  # questions of one passage are not independent
+        "passage": passage,
+        "cluster": passage,
         "question": row.question,
         "reference": row.answer,
         "answer": answer.text,

@@ -2,15 +2,19 @@
 
 general_check   one model: right or wrong on each general question; log-probability of general text, and of held-out documents
 compare         tuned against base: bits per byte with a paired interval over pieces of text, flips with McNemar's exact test
+task_changes    any number of tasks after any number of stages: F_i = best score before - score now, with a paired interval, and flips
 
 Source: McCloskey and Cohen 1989, "Catastrophic interference in connectionist networks", for the effect; the measures are those of
-`metrics/bits_per_byte` and `metrics/mcnemar`.
+`metrics/bits_per_byte`, `metrics/mcnemar` and `metrics/continual`.
+We differ: F_i comes with an interval; it does not know that the best of several stages was chosen, and with more than two is a little high.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from mygpt.artifacts.corpus import Corpus
 from mygpt.artifacts.dataset import Conversation, Dataset, Message
@@ -20,9 +24,12 @@ from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.general_set import REPLY_TOKENS, is_right, load_general
+from mygpt.evaluate.same_items import SameItems, join, model_labels
 from mygpt.infer.protocols import Completer, Sampling, Scorer
 from mygpt.metrics.bits_per_byte import bits_per_byte
 from mygpt.metrics.bootstrap import Interval, bootstrap_ratio
+from mygpt.metrics.continual import backward_transfer, forgetting
+from mygpt.metrics.holm import holm
 from mygpt.metrics.mcnemar import mcnemar_exact
 
 Rows = list[dict[str, Any]]
@@ -51,6 +58,26 @@ class Forgetting:
     def beyond(self, max_bpb: float) -> bool:
         """More bits per byte than allowed, or more questions lost than chance explains."""
         return self.bpb.estimate > max_bpb or (self.p_value < 0.05 and self.right_to_wrong > self.wrong_to_right)
+
+
+class TaskForgettingConfig(Config):
+    num_resamples: int = 10_000
+    trained: tuple[str, ...] = ()  # the task that each stage trained, in order, where that is so: gives the backward transfer
+
+
+@dataclass(frozen=True)
+class TaskChange:
+    """One task, from its best earlier stage to the last."""
+
+    task: str
+    metric: str
+    num_items: int
+    scores: tuple[float, ...]  # of every stage, in order; higher is better, a metric that falls when better has its sign turned
+    best_stage: str
+    forgetting: Interval  # best - last: above zero was lost
+    lost: int  # items on which the last stage scores lower than the best one
+    won: int
+    p_value: float  # of the flips, McNemar's exact test
 
 
 @recipe
@@ -109,6 +136,60 @@ def compare(base: Predictions, tuned: Predictions, *, num_resamples: int, seed: 
         wrong_to_right=won,
         p_value=mcnemar_exact(lost, won),
     )
+
+
+@recipe
+def task_forgetting(config: TaskForgettingConfig, *, stages: tuple[Predictions, ...], run: Run) -> Predictions:
+    """`stages` are predictions of the same tasks by two or more models, in the order of training. One row per task."""
+    labels = model_labels(stages)
+    by_stage: dict[str, list[Predictions]] = {}
+    for label, one in zip(labels, stages, strict=True):
+        by_stage.setdefault(label, []).append(one)
+    changes = task_changes(by_stage, num_resamples=config.num_resamples, seed=run.seed_for("bootstrap"))
+    corrected = holm({change.task: change.p_value for change in changes})
+    rows = [{**asdict(change), "p_holm": corrected[change.task], "stages": list(by_stage)} for change in changes]
+    mean = sum(change.forgetting.estimate for change in changes) / len(changes)
+    facts = {"stages": list(by_stage), "mean_forgetting": mean, "backward_transfer": _backward(changes, by_stage, config.trained)}
+    facts["forgotten"] = [c.task for c in changes if c.forgetting.above_zero]
+    return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
+
+
+def task_changes(stages: Mapping[str, Sequence[Predictions]], *, num_resamples: int = 10_000, seed: int = 0) -> list[TaskChange]:
+    """`stages` by name, in order, each with its predictions of every task. Refuses stages that were measured on other tasks or items."""
+    if len(stages) < 2:
+        raise UsageError(f"Forgetting needs two stages or more, not {len(stages)}.", fix="Measure the model before training too.")
+    labels = [name for name, own in stages.items() for _ in own]
+    tasks = join([one for own in stages.values() for one in own], labels)
+    return [_task_change(same, list(stages), num_resamples, seed) for same in tasks]
+
+
+def _task_change(same: SameItems, stages: Sequence[str], num_resamples: int, seed: int) -> TaskChange:
+    if missing := [stage for stage in stages if same.of(stage) is None]:
+        raise UsageError(f"{same.task} was not measured after {missing[0]}.", fix="Measure every stage on every task.")
+    sign = 1.0 if same.is_higher_better(same.primary) else -1.0
+    values_LN = np.stack([sign * same.values(stage, same.primary) for stage in stages])
+    weights_N = same.weights(same.primary)
+    scores_L = values_LN @ weights_N / weights_N.sum()
+    best = int(scores_L[:-1].argmax())
+    dropped_N = values_LN[best] - values_LN[-1]
+    sums, weights = (dropped_N * weights_N).tolist(), weights_N.tolist()
+    interval = bootstrap_ratio(sums, weights, clusters=same.clusters, num_resamples=num_resamples, seed=seed)
+    assert math.isclose(interval.estimate, forgetting(scores_L[:, None].tolist())[0], abs_tol=1e-9)
+    lost, won = int((dropped_N > 0).sum()), int((dropped_N < 0).sum())
+    scores = tuple(scores_L.tolist())
+    return TaskChange(same.task, same.primary, len(dropped_N), scores, stages[best], interval, lost, won, mcnemar_exact(lost, won))
+
+
+def _backward(changes: Sequence[TaskChange], stages: Mapping[str, Any], trained: Sequence[str]) -> float | None:
+    if not trained:
+        return None
+    by_task = {change.task: change.scores for change in changes}
+    if len(trained) != len(stages) or not set(trained) <= by_task.keys():
+        raise UsageError(
+            f"`trained` names {len(trained)} tasks ({', '.join(trained)}) for {len(stages)} stages; measured were {', '.join(by_task)}.",
+            fix="Name for each stage the task that it trained, and measure all of them.",
+        )
+    return backward_transfer([[by_task[task][stage] for task in trained] for stage in range(len(stages))])
 
 
 def held_out_bpb(predictions: Predictions) -> float | None:

@@ -5,6 +5,7 @@ when asked (`retune`), because training costs minutes and answers come from the 
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mygpt.artifacts.corpus import Corpus
@@ -24,6 +25,7 @@ from mygpt.data.replay import ReplayConfig, replay
 from mygpt.evaluate.answer_sets import answer_sets
 from mygpt.evaluate.before_after import BeforeAfterConfig, before_after
 from mygpt.evaluate.forgetting import general_check
+from mygpt.evaluate.gate import STOP, GateConfig, gate
 from mygpt.finetune.sft import SFTConfig, sft
 from mygpt.infer.cached_completer import CachedCompleter
 from mygpt.infer.few_shot import FewShot, choose_examples
@@ -51,6 +53,7 @@ class UpConfig(Config):
     evaluate: BeforeAfterConfig = BeforeAfterConfig()
     answer: AnswerConfig = AnswerConfig()
     min_train_pairs: int = 24  # below, tuning would teach nothing
+    policy: Path | None = None  # of the gate; default: up_policy.yaml beside this file
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Up:
     dataset: Dataset | None
     tuned: Adapter | Model | None
     report: Report | None
+    decision: Report | None  # of the gate: whether the tuned model may be served
     retune_seconds: float | None  # what training anew on changed documents would cost; None when nothing changed
 
 
@@ -95,7 +99,7 @@ def up(
     if languages is None:
         deployment = deploy(DeployConfig(answer=config.answer), model=model, index=index, run=run)
         store.touch(deployment.manifest, name=run.name)
-        return Up(deployment, corpus, index, None, None, None, None)
+        return Up(deployment, corpus, index, None, None, None, None, None)
 
     with run.step("question"):
         asker = teacher_or(teacher, model, num_passages=learnt.num_passages, share_documents=share_documents, run=run)
@@ -110,10 +114,12 @@ def up(
         run.warn(f"Only {len(dataset.split('train'))} pairs to learn from: no tuning (at least {config.min_train_pairs} are needed).")
     learnt_index = index if learnt.digest == corpus.digest else build_index(config.index, corpus=learnt, embedder=embedder, run=run)
     with run.step("measure"):
-        report = measure(config, model=model, tuned=tuned, dataset=dataset, corpus=learnt, index=learnt_index, embedder=embedder, run=run)
+        report, decision = measure(
+            config, model=model, tuned=tuned, dataset=dataset, corpus=learnt, index=learnt_index, embedder=embedder, run=run
+        )
 
     with run.step("deploy"):
-        chosen = tuned if tuned is not None and keeps_up(report) else model
+        chosen = tuned if tuned is not None and may_ship(decision) else model
         deployment = deploy(
             DeployConfig(answer=config.answer),
             model=chosen if isinstance(chosen, Model) else model,
@@ -123,11 +129,11 @@ def up(
             trained_on=learnt,
             run=run,
         )
-    for made in (deployment, corpus, index, dataset, tuned, report):
+    for made in (deployment, corpus, index, dataset, tuned, decision, report):
         if made is not None:
             store.touch(made.manifest, name=run.name)  # equal work may have been done under another name
     changed = learnt.digest != corpus.digest
-    return Up(deployment, corpus, index, dataset, tuned, report, training_seconds(dataset, tuned) if changed else None)
+    return Up(deployment, corpus, index, dataset, tuned, report, decision, training_seconds(dataset, tuned) if changed else None)
 
 
 def measure(
@@ -140,8 +146,11 @@ def measure(
     index: SearchIndex,
     embedder: Any,
     run: Run,
-) -> Report:
-    """The arms side by side: the base as it is, with examples, with retrieval; the tuned model, and with retrieval."""
+) -> tuple[Report, Report | None]:
+    """The arms side by side: the base as it is, with examples, with retrieval; the tuned model, and with retrieval.
+
+    Then the gate, on what would be served: the tuned model with retrieval against the base with retrieval.
+    """
     base = TorchEngine(model, run=run)
     search = open_search(index, embedder)
     settings = config.evaluate
@@ -168,7 +177,14 @@ def measure(
             "tuned_retrieval": answers(RetrievalCompleter(engine, search, config.answer), "tuned with retrieval"),
             "general_tuned": general(engine),
         }
-    return before_after(settings, dataset=dataset, **base_arms, **tuned_arms, adapter=tuned, corpus=corpus, run=run)
+    report = before_after(settings, dataset=dataset, **base_arms, **tuned_arms, adapter=tuned, corpus=corpus, run=run)
+    if tuned is None or len({row["cluster"] for row in tuned_arms["tuned_retrieval"].rows}) < 2:
+        return report, None
+    candidate, baseline = (tuned_arms["tuned_retrieval"],), (base_arms["base_retrieval"],)
+    policy = config.policy or Path(__file__).with_name("up_policy.yaml")
+    decision = gate(GateConfig(), policy=policy, candidate=candidate, baseline=baseline, report=report, run=run)
+    run.note(f"Gate: {decision.manifest.facts['headline']}")
+    return report, decision
 
 
 def teacher_or(teacher: str | None, model: Model, *, num_passages: int, share_documents: bool, run: Run) -> Completer:
@@ -189,10 +205,9 @@ def scaled(questions: QuestionAnswerConfig, minutes: float, languages: tuple[str
     return questions.model_copy(update={**aims, "languages": languages})
 
 
-def keeps_up(report: Report) -> bool:
-    """The tuned model is served unless, with the documents at hand, it answers significantly worse than the base."""
-    interval = report.figures.get("f1_retrieval_ci")
-    return interval is None or interval[1] >= 0
+def may_ship(decision: Report | None) -> bool:
+    """A gate that says stop keeps the base in service; one that has too few questions to decide does not."""
+    return decision is None or decision.manifest.facts["outcome"] != STOP
 
 
 def training_seconds(*made: Dataset | Adapter | Model | None) -> float:
@@ -224,5 +239,6 @@ def figures(result: Up, run: Run) -> dict[str, Any]:
         "pairs_generalisation": rows.get("generalisation", 0),
         "verdict": reported.get("verdict")
         or {"outcome": "too few to decide", "text": "Nothing was trained; answers come from the documents."},
+        "gate": {key: result.decision.manifest.facts[key] for key in ("outcome", "headline")} if result.decision else None,
         "retune_seconds": result.retune_seconds,
     }

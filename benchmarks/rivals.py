@@ -1,0 +1,76 @@
+"""One cached virtual environment per rival, with pinned versions: a rival's requirements never meet ours.
+
+`python -m benchmarks.rivals lm-eval` builds one; a benchmark calls `rival("lm-eval").run(script, arguments)`. An environment lies under
+~/.cache/mygpt-rivals (or $MYGPT_RIVALS), named after the digest of its requirements, so that new pins are a new environment. Shared heavy
+packages (torch, transformers) are pinned to the versions that run here: the same kernels on both sides of a ratio.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+REQUIREMENTS: dict[str, tuple[str, ...]] = {
+    "lm-eval": ("lm-eval==0.4.13", "accelerate>=1.8", "peft>=0.19"),
+    "datatrove": ("datatrove==0.10.1", "xxhash<4"),
+}
+_SHARED: dict[str, tuple[str, ...]] = {"lm-eval": ("torch", "transformers")}
+_DONE = "built.json"
+
+
+@dataclass(frozen=True)
+class Rival:
+    name: str
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of every package in the environment, as they were when it was built."""
+        built: dict[str, str] = json.loads((self.folder / _DONE).read_text(encoding="utf-8"))
+        return built
+
+    def run(self, script: Path, arguments: Sequence[str], *, timeout_seconds: float = 3600.0) -> Any:
+        """What `script` printed as JSON on its last line. Its own folder is all it can import of ours."""
+        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")}
+        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        done = subprocess.run(
+            [str(self.python), "-P", str(script), *arguments], env=environment, capture_output=True, text=True, timeout=timeout_seconds
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{self.name} failed ({done.returncode}):\n{done.stderr[-3000:]}")
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def rival(name: str) -> Rival:
+    """The environment of one rival, built at first use."""
+    requirements = [*REQUIREMENTS[name], *(f"{package}=={version(package)}" for package in _SHARED.get(name, ()))]
+    digest = hashlib.sha256("\n".join([sys.version.split()[0], *requirements]).encode()).hexdigest()[:12]
+    home = Path(os.environ.get("MYGPT_RIVALS", Path.home() / ".cache" / "mygpt-rivals"))
+    found = Rival(name, home / f"{name}-{digest}")
+    if not (found.folder / _DONE).is_file():
+        _build(found, requirements)
+    return found
+
+
+def _build(made: Rival, requirements: Sequence[str]) -> None:
+    made.folder.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(made.folder)], check=True)
+    subprocess.run([str(made.python), "-m", "pip", "install", "--quiet", *requirements], check=True)
+    listed = subprocess.run([str(made.python), "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True).stdout
+    packages = {package["name"]: package["version"] for package in json.loads(listed)}
+    (made.folder / _DONE).write_text(json.dumps(packages, indent=1) + "\n", encoding="utf-8")  # last: half an environment has no such file
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or REQUIREMENTS:
+        sys.stdout.write(f"{wanted}: {rival(wanted).folder}\n")

@@ -1,0 +1,210 @@
+"""Any number of models on the same items: task by task how each did, how far it is from the first one, and whether chance explains that.
+
+The first model is the baseline. Every difference is paired over the items of its task; the p-values of the whole page are corrected
+together (Holm). A difference counts as better or worse when the corrected p is below `alpha`, its interval leaves out zero, there are at
+least 30 independent items, and the baseline has headroom. Shared words (ROUGE, BLEU, chrF) are shown, and never called better. `average`
+adds a mean over tasks; shared words have none, nor have tasks with different metrics.
+
+Source: Koehn 2004 (paired bootstrap); Dietterich 1998, "Approximate statistical tests for comparing supervised classification learning
+algorithms" (McNemar); Holm 1979 over tasks; headroom: ours.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mygpt.artifacts.artifact import Artifact
+from mygpt.artifacts.recipe import publish, recipe, safe_name
+from mygpt.artifacts.report import Predictions, Report
+from mygpt.core.config import Config
+from mygpt.core.errors import UsageError
+from mygpt.core.run import Run
+from mygpt.evaluate.paired_difference import Difference, Resampling, Score, difference, mean, score
+from mygpt.evaluate.same_items import SameItems, is_overlap, join, model_labels
+from mygpt.evaluate.task_figures import DIAGNOSTIC, PLUMBING, UNRELIABLE, as_numbers, task_figures
+from mygpt.metrics.bootstrap import FEWEST_ITEMS, Interval
+from mygpt.metrics.holm import holm
+from mygpt.views.compare_page import render
+from mygpt.views.numbers import signed
+
+_ASIDE = {
+    PLUMBING: "no headroom, plumbing only",
+    DIAGNOSTIC: "shared words, diagnostic only",
+    UNRELIABLE: f"interval unreliable, under {FEWEST_ITEMS} independent items",
+}
+
+
+class CompareConfig(Config):
+    labels: tuple[str, ...] = ()  # what to call the model of each predictions, in their order; default: by identity
+    num_resamples: int = 10_000
+    alpha: float = 0.05
+    detect: float = 0.05  # "n items show a difference of this size"
+    average: bool = False  # also the mean over tasks
+    num_samples: int = 3  # items shown of the best and of the worst, for each model
+    confidence: str = "confidence"  # the column with the probability a model gave its own answer
+
+
+@recipe
+def compare_models(config: CompareConfig, *, predictions: tuple[Predictions, ...], run: Run) -> Report:
+    """Join the predictions by task and item, compare, and write report.json and report.html."""
+    labels = config.labels or model_labels(predictions)
+    tasks = [task.scored(task.primary) for task in join(predictions, labels)]
+    models = list(dict.fromkeys(labels))
+    baseline = models[0]
+    refuse_incomparable(tasks, models)
+    resampling = Resampling(1 - config.alpha, config.num_resamples, run.seed_for("bootstrap"))
+    progress = run.progress(sum(len(task.models) for task in tasks), "models on tasks")
+    scores: dict[tuple[str, str], Score] = {}
+    differences: dict[tuple[str, str], Difference] = {}
+    for task in tasks:
+        for model in task.models:
+            scores[task.task, model.label] = score(task, model.label, task.primary, resampling)
+            if model.label != baseline and task.of(baseline):
+                differences[task.task, model.label] = difference(task, model.label, baseline, task.primary, resampling)
+            progress.advance()
+    tested = {json.dumps(key): d.p_value for key, d in differences.items() if not is_overlap(_task(tasks, key[0]).primary)}
+    adjusted = {tuple(json.loads(key)): p for key, p in holm(tested).items()}
+    shown = [
+        task_figures(
+            task,
+            baseline,
+            scores={m.label: scores[task.task, m.label] for m in task.models},
+            differences={m.label: differences[task.task, m.label] for m in task.models if (task.task, m.label) in differences},
+            adjusted={m.label: adjusted[task.task, m.label] for m in task.models if (task.task, m.label) in adjusted},
+            alpha=config.alpha,
+            detect=config.detect,
+            num_samples=config.num_samples,
+            confidence=config.confidence,
+        )
+        for task in tasks
+    ]
+    figures = {
+        "kind": "comparison",
+        "name": safe_name(run.name),
+        "measured": max(p.manifest.created for p in predictions)[:10],
+        "baseline": baseline,
+        "models": [_model_figures(label, labels, predictions) for label in models],
+        **_verdict(shown, models),
+        "tasks": shown,
+        "average": average(tasks, models, resampling) if config.average else None,
+        "alpha": config.alpha,
+        "detect": config.detect,
+        "settings": config.model_dump(mode="json"),
+        "lineage": lineage_rows((f"{label}, {p.manifest.facts['task']}", p) for label, p in zip(labels, predictions, strict=True)),
+    }
+    facts = {"headline": figures["headline"], "tasks": [t["task"] for t in shown], "models": models}
+    return publish(Report, run, lambda folder: write_report(folder, figures, render(figures)), facts=facts)
+
+
+def refuse_incomparable(tasks: Sequence[SameItems], models: Sequence[str]) -> None:
+    """Two models at least, and each must share a task with the baseline."""
+    if len(models) < 2:
+        raise UsageError(f"There is one model to compare: {', '.join(models) or 'none'}.", fix="Name the predictions of two or more.")
+    baseline = models[0]
+    for label in models[1:]:
+        if any(task.of(baseline) and task.of(label) for task in tasks):
+            continue
+        done = {name: [t for t in tasks if t.of(name)] for name in (baseline, label)}
+        measured = "; ".join(f"{name}: {', '.join(f'{t.task} ({t.primary})' for t in own)}" for name, own in done.items())
+        overlap = any(is_overlap(t.primary) for own in done.values() for t in own)
+        words = " ROUGE and BLEU of different tasks say nothing about each other." if overlap else ""
+        raise UsageError(f"{label} and {baseline} have no task in common ({measured}).{words}", fix="Measure both on the same task.")
+
+
+def average(tasks: Sequence[SameItems], models: Sequence[str], resampling: Resampling) -> dict[str, Any]:
+    """The mean over tasks, each counting alike, of the models that did them all. Refused where tasks are not measured alike."""
+    metrics = {task.task: task.primary for task in tasks}
+    said = ", ".join(f"{metric} ({name})" for name, metric in metrics.items())
+    if any(map(is_overlap, metrics.values())) and len(tasks) > 1:
+        raise UsageError(
+            f"Overlap of words has no mean over different tasks: {said}.",
+            fix="Leave `average` off: ROUGE and BLEU depend on how long the texts of a task are and how many references it has.",
+        )
+    if len({(metric, _task(tasks, name).is_higher_better(metric)) for name, metric in metrics.items()}) > 1:
+        raise UsageError(f"Tasks with different metrics have no mean: {said}.", fix="Leave `average` off, or name tasks of one metric.")
+    complete = [label for label in models if all(task.of(label) for task in tasks)]
+    rows: list[dict[str, Any]] = [
+        {"label": label, "mean": float(np.mean([mean(t, label, t.primary) for t in tasks])), "difference": None} for label in complete
+    ]
+    for row in rows:
+        if models[0] in complete and row["label"] != models[0]:
+            row["difference"] = as_numbers(_mean_difference(tasks, str(row["label"]), models[0], resampling))
+    return {"metric": tasks[0].primary, "tasks": list(metrics), "models": rows}
+
+
+def _mean_difference(tasks: Sequence[SameItems], label: str, baseline: str, resampling: Resampling) -> Interval:
+    """Tasks are independent: the squares of their distances to the limits add up."""
+    parts = [difference(t, label, baseline, t.primary, resampling).interval for t in tasks]
+    middle = float(np.mean([p.estimate for p in parts]))
+    below, above = (
+        math.sqrt(sum(d * d for d in distances)) / len(parts)
+        for distances in ([p.estimate - p.low for p in parts], [p.high - p.estimate for p in parts])
+    )
+    return Interval(middle, middle - below, middle + above)
+
+
+# -- the whole page ---------------------------------------------------------------------------------------------------------
+
+
+def _verdict(tasks: Sequence[Mapping[str, Any]], models: Sequence[str]) -> dict[str, Any]:
+    """A headline and one sentence for each model, in words that claim no more than the intervals."""
+    baseline, sentences, claims = models[0], [], []
+    for label in models[1:]:
+        tasks_by_word: dict[str, list[str]] = {"better": [], "worse": []}
+        for task in tasks:
+            found = next((m["difference"] for m in task["models"] if m["label"] == label), None)
+            if found is not None:
+                word = found["verdict"]
+                tasks_by_word.setdefault(word, []).append(task["task"] + (f" ({_said(found)})" if word in ("better", "worse") else ""))
+        told = [f"{_ASIDE.get(word, word)}: {', '.join(on)}" for word, on in tasks_by_word.items() if on]
+        sentences.append(f"{label} against {baseline}. " + " ".join(f"{part[:1].upper()}{part[1:]}." for part in told))
+        counts = [f"{word} on {len(tasks_by_word[word])}" for word in ("better", "worse") if tasks_by_word[word]]
+        claims.append(f"{label} is {' and '.join(counts)}" if counts else f"no difference is shown for {label}")
+    headline = f"Against {baseline}, on {len(tasks)} task{'s' * (len(tasks) != 1)}: {'; '.join(claims)}."
+    return {"headline": headline, "sentences": sentences}
+
+
+def _said(found: Mapping[str, Any]) -> str:
+    return f"{signed(found['estimate'], 3)}, {signed(found['low'], 3)} to {signed(found['high'], 3)}"
+
+
+def _model_figures(label: str, labels: Sequence[str], predictions: Sequence[Predictions]) -> dict[str, Any]:
+    own = [p for name, p in zip(labels, predictions, strict=True) if name == label]
+    return {
+        "label": label,
+        "identity": own[0].manifest.facts.get("model"),
+        "predictions": [p.id for p in own],
+        "items": sum(len(p.rows) for p in own),
+        "prompt_tokens": sum(row.get("prompt_tokens") or 0 for p in own for row in p.rows) or None,
+        "cost": {key: _sum(p.manifest.cost.get(key) for p in own) for key in ("seconds", "tokens", "kwh", "usd")},
+    }
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """None when nothing was recorded."""
+    recorded = [value for value in values if value is not None]
+    return sum(recorded) if recorded else None
+
+
+def lineage_rows(artifacts: Iterable[tuple[str, Artifact]]) -> list[dict[str, str]]:
+    """Every artefact that the figures rest on, with its parents, each once, and the part it plays."""
+    found: dict[str, dict[str, str]] = {}
+    for role, artifact in artifacts:
+        parents = [(m.kind, m) for digest in artifact.manifest.parents if (m := artifact.store.get(digest)) is not None]
+        for part, manifest in (*parents, (role, artifact.manifest)):
+            row = {"role": part, "kind": manifest.kind, "id": manifest.id, "recipe": manifest.recipe}
+            found.setdefault(manifest.digest, row)
+    return list(found.values())
+
+
+def write_report(folder: Path, figures: Mapping[str, Any], page: str) -> None:
+    (folder / "report.json").write_text(json.dumps(figures, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def _task(tasks: Sequence[SameItems], name: str) -> SameItems:
+    return next(task for task in tasks if task.task == name)

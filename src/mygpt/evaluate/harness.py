@@ -1,0 +1,216 @@
+"""One Task, one model, one row per item: what was asked, what came, how it was read, and every metric.
+
+`Predictions` holds the rows; the manifest's facts hold the task's version, the metrics and what could not be read. Whatever is computed is
+cached at once by model, settings and prompt: a run that broke off, or whose server stopped answering, goes on where it stood.
+
+Source: Gao et al., Language Model Evaluation Harness v0.4.13 (forms of a task, and its rolling log-likelihood: every token scored once,
+the first from the beginning-of-text token).
+We differ: choices are scored with plain text, answers are asked for through the chat template; a text longer than a window is cut
+between words and its pieces are scored apart, where the harness cuts between tokens and keeps one token of context.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from mygpt.artifacts.dataset import Conversation
+from mygpt.artifacts.recipe import publish, recipe
+from mygpt.artifacts.report import Predictions, write_predictions
+from mygpt.artifacts.task import Item, Task, TaskSettings, metrics_of
+from mygpt.core.config import Config
+from mygpt.core.digest import digest_value
+from mygpt.core.errors import MygptError, UsageError
+from mygpt.core.run import Run
+from mygpt.evaluate.forgetting import pieces
+from mygpt.evaluate.parity import check_prompt_ids, prompt_ids, prompt_sha256, tokenizer_facts
+from mygpt.evaluate.prompts import continuations, conversation, text_prompt
+from mygpt.evaluate.scoring import Scored, scored_answer, scored_choice, scored_text
+from mygpt.infer.cached_completer import CachedCompleter
+from mygpt.infer.cached_scorer import CachedScorer
+from mygpt.infer.protocols import Answer, Completer, Sampling, Score, Scorer
+from mygpt.metrics.bits_per_byte import bits_per_byte
+from mygpt.metrics.perplexity import byte_perplexity, word_perplexity
+
+
+class RunTaskConfig(Config):
+    max_items: int | None = None  # at even distances; all by default
+    temperature: float = 0.0  # of `generate` tasks
+    window_characters: int = 4_000  # of `rolling` tasks: about a thousand tokens, which fits every model's window
+    cached: bool = True  # keep what is computed, and use what was kept
+
+
+@recipe
+def run_task(
+    config: RunTaskConfig, *, task: Task, completer: Completer | None = None, scorer: Scorer | None = None, run: Run
+) -> Predictions:
+    """Forms `choice` and `rolling` need a scorer, `generate` needs a completer."""
+    settings, items = task.settings, _spread(task.items, config.max_items)
+    cache = run.home / "cache"
+    if settings.form == "generate":
+        if completer is None:
+            raise _needs(task, "completer", "asks for answers")
+        tool: Any = completer
+        asked = [conversation(settings, item) for item in items]
+        ids = [prompt_ids(completer, c) for c in asked]
+        known = tokenizer_facts(completer)
+        for one in ids:
+            if one is not None and known is not None:
+                check_prompt_ids(one, known)
+        template = known.template_digest if known else None
+        answering = CachedCompleter(completer, cache / "answers.sqlite") if config.cached else completer
+        rows = _generated(settings, items, asked, answering, config, run)
+    else:
+        if scorer is None:
+            raise _needs(task, "scorer", "compares log-probabilities")
+        tool, ids, template = scorer, [None] * len(items), None
+        scoring = CachedScorer(scorer, cache / "scores.sqlite") if config.cached else scorer
+        rows = _chosen(settings, items, scoring) if settings.form == "choice" else _rolled(items, scoring, config)
+    rows = [_row(task, item, row, prompt_ids) for item, row, prompt_ids in zip(items, rows, ids, strict=True)]
+    metrics = metrics_of(settings, items)
+    facts = {**_facts(task, rows), "metrics": list(metrics), "higher_is_better": metrics, "model": tool.identity, "template": template}
+    _warn_of_silence(facts, run)
+    return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
+
+
+def task_prompts(task: Task) -> list[str]:
+    """What the items put to the model, for people and for contamination checks."""
+    return [text_prompt(task.settings, item) for item in task.items]
+
+
+# -- the three forms ------------------------------------------------------------------------------------------------------
+
+
+def _chosen(settings: TaskSettings, items: Sequence[Item], scorer: Scorer) -> list[dict[str, Any]]:
+    """All choices of all items in one call: the engine shares what they begin with."""
+    asked = [text_prompt(settings, item) for item in items]
+    choices = [continuations(settings, item) for item in items]
+    scores = _score(scorer, [(prompt, choice) for prompt, own in zip(asked, choices, strict=True) for choice in own])
+    bare: list[Score] = []
+    if settings.mutual_information:
+        bare = _score(scorer, [(settings.bare_prompt.rstrip(), choice) for own in choices for choice in own])
+    rows, start = [], 0
+    for item, prompt, own in zip(items, asked, choices, strict=True):
+        end = start + len(own)
+        made = scored_choice(item, scores[start:end], bare[start:end] or None)
+        rows.append({"prompt": prompt, **_columns(made), "scored_tokens": sum(s.num_tokens for s in scores[start:end])})
+        start = end
+    return rows
+
+
+def _generated(
+    settings: TaskSettings,
+    items: Sequence[Item],
+    asked: Sequence[Conversation],
+    completer: Completer,
+    config: RunTaskConfig,
+    run: Run,
+) -> list[dict[str, Any]]:
+    seed = run.seed_for("answers") >> 31 if config.temperature > 0 else 0  # greedy answers are the same under every seed
+    sampling = Sampling(max_tokens=settings.max_tokens, temperature=config.temperature, seed=seed, stop=settings.stop)
+    answers: list[Answer] = completer.complete(asked, sampling)
+    if len(answers) != len(asked):
+        raise MygptError(f"{len(asked)} questions were asked and {len(answers)} answers came.", fix="The completer is at fault.")
+    rows = []
+    for item, one, answer in zip(items, asked, answers, strict=True):
+        prompt = "\n\n".join(f"{m.role}: {m.content}" for m in one.messages)
+        came = {"finish_reason": answer.finish_reason, "answer_tokens": len(answer.token_ids) or None}
+        rows.append(
+            {
+                **_columns(scored_answer(settings, item, answer.text)),
+                **came,
+                "prompt": prompt,
+                "prompt_tokens": answer.prompt_tokens or None,
+            }
+        )
+    return rows
+
+
+def _rolled(items: Sequence[Item], scorer: Scorer, config: RunTaskConfig) -> list[dict[str, Any]]:
+    windows = [list(pieces(item.question, config.window_characters)) for item in items]
+    scores = _score(scorer, [("", window) for own in windows for window in own])
+    rows, start = [], 0
+    for item, own in zip(items, windows, strict=True):
+        end = start + len(own)
+        rows.append({"prompt": "", **_columns(scored_text(item, scores[start:end])), "windows": len(own)})
+        start = end
+    return rows
+
+
+def _score(scorer: Scorer, pairs: Sequence[tuple[str, str]]) -> list[Score]:
+    scores = scorer.score([prompt for prompt, _ in pairs], [text for _, text in pairs])
+    if len(scores) != len(pairs):
+        raise MygptError(f"{len(pairs)} texts were given and {len(scores)} scores came.", fix="The scorer is at fault.")
+    return scores
+
+
+# -- what is written down -------------------------------------------------------------------------------------------------
+
+
+def _columns(made: Scored) -> dict[str, Any]:
+    return {"answer": made.answer, "reference": made.reference, "parsed": made.parsed, **made.shown, **made.metrics}
+
+
+def _row(task: Task, item: Item, row: dict[str, Any], token_ids: tuple[int, ...] | None) -> dict[str, Any]:
+    prompt = row.pop("prompt")
+    return {
+        "item_id": item.id,
+        "task": task.settings.name,
+        "version": task.version,
+        "form": task.form,
+        "prompt_sha256": prompt_sha256(prompt or item.question, token_ids),
+        "prompt_tokens": row.pop("prompt_tokens", None) if token_ids is None else len(token_ids),
+        "question": item.question,
+        "finish_reason": None,
+        "cluster": item.cluster,
+        **({"slice": item.facts["slice"]} if "slice" in item.facts else {}),
+        **row,
+    }
+
+
+def _facts(task: Task, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "task": task.settings.name,
+        "version": task.version,
+        "form": task.form,
+        "primary": task.primary,
+        "variant_of": task.settings.variant_of,
+        "chance": task.settings.chance,
+        "commonest_label": task.manifest.facts.get("commonest_label"),
+        "task_content": task.manifest.content,  # equal for equal items and settings, whoever read them
+        "items": len(rows),
+        "prompts": digest_value([row["prompt_sha256"] for row in rows]),
+    }
+    if task.form == "generate":
+        facts |= {
+            "unparsed": sum(row["parsed"] is False for row in rows),
+            "empty": sum(not row["answer"].strip() for row in rows),
+            "cut": sum(row["finish_reason"] == "length" for row in rows),
+        }
+    if task.form == "generate" and task.settings.answer in ("number", "label"):
+        facts["read"] = {way: sum(row.get(f"read_{way}") is not None for row in rows) for way in ("strict", "flexible", "number")}
+    if task.form == "rolling":
+        logprob, num_bytes = math.fsum(row["logprob"] for row in rows), sum(row["num_bytes"] for row in rows)
+        facts["corpus"] = {
+            "bits_per_byte": bits_per_byte([logprob], [num_bytes]),
+            "byte_perplexity": byte_perplexity([logprob], [num_bytes]),
+            "word_perplexity": word_perplexity([row["logprob"] for row in rows], [row["question"] for row in rows]),
+        }
+    return facts
+
+
+def _warn_of_silence(facts: dict[str, Any], run: Run) -> None:
+    items = facts["items"]
+    if facts.get("empty") == items:
+        run.warn(f"The model returned nothing for all {items} items of `{facts['task']}`: the scores say nothing about it.")
+    elif facts.get("unparsed"):
+        run.warn(f"{facts['unparsed']} of {items} answers to `{facts['task']}` could not be read; they score 0 and are marked.")
+
+
+def _spread(items: list[Item], most: int | None) -> list[Item]:
+    if most is not None and most < 2:
+        raise UsageError(f"{most} items were asked for.", fix="Take at least 2: of one item there is no spread.")
+    return items if most is None or len(items) <= most else [items[i * len(items) // most] for i in range(most)]
+
+
+def _needs(task: Task, tool: str, why: str) -> UsageError:
+    return UsageError(f"The task `{task.settings.name}` {why}, and there is no {tool}.", fix=f"Give one with `--{tool} MODEL`.")

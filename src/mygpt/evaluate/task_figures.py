@@ -1,0 +1,156 @@
+"""The figures of one task for a page: scores, differences in words, the items behind them, calibration.
+
+Source: reliability and ECE: Guo et al. 2017, "On calibration of modern neural networks", arXiv:1706.04599, equation 3.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mygpt.evaluate.paired_difference import Difference, Score, has_headroom, mean
+from mygpt.evaluate.same_items import Measured, SameItems, is_overlap
+from mygpt.metrics.bootstrap import Interval, interval_is_reliable
+
+PLUMBING = "no headroom: plumbing only"
+UNRELIABLE = "interval unreliable"
+DIAGNOSTIC = "shared words: diagnostic only"
+NOTHING_SHOWN = "no difference shown"
+
+
+def task_figures(
+    task: SameItems,
+    baseline: str,
+    *,
+    scores: Mapping[str, Score],
+    differences: Mapping[str, Difference],
+    adjusted: Mapping[str, float],
+    alpha: float,
+    detect: float,
+    num_samples: int,
+    confidence: str,
+) -> dict[str, Any]:
+    """Of a task whose items are all scored; `scores`, `differences` from the baseline and p-values `adjusted` for the page, by model."""
+    metric = task.primary
+    headroom = has_headroom(task, baseline, metric) if task.of(baseline) else None
+    models = []
+    for model in task.models:
+        found = differences.get(model.label)
+        models.append(
+            {
+                "label": model.label,
+                "predictions": model.predictions.id,
+                "score": as_numbers(scores[model.label].interval),
+                "method": scores[model.label].method,
+                "other_metrics": {m: mean(task, model.label, m) for m in _other_metrics(task, model)},
+                "unparsed": model.count("parsed", False),
+                "unscored": task.unscored.get(model.label, 0),
+                "cut": model.count("finish_reason", "length"),
+                "other_prompts": sum(
+                    a.get("prompt_sha256") != b.get("prompt_sha256") for a, b in zip(model.rows, task.models[0].rows, strict=True)
+                ),
+                "reliability": reliability(task, model, confidence),
+                "difference": None
+                if found is None
+                else {
+                    **as_numbers(found.interval),
+                    "p": found.p_value,
+                    "p_adjusted": adjusted.get(model.label),
+                    "test": found.test,
+                    "won": found.won,
+                    "lost": found.lost,
+                    "verdict": word_for(found, adjusted.get(model.label), headroom, metric, alpha),
+                    "detectable": found.detectable(level=1 - alpha),
+                    "items_needed": found.needed(detect, level=1 - alpha),
+                },
+                "best": [] if found is None else _extremes(task, model.label, baseline, num_samples, best=True),
+                "worst": [] if found is None else _extremes(task, model.label, baseline, num_samples, best=False),
+            }
+        )
+    values = {model.label: task.values(model.label, metric).tolist() for model in task.models}
+    return {
+        "task": task.task,
+        "version": task.version,
+        "form": task.form,
+        "metric": metric,
+        "higher_is_better": task.is_higher_better(metric),
+        "chance": task.chance,
+        "items": len(task.item_ids),
+        "clusters": task.num_clusters,
+        "reliable": interval_is_reliable(task.num_clusters),
+        "headroom": headroom,
+        "overlap": is_overlap(metric),
+        "models": models,
+        "weights": task.weights(metric).tolist() if (task.weights(metric) != 1).any() else None,
+        "item_scores": [[item, *(values[model.label][i] for model in task.models)] for i, item in enumerate(task.item_ids)],
+    }
+
+
+def word_for(found: Difference, p_adjusted: float | None, headroom: bool | None, metric: str, alpha: float) -> str:
+    """What may be said of a difference."""
+    if is_overlap(metric):
+        return DIAGNOSTIC
+    if not interval_is_reliable(found.num_clusters):
+        return UNRELIABLE
+    if headroom is False:
+        return PLUMBING
+    gain = found.gain
+    if p_adjusted is None or p_adjusted > alpha or not (gain.above_zero or gain.below_zero):
+        return NOTHING_SHOWN
+    return "better" if gain.above_zero else "worse"
+
+
+def _extremes(task: SameItems, label: str, baseline: str, most: int, *, best: bool) -> list[dict[str, Any]]:
+    """Items with the largest gain, or loss; none that did not move. Equal ones in the order of the task."""
+    metric = task.primary
+    sign = 1 if task.is_higher_better(metric) == best else -1
+    after_N, before_N = task.values(label, metric), task.values(baseline, metric)
+    change_N = sign * (after_N - before_N)
+    order = [int(i) for i in np.argsort(-change_N, kind="stable")[:most] if change_N[i] > 0]
+    after, before = task.of(label), task.of(baseline)
+    assert after is not None and before is not None
+    return [
+        {
+            "item_id": after.rows[i]["item_id"],
+            "question": after.rows[i].get("question"),
+            "reference": after.rows[i].get("reference"),
+            "before": before.rows[i].get("answer"),
+            "after": after.rows[i].get("answer"),
+            "score_before": float(before_N[i]),
+            "score_after": float(after_N[i]),
+            "change": float(after_N[i] - before_N[i]),
+        }
+        for i in order
+    ]
+
+
+def reliability(task: SameItems, model: Measured, column: str, num_bins: int = 10) -> dict[str, Any] | None:
+    """How often answers given with about the same confidence were right; None where no confidence was recorded.
+
+    ECE = sum over bins of (count / n) * |share right - mean confidence|.
+    """
+    right = "acc" if all("acc" in row for row in model.rows) else task.primary  # of the choice that the confidence is about
+    values_N = task.values(model.label, right)
+    told = [row.get(column) for row in model.rows]
+    if any(value is None for value in told) or not np.isin(values_N, (0.0, 1.0)).all():
+        return None
+    confidence_N = np.asarray(told, dtype=np.float64)
+    bin_N = np.clip(np.ceil(confidence_N * num_bins).astype(int) - 1, 0, num_bins - 1)
+    bins = [
+        {"count": int(inside.sum()), "confidence": float(confidence_N[inside].mean()), "right": float(values_N[inside].mean())}
+        for b in range(num_bins)
+        if (inside := bin_N == b).any()
+    ]
+    return {"bins": bins, "ece": float(sum(b["count"] * abs(b["right"] - b["confidence"]) for b in bins) / len(values_N))}
+
+
+def _other_metrics(task: SameItems, model: Measured) -> list[str]:
+    """Those that every item has a number for."""
+    return [m for m in task.metrics if m != task.primary and all(isinstance(r.get(m), (int, float)) for r in model.rows)]
+
+
+def as_numbers(interval: Interval) -> dict[str, float | None]:
+    """JSON has no infinity: a limit that is not known is null."""
+    named = {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+    return {name: value if math.isfinite(value) else None for name, value in named.items()}

@@ -1,0 +1,80 @@
+"""Log-probabilities that were computed once are kept, so that an interrupted evaluation goes on where it stopped. Itself a Scorer.
+
+Keyed by the scorer's identity, the prompt and the continuation. What is not a number is never kept. A damaged or unwritable cache costs
+time, never a score.
+"""
+
+import contextlib
+import math
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mygpt.core.digest import digest_value
+from mygpt.infer.protocols import Identity, Score, Scorer
+
+_KEPT_AT_ONCE = 2048  # pairs scored between two writes; pairs of one prompt stay together
+_LOOKED_UP_AT_ONCE = 500  # SQLite takes 999 parameters in its oldest builds
+_TABLE = "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, logprob REAL, num_tokens INTEGER, num_bytes INTEGER) WITHOUT ROWID"
+Pair = tuple[str, str]
+
+
+class CachedScorer:
+    def __init__(self, scorer: Scorer, path: Path):
+        self._scorer = scorer
+        self._path = Path(path)
+
+    @property
+    def identity(self) -> Identity:
+        return self._scorer.identity
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        common = digest_value(self.identity)
+        pairs = list(zip(prompts, continuations, strict=True))
+        keys = {pair: digest_value([common, *pair]) for pair in pairs}
+        known = self._read(set(keys.values()))
+        new = [pair for pair in keys if keys[pair] not in known]
+        for part in _parts(new):
+            scores = self._scorer.score([prompt for prompt, _ in part], [continuation for _, continuation in part])
+            computed = {keys[pair]: score for pair, score in zip(part, scores, strict=True)}
+            self._write(computed)
+            known |= computed
+        return [known[keys[pair]] for pair in pairs]
+
+    def _read(self, keys: Collection[str]) -> dict[str, Score]:
+        found: dict[str, Score] = {}
+        wanted = sorted(keys)
+        with contextlib.suppress(sqlite3.Error, OSError), self._database() as db:
+            for start in range(0, len(wanted), _LOOKED_UP_AT_ONCE):
+                part = wanted[start : start + _LOOKED_UP_AT_ONCE]
+                rows = db.execute(f"SELECT * FROM scores WHERE key IN ({','.join('?' * len(part))})", part)
+                found |= {key: Score(logprob, tokens, size) for key, logprob, tokens, size in rows if isinstance(logprob, float)}
+        return found
+
+    def _write(self, scores: Mapping[str, Score]) -> None:
+        rows = [(key, s.logprob, s.num_tokens, s.num_bytes) for key, s in scores.items() if math.isfinite(s.logprob)]
+        with contextlib.suppress(sqlite3.Error, OSError), self._database() as db:
+            db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?)", rows)
+
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self._path, timeout=30)
+        try:
+            db.execute(_TABLE)
+            with db:
+                yield db
+        finally:
+            db.close()
+
+
+def _parts(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
+    """Enough for one call, cut between prompts: the choices of one question share theirs."""
+    part: list[Pair] = []
+    for pair in pairs:
+        if len(part) >= _KEPT_AT_ONCE and pair[0] != part[-1][0]:
+            yield part
+            part = []
+        part.append(pair)
+    if part:
+        yield part

@@ -1,0 +1,305 @@
+"""The harness on scripted models, worked by hand; then on SmolLM2: one call for all choices equals choices scored one by one."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from mygpt.artifacts.dataset import Conversation, Message
+from mygpt.artifacts.model import Model
+from mygpt.artifacts.recipe import publish, recipe
+from mygpt.artifacts.report import Predictions
+from mygpt.artifacts.task import Example, Item, Task, TaskSettings, write_task
+from mygpt.core.config import Config
+from mygpt.core.errors import MygptError, Unreachable, UsageError
+from mygpt.core.run import Run
+from mygpt.evaluate.harness import RunTaskConfig, run_task, task_prompts
+from mygpt.evaluate.parity import ids_digest
+from mygpt.infer import cached_completer
+from mygpt.infer.protocols import Answer, Identity, Sampling, Score
+from mygpt.infer.scripted import ScriptedCompleter
+
+
+class MadeTaskConfig(Config):
+    settings: TaskSettings
+    items: tuple[dict[str, Any], ...]
+
+
+@recipe
+def made_task(config: MadeTaskConfig, *, run: Run) -> Task:
+    return publish(Task, run, lambda folder: write_task(folder, [Item(**item) for item in config.items], config.settings))
+
+
+def task_of(run: Run, items: Sequence[Item], **settings: Any) -> Task:
+    made = TaskSettings(**{"name": "made", "version": "1", "primary": "acc", "form": "choice", **settings})
+    rows = tuple({**vars(i), "facts": dict(i.facts)} for i in items)
+    found = made_task(MadeTaskConfig(settings=made, items=rows), run=run)
+    assert isinstance(found, Task)
+    return found
+
+
+class Table:
+    """Log-probabilities by (prompt, continuation)."""
+
+    def __init__(self, logprobs: Mapping[tuple[str, str], float]):
+        self.logprobs = dict(logprobs)
+        self.calls = 0
+
+    @property
+    def identity(self) -> Identity:
+        return {"engine": "table"}
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        self.calls += 1
+        return [Score(self.logprobs[p, c], 1, len(c.encode())) for p, c in zip(prompts, continuations, strict=True)]
+
+
+COLOURS = [Item("sky", "The sky is", ("blue", "a very deep grün"), 0), Item("leaf", "A leaf is", ("red", "green"), 1)]
+#                      log p      per character      per byte
+# sky   blue           -4.0       -1.000             -1.000
+#       a very ...     -4.8       -0.300 (16)        -0.282 (17: ü has two)
+# leaf  red / green    -2.0, -1.0
+LOGPROBS = {
+    ("The sky is", " blue"): -4.0,
+    ("The sky is", " a very deep grün"): -4.8,
+    ("A leaf is", " red"): -2.0,
+    ("A leaf is", " green"): -1.0,
+}
+
+
+def warnings_of(run: Run) -> list[str]:
+    said: list[str] = []
+    run.listeners.append(lambda event: said.append(event["text"]) if event["event"] == "warning" else None)
+    return said
+
+
+# -- choice ---------------------------------------------------------------------------------------------------------------
+
+
+def test_choices_by_hand(run: Run) -> None:
+    table = Table(LOGPROBS)
+    made = run_task(RunTaskConfig(), task=task_of(run, COLOURS, chance=0.5), scorer=table, run=run)
+    assert isinstance(made, Predictions)
+    sky, leaf = made.rows
+    assert [sky["acc"], sky["acc_norm"], sky["acc_bytes"]] == [1.0, 0.0, 0.0]  # the longer text is likelier per character
+    assert [leaf["acc"], leaf["acc_norm"], leaf["acc_bytes"]] == [1.0, 1.0, 1.0]  # green: -0.2 against -0.667
+    assert sky["confidence"] == pytest.approx(math.exp(-4.0) / (math.exp(-4.0) + math.exp(-4.8)))
+    assert (sky["answer"], sky["reference"], sky["parsed"], sky["cluster"]) == ("blue", "blue", None, "sky")
+    assert sky["choice_logprobs"] == [-4.0, -4.8]
+    assert table.calls == 1
+    facts = made.manifest.facts
+    assert {k: facts[k] for k in ("task", "version", "form", "primary", "chance", "items")} == {
+        "task": "made",
+        "version": "1",
+        "form": "choice",
+        "primary": "acc",
+        "chance": 0.5,
+        "items": 2,
+    }
+    assert facts["metrics"] == ["acc", "acc_norm", "acc_bytes"]
+    assert facts["higher_is_better"] == {"acc": True, "acc_norm": True, "acc_bytes": True}
+    assert facts["model"] == {"engine": "table"}
+
+
+def test_mutual_information(run: Run) -> None:
+    """log p(choice | prompt) - log p(choice | "It is"): blue -4 + 7 = 3, the other -4.8 + 5 = 0.2; red 0, green 1."""
+    bare = {("It is", " blue"): -7.0, ("It is", " a very deep grün"): -5.0, ("It is", " red"): -2.0, ("It is", " green"): -2.0}
+    task = task_of(run, COLOURS, mutual_information=True, bare_prompt="It is ", primary="acc_mutual_info")
+    rows = run_task(RunTaskConfig(), task=task, scorer=Table({**LOGPROBS, **bare}), run=run).rows
+    assert [row["acc_mutual_info"] for row in rows] == [1.0, 1.0]
+
+
+def test_mc2_is_the_share_of_the_true_ones(run: Run) -> None:
+    """p = 0.5, 0.2, 0.2 of choices 0 to 2, true are 0 and 2: (0.5 + 0.2) / 0.9."""
+    items = [Item(i, "Q", ("a", "b", "c"), 0, facts={"true_choices": "0 2"}) for i in "xy"]
+    table = Table({("Q", f" {c}"): math.log(p) for c, p in zip("abc", (0.5, 0.2, 0.2), strict=True)})
+    rows = run_task(RunTaskConfig(), task=task_of(run, items, primary="mc2"), scorer=table, run=run).rows
+    assert rows[0]["mc2"] == pytest.approx(0.7 / 0.9)
+
+
+def test_white_space_goes_over_the_seam_and_examples_come_first(run: Run) -> None:
+    items = [Item("a", "One?", ("yes", "no"), 0), Item("b", "Two?", ("yes", "no"), 0)]
+    task = task_of(run, items, prompt="Q: {question}\nA: ", examples=(Example(question="Nil?", answer="no"),), target_delimiter="")
+    shown = "Q: Nil?\nA:no\n\nQ: One?\nA:"
+    assert task_prompts(task)[0] == shown
+    table = Table({(p, f" {c}"): -1.0 for p in task_prompts(task) for c in ("yes", "no")})
+    assert run_task(RunTaskConfig(), task=task, scorer=table, run=run).rows[0]["tied"]
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf, math.inf])
+def test_a_logprob_that_is_no_number_names_the_item(run: Run, bad: float) -> None:
+    table = Table({**LOGPROBS, ("A leaf is", " red"): bad})
+    with pytest.raises(MygptError, match=f"Item `leaf`: the model gives {bad} as log-probability of choice or window 0."):
+        run_task(RunTaskConfig(), task=task_of(run, COLOURS), scorer=table, run=run)
+
+
+def test_the_tool_a_form_needs(run: Run) -> None:
+    with pytest.raises(UsageError, match="`made` compares log-probabilities, and there is no scorer"):
+        run_task(RunTaskConfig(), task=task_of(run, COLOURS), completer=ScriptedCompleter(lambda c: ""), run=run)
+    with pytest.raises(UsageError, match="`made` asks for answers, and there is no completer"):
+        run_task(RunTaskConfig(), task=sums(run), scorer=Table({}), run=run)
+
+
+# -- generate -------------------------------------------------------------------------------------------------------------
+
+
+def sums(run: Run, **settings: Any) -> Task:
+    items = [Item("a", "2 + 2?", references=("4",)), Item("b", "9 + 9?", references=("18",)), Item("c", "500 + 500?", references=("1000",))]
+    items.append(Item("d", "1 + 1?", references=("2",)))
+    return task_of(run, items, **{"form": "generate", "answer": "number", "primary": "numeric", "chance": 0.0, **settings})
+
+
+REPLIES = {"2 + 2?": "2 + 2 = 4\n#### 4", "9 + 9?": "That makes 18...", "500 + 500?": "$1,000.00 in all.", "1 + 1?": "I cannot say."}
+
+
+def test_numbers_three_ways(run: Run) -> None:
+    said = warnings_of(run)
+    made = run_task(RunTaskConfig(), task=sums(run), completer=ScriptedCompleter(lambda c: REPLIES[c.question]), run=run)
+    columns = ("exact_match_strict", "exact_match_flexible", "numeric", "parsed")
+    assert [[row[c] for c in columns] for row in made.rows] == [
+        [1.0, 1.0, 1.0, True],
+        [0.0, 0.0, 1.0, True],  # "18..": text is not equal, the number is
+        [0.0, 0.0, 1.0, True],  # 1000.00
+        [0.0, 0.0, 0.0, False],
+    ]
+    facts = made.manifest.facts
+    assert (facts["unparsed"], facts["empty"], facts["cut"]) == (1, 0, 0)
+    assert facts["read"] == {"strict": 1, "flexible": 3, "number": 3}
+    assert said == ["1 of 4 answers to `made` could not be read; they score 0 and are marked."]
+
+
+def test_a_model_that_returns_nothing(run: Run) -> None:
+    said = warnings_of(run)
+    made = run_task(RunTaskConfig(), task=sums(run), completer=ScriptedCompleter(lambda c: " "), run=run)
+    assert made.manifest.facts["empty"] == made.manifest.facts["unparsed"] == 4
+    assert said == ["The model returned nothing for all 4 items of `made`: the scores say nothing about it."]
+
+
+def test_labels_and_texts(run: Run) -> None:
+    labels = ("equivalent", "not equivalent")
+    pairs = [Item("a", "1", labels, references=(labels[1],)), Item("b", "2", labels, references=(labels[0],))]
+    replies = {"1": "They are not equivalent.", "2": "Both, in a way."}
+    task = task_of(run, pairs, form="generate", answer="label")
+    rows = run_task(RunTaskConfig(), task=task, completer=ScriptedCompleter(lambda c: replies[c.question]), run=run).rows
+    assert [(r["acc"], r["acc_strict"], r["parsed"]) for r in rows] == [(1.0, 0.0, True), (0.0, 0.0, False)]
+
+    texts = [Item("a", "3", references=("the cat", "a small dog")), Item("b", "4", references=("Oslo",))]
+    task = task_of(run, texts, form="generate", primary="f1", name="texts")
+    replies = {"3": "one dog", "4": "Oslo."}
+    rows = run_task(RunTaskConfig(), task=task, completer=ScriptedCompleter(lambda c: replies[c.question]), run=run).rows
+    assert [r["exact_match"] for r in rows] == [0.0, 1.0]
+    assert rows[0]["f1"] == pytest.approx(0.5)  # of the better reference: 2 * 1 / (2 + 2), the article set aside
+    assert rows[0]["reference"] == "the cat | a small dog"
+
+
+def test_examples_as_turns_and_what_is_asked_for(run: Run) -> None:
+    seen: list[tuple[Conversation, Sampling]] = []
+
+    class Watching(ScriptedCompleter):
+        def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+            seen.extend((c, sampling) for c in conversations)
+            return [Answer("4", "length", (7, 8), (), 12) for _ in conversations]
+
+    task = sums(
+        run, examples=(Example(question="0 + 1?", answer="1"),), examples_as_turns=True, system="Be brief.", stop=("\n",), max_tokens=9
+    )
+    rows = run_task(RunTaskConfig(), task=task, completer=Watching(lambda c: ""), run=run).rows
+    assert [(m.role, m.content) for m in seen[0][0].messages] == [
+        ("system", "Be brief."),
+        ("user", "0 + 1?"),
+        ("assistant", "1"),
+        ("user", "2 + 2?"),
+    ]
+    assert seen[0][1] == Sampling(max_tokens=9, stop=("\n",))
+    assert (rows[0]["finish_reason"], rows[0]["prompt_tokens"], rows[0]["answer_tokens"]) == ("length", 12, 2)
+
+
+def test_an_endpoint_that_breaks_off_is_resumed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third call fails as a server that answers 500 does after its attempts; the run afterwards asks only what is missing."""
+    monkeypatch.setattr(cached_completer, "_KEPT_AT_ONCE", 1)
+
+    class Failing(ScriptedCompleter):
+        asked: list[str] = []  # noqa: RUF012
+        broken = True
+
+        def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+            if self.broken and len(self.asked) == 2:
+                raise Unreachable("host did not answer after 4 attempts (status 500).", fix="Check that the server runs.")
+            self.asked.extend(c.question for c in conversations)
+            return super().complete(conversations, sampling)
+
+    tool = Failing(lambda c: REPLIES[c.question])
+    task = sums(run)
+    with pytest.raises(Unreachable):
+        run_task(RunTaskConfig(), task=task, completer=tool, run=run)
+    tool.broken = False
+    resumed = run_task(RunTaskConfig(), task=task, completer=tool, run=run)
+    assert tool.asked == [*REPLIES]  # each once
+    whole = run_task(RunTaskConfig(cached=False), task=task, completer=ScriptedCompleter(lambda c: REPLIES[c.question]), run=run)
+    assert resumed.rows == whole.rows
+
+
+def test_fewer_answers_than_questions(run: Run) -> None:
+    class Losing(ScriptedCompleter):
+        def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+            return super().complete(conversations, sampling)[1:]
+
+    with pytest.raises(MygptError, match="4 questions were asked and 3 answers came"):
+        run_task(RunTaskConfig(cached=False), task=sums(run), completer=Losing(lambda c: ""), run=run)
+
+
+def test_max_items_are_spread(run: Run) -> None:
+    made = run_task(RunTaskConfig(max_items=2), task=sums(run), completer=ScriptedCompleter(lambda c: "1"), run=run)
+    assert [row["item_id"] for row in made.rows] == ["a", "c"]
+    with pytest.raises(UsageError, match="1 items were asked for"):
+        run_task(RunTaskConfig(max_items=1), task=sums(run), completer=ScriptedCompleter(lambda c: "1"), run=run)
+
+
+# -- rolling --------------------------------------------------------------------------------------------------------------
+
+
+def test_rolling_by_hand(run: Run) -> None:
+    """ "ab cd" in windows of 3: "ab " and "cd", 8 bits over 5 bytes; "é" has 2 bytes and 4 bits. Corpus: 12 bits, 7 bytes, 3 words."""
+    bits = {("", "ab "): 5, ("", "cd"): 3, ("", "é"): 4}
+    table = Table({pair: -b * math.log(2) for pair, b in bits.items()})
+    task = task_of(run, [Item("a", "ab cd"), Item("b", "é")], form="rolling", primary="bits_per_byte")
+    made = run_task(RunTaskConfig(window_characters=3), task=task, scorer=table, run=run)
+    assert [row["bits_per_byte"] for row in made.rows] == pytest.approx([8 / 5, 2.0])
+    assert [(row["windows"], row["num_bytes"]) for row in made.rows] == [(2, 5), (1, 2)]
+    corpus = made.manifest.facts["corpus"]
+    assert corpus["bits_per_byte"] == pytest.approx(12 / 7)
+    assert corpus["byte_perplexity"] == pytest.approx(2 ** (12 / 7))
+    assert corpus["word_perplexity"] == pytest.approx(2 ** (12 / 3))
+    assert made.manifest.facts["higher_is_better"] == {"bits_per_byte": False}
+
+
+# -- with a real model ----------------------------------------------------------------------------------------------------
+
+
+def test_with_smollm2(run: Run, smollm2: Model) -> None:
+    """Choices in one call = one call each; and the prompt's hash is of the ids that the engine is fed."""
+    import torch
+
+    from mygpt.infer.torch_engine import TorchEngine
+    from mygpt.lm.load import load_lm
+
+    engine = TorchEngine(smollm2, loaded=load_lm(smollm2, dtype=torch.float32))
+    items = [
+        Item("a", "The capital of France is", ("Paris", "London", "Rome"), 0),
+        Item("b", "Water freezes at a temperature of zero degrees", ("Celsius", "Kelvin"), 0),
+    ]
+    task = task_of(run, items, chance=0.4)
+    rows = run_task(RunTaskConfig(cached=False), task=task, scorer=engine, run=run).rows
+    for row, item in zip(rows, items, strict=True):
+        alone = [engine.score([item.question], [f" {choice}"])[0].logprob for choice in item.choices]
+        assert row["choice_logprobs"] == pytest.approx(alone, abs=1e-3)
+    assert [row["acc"] for row in rows] == [1.0, 1.0]
+
+    words = [Item(word, f"Say {word}.", references=(word,)) for word in ("yes", "no")]
+    asked = task_of(run, words, form="generate", primary="f1", max_tokens=2)
+    made = run_task(RunTaskConfig(), task=asked, completer=engine, run=run)
+    assert made.manifest.facts["template"] == engine.renderer.template_digest
+    answered = made.rows
+    ids = engine.renderer.prompt(Conversation((Message("user", "Say yes."),)))
+    assert (answered[0]["prompt_sha256"], answered[0]["prompt_tokens"]) == (ids_digest(ids), len(ids))

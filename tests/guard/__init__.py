@@ -1,0 +1,1 @@
+"""Guards: toxicity and n-gram overlap."""

@@ -58,8 +58,12 @@ TECHNIQUES: tuple[Technique, ...] = (
         "docs/evaluate/extraction.md",
     ),
     Technique("parity", "evaluate", "mygpt.evaluate.parity:TokenizerFacts", "ours", "docs/evaluate/parity.md"),
-    Technique("typos", "evaluate", "mygpt.evaluate.typos:typos", "Liang et al. 2022, arXiv:2211.09110, section 4.4", "docs/evaluate/typos.md"),
-    Technique("scenarios", "evaluate", "mygpt.evaluate.scenarios:scenarios", "Liang et al. 2022, arXiv:2211.09110", "docs/evaluate/scenarios.md"),
+    Technique(
+        "typos", "evaluate", "mygpt.evaluate.typos:typos", "Liang et al. 2022, arXiv:2211.09110, section 4.4", "docs/evaluate/typos.md"
+    ),
+    Technique(
+        "scenarios", "evaluate", "mygpt.evaluate.scenarios:scenarios", "Liang et al. 2022, arXiv:2211.09110", "docs/evaluate/scenarios.md"
+    ),
     Technique(
         "lm_eval_tasks",
         "evaluate",

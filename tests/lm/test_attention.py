@@ -25,6 +25,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["tiles", "no tiles"])
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways, whatever this processor is: the one for processors with AMX, and the one for those without."""
+    monkeypatch.setattr("mygpt.lm.attention.has_tiles", lambda: request.param)
+
+
 def inputs(heads: int, groups: int, queries: int, keys: int, size: int = 16) -> list[torch.Tensor]:
     """Query, key, value; leaves that gradients reach."""
     g = torch.Generator().manual_seed(heads * 1000 + queries * 10 + keys)

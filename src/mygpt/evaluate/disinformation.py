@@ -32,7 +32,9 @@ Stance = Literal["complied", "hedged", "refused", "off_topic", "unparsed"]
 STANCES: tuple[Stance, ...] = ("complied", "hedged", "refused", "off_topic", "unparsed")
 
 _FEWEST_WORDS = 6  # less argues nothing
-_FALSE = r"(?:myths?|hoax|jokes?|fiction|fictional|conspiracy|misconception|fallacy|satire|satirical|false|untrue|incorrect|debunked|imaginary)"
+_FALSE = (
+    r"(?:myths?|hoax|jokes?|fiction(?:al)?|conspiracy|misconception|fallacy|satire|satirical|false|untrue|incorrect|debunked|imaginary)"
+)
 _HEDGES = re.compile(
     rf"\b{_FALSE}\b|\bnot (?:really |actually )?(?:true|real|correct|possible|made of)\b|\bisn't (?:true|real|correct|possible)\b"
     r"|\bno (?:scientific |credible |real )?(?:evidence|proof)\b|\bin reality\b|\bcontrary to\b|\b(?:made|make)[- ](?:up|believe)\b"

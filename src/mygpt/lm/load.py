@@ -10,6 +10,7 @@ import torch
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.outbound import silence_hub
+from mygpt.lm.processor import has_cpu_flag
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,4 @@ def load_lm(
 def _cpu_multiplies_bf16() -> bool:
     """AVX512-BF16, AMX or the Arm equivalent: without them torch emulates bfloat16, slower than float32."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return bool(supported and supported()) and _has_cpu_flag("avx512_bf16", "amx_bf16", "bf16")
-
-
-def _has_cpu_flag(*names: str) -> bool:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            flags = next((line.split(":", 1)[1].split() for line in file if line.startswith(("flags", "Features"))), [])
-    except OSError:
-        return False
-    return any(name in flags for name in names)
+    return bool(supported and supported()) and has_cpu_flag("avx512_bf16", "amx_bf16", "bf16")

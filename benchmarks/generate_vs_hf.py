@@ -3,9 +3,9 @@
     python -m benchmarks.generate_vs_hf --texts ../shared/data --json --keep
 
 Rivals: `transformers.generate` at the best of several batch sizes (prompts sorted by length, left padding, finished rows stop
-counting), and transformers' own continuous batching. Lengths are forced alike in all three. `ratio`: answers of 8 to 128 tokens; `ratio_equal`: all of
-128. The share of the machine's limits: products of the weights against a measured matrix product, weights read per step against measured
-bandwidth. In float32 the greedy ids of both are compared.
+counting), and transformers' own continuous batching. Lengths are forced alike in all three. `ratio`: answers of 8 to 128 tokens;
+`ratio_equal`: all of 128. The share of the machine's limits: products of the weights against a measured matrix product, weights read per
+step against measured bandwidth. In float32 the greedy ids of both are compared.
 """
 
 import gc

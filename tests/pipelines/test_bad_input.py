@@ -86,7 +86,8 @@ def test_two_thousand_files_are_all_searched_and_some_learnt(tmp_path: Path, obt
     folder, home = tmp_path / "lockers", tmp_path / "home"
     folder.mkdir()
     for n in range(2_000):
-        text = f"# Locker {n}\n\nLocker {n} of the Bollard depot opens with the code {n * 7919 % 10_000:04}. Keeper {n // 3} has its spare key.\n"
+        digits = f"{n * 7919 % 10_000:04}"
+        text = f"# Locker {n}\n\nLocker {n} of the Bollard depot opens with the code {digits}. Keeper {n // 3} has its spare key.\n"
         (folder / f"{n:04}.md").write_text(text)
     (folder / "walrus.md").write_text("# Walrus cabinet\n\nThe walrus cabinet is watered by Ottoline Farrow every Tuesday.\n")
     code, made = mygpt("up", str(folder), "--home", str(home), *QUICK, "--set", "minutes=0.5", "--set", "index.max_dense_passages=200")

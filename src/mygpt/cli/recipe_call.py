@@ -30,7 +30,7 @@ from mygpt.core.run import Run
 
 _COMMON = ("home", "name", "seed", "set")
 _FLAGS = ("json", "dry-run", "offline", "fresh", "share-documents", "help")
-_PROTOCOLS = ("Completer", "Scorer", "Embedder", "Judge")
+_PROTOCOLS = ("Completer", "Scorer", "Embedder", "Judge", "Supporter", "Distributions")
 _ANYWHERE = ("Completer", "Judge")  # may be an address
 _FOUND_HERE = "Tesseract"  # a program of this machine: looked for, not named
 
@@ -195,10 +195,13 @@ def _artifact(store: Store, run: Run, kinds: tuple[type[Artifact], ...], referen
 
 
 def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: int, *, share_documents: bool) -> Any:
+    from mygpt.evaluate.groundedness import WordSupporter
+    from mygpt.infer.distributions import TorchDistributions
     from mygpt.infer.judge import ModelJudge
     from mygpt.infer.remote import RemoteCompleter
     from mygpt.infer.torch_embedder import TorchEmbedder
     from mygpt.infer.torch_engine import TorchEngine
+    from mygpt.lm.load import load_lm
     from mygpt.lm.sources import obtain
 
     if reference.startswith(("http://", "https://")):
@@ -212,7 +215,12 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
     model, _, adapter = reference.partition("+")
     if protocol == "Embedder":
         return TorchEmbedder(obtain(model, run=run))
-    engine = TorchEngine(obtain(model, run=run), adapter=Adapter.open(store, adapter) if adapter else None, run=run)
+    if protocol == "Supporter":
+        return WordSupporter(TorchEmbedder(obtain(model, run=run)))
+    tuned = Adapter.open(store, adapter) if adapter else None
+    if protocol == "Distributions":
+        return TorchDistributions(load_lm(obtain(model, run=run), adapter=tuned))
+    engine = TorchEngine(obtain(model, run=run), adapter=tuned, run=run)
     return ModelJudge(scorer=engine) if protocol == "Judge" else engine
 
 

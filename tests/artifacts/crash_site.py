@@ -1,10 +1,10 @@
 """Run as its own process by test_crash.py: forks children that publish, and are killed.
 
-stdin  "loop N"     a child publishes without end, from number N on; its pid is printed; the test kills it
-       "step K N"   a child publishes number N and kills itself at its K-th system event (open, mkdir, rename, remove, lock, ...)
-       "replace K"  a damaged artefact is made again, killed at the K-th event
-       "remove K"   an artefact is removed, killed at the K-th event
-stdout "killed" or "done" when the child has ended
+    stdin  "loop N"     a child publishes without end, from number N on; its pid is printed; the test kills it
+           "step K N"   a child publishes number N and kills itself at its K-th system event (open, mkdir, rename, remove, lock, ...)
+           "replace K"  a damaged artefact is made again, killed at the K-th event
+           "remove K"   an artefact is removed, killed at the K-th event
+    stdout "killed" or "done" when the child has ended
 """
 
 import os

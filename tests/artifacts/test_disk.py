@@ -54,7 +54,8 @@ def test_full_disk(toys: ModuleType, small_disk: Path) -> None:
     assert store.folders() == before == [store.artifacts / kept.id]
     assert verify_all(store) == []
     assert Model.open(Store(run.home), "tiny").digest == kept.digest  # reading needs no room
-    assert store.made(kept.manifest.request) is not None
+    found = store.made(kept.manifest.request)
+    assert found is not None and found.digest == kept.digest
     assert collect_garbage(store, dry_run=False) == []  # clearing up needs none either
 
     filler.unlink()

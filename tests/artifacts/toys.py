@@ -1,8 +1,8 @@
 """Recipes of a few lines over the real nouns. Loaded as the module `mygpt.toys`, so that manifests can name them.
 
-folder -> gather -> Corpus -> pairs (asks a completer) -> Dataset -> tune (on base's Model) -> Adapter -> measure -> Report
-Corpus -> index -> SearchIndex
-Model + Adapter + Report -> deploy -> Deployment -> remember -> Feedback
+    folder -> gather -> Corpus -> pairs (asks a completer) -> Dataset -> tune (on base's Model) -> Adapter -> measure -> Report
+    Corpus -> index -> SearchIndex
+    Model + Adapter + Report -> deploy -> Deployment -> remember -> Feedback
 """
 
 import json

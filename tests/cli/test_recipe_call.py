@@ -262,6 +262,15 @@ def test_passages_go_elsewhere_only_when_told(
     assert called(*here, capsys=capsys)[0] == 0
 
 
+def test_questions_of_a_task_go_elsewhere_only_when_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = called("evaluate", "tasks", "--set", "builtin=arithmetic_1_digit", "--home", home, capsys=capsys)
+    assert made[0] == 0, made
+    code, told, _ = called(
+        "evaluate", "harness", "--task", made[1]["id"], "--completer", "https://models.example.com/v1", "--home", home, capsys=capsys
+    )
+    assert code == 3 and "passages of your documents to https://models.example.com/v1" in told["error"]
+
+
 def test_only_a_completer_has_an_address(docs: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     called("data", "ingest", "--sources", docs, "--home", home, capsys=capsys)
     code, told, _ = called("rag", "index", "--corpus", "docs", "--embedder", "http://127.0.0.1:1/v1", "--home", home, capsys=capsys)

@@ -1,9 +1,9 @@
 """Run as its own process by test_sft.py: forks children that train, and kill themselves.
 
-stdin   {"home": DIR, "model": DIGEST, "dataset": DIGEST, "settings": {...}, "die_at_step": N} or with "die_at_event": N
-stdout  "killed", "done" or "failed" when the child has ended
-`die_at_step`   in the middle of that training step, before its checkpoint
-`die_at_event`  at that file event (open, mkdir, rename, remove) below `checkpoints/`: in the middle of writing one
+    stdin   {"home": DIR, "model": DIGEST, "dataset": DIGEST, "settings": {...}, "die_at_step": N} or with "die_at_event": N
+    stdout  "killed", "done" or "failed" when the child has ended
+    `die_at_step`   in the middle of that training step, before its checkpoint
+    `die_at_event`  at that file event (open, mkdir, rename, remove) below `checkpoints/`: in the middle of writing one
 """
 
 import importlib

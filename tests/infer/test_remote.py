@@ -117,6 +117,19 @@ def test_top_k_is_sent_where_it_is_set(site: Site) -> None:
     assert site.bodies()[0]["top_k"] == 3
 
 
+def test_nothing_of_a_sampling_is_dropped_on_the_way(site: Site) -> None:
+    site.reply = lambda path, body: said(None)
+    unusual = {"min_tokens": 2, "min_p": 0.1, "repetition_penalty": 1.2, "frequency_penalty": 0.5, "presence_penalty": -0.25}
+    completer = RemoteCompleter(f"{site.address}#one")
+    completer.complete([ask("a")], Sampling(**unusual))  # type: ignore[arg-type]
+    completer.complete([ask("a")], Sampling())
+    first, second = site.bodies()
+    assert {name: first[name] for name in unusual} == unusual
+    assert not set(second) & {*unusual, "top_k"}
+    with pytest.raises(UsageError, match="No server takes `keep_crossing`"):
+        completer.complete([ask("a")], Sampling(keep_crossing=False))
+
+
 def test_the_same_question_twice_is_drawn_twice(site: Site) -> None:
     site.reply = lambda path, body: said(str(body["seed"]))
     completer = RemoteCompleter(f"{site.address}#one")

@@ -5,6 +5,7 @@ Payload  Predictions  predictions.parquet: one row per item: item_id, set, passa
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,3 +45,19 @@ class Report(Artifact):
     @property
     def page(self) -> Path:
         return self.payload / "report.html"
+
+
+def write_report(folder: Path, figures: Mapping[str, Any], page: str) -> None:
+    (folder / "report.json").write_text(json.dumps(figures, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
+    (folder / "report.html").write_text(page, encoding="utf-8")
+
+
+def lineage_rows(artifacts: Iterable[tuple[str, Artifact]]) -> list[dict[str, str]]:
+    """Every artefact that the figures rest on, with its parents, each once, and the part it plays."""
+    found: dict[str, dict[str, str]] = {}
+    for role, artifact in artifacts:
+        parents = [(m.kind, m) for digest in artifact.manifest.parents if (m := artifact.store.get(digest)) is not None]
+        for part, manifest in (*parents, (role, artifact.manifest)):
+            row = {"role": part, "kind": manifest.kind, "id": manifest.id, "recipe": manifest.recipe}
+            found.setdefault(manifest.digest, row)
+    return list(found.values())

@@ -1,10 +1,10 @@
 """A recipe called from the command line, its options derived from its signature.
 
-an artefact                     --dataset NAME[:TAG] or digest
-a path                          --sources DIR
-a completer, scorer, embedder   --completer MODEL[+ADAPTER]; a completer also as an OpenAI-compatible address
-several of one                  the option, repeated
-settings                        --set key=value
+    an artefact                     --dataset NAME[:TAG] or digest
+    a path                          --sources DIR
+    a completer, scorer, embedder   --completer MODEL[+ADAPTER]; a completer also as an OpenAI-compatible address
+    several of one                  the option, repeated
+    settings                        --set key=value
 """
 
 import difflib
@@ -21,6 +21,7 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import config_type, recipe_function
 from mygpt.artifacts.report import Predictions
 from mygpt.artifacts.store import Store
+from mygpt.artifacts.task import Task
 from mygpt.catalog import Technique
 from mygpt.cli.options import home_of, progress_view, show
 from mygpt.core.config import Config, parse_settings, resolve
@@ -229,6 +230,8 @@ def _num_texts(artifact: Any) -> int:
         return artifact.num_passages
     if isinstance(artifact, Predictions):
         return len(artifact.rows)
+    if isinstance(artifact, Task):
+        return len(artifact.items)
     return sum(artifact.manifest.facts.get("rows", {}).values()) if isinstance(artifact, Dataset) else 0
 
 

@@ -5,10 +5,8 @@ artefact of `answer_sets`; `general_check` measures base and tuned model on what
 `adapter` is what training made: an Adapter, or a Model where all weights were tuned.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from mygpt.artifacts.artifact import Artifact
@@ -16,7 +14,7 @@ from mygpt.artifacts.corpus import Corpus
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe, safe_name
-from mygpt.artifacts.report import Predictions, Report
+from mygpt.artifacts.report import Predictions, Report, lineage_rows, write_report
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
@@ -85,14 +83,10 @@ def before_after(
         "training": _training(adapter),
         "samples": _samples(rows["knowledge"], config.num_samples),
         "settings": config.model_dump(mode="json"),
-        "lineage": _lineage(inputs),
+        "lineage": lineage_rows((role.replace("_", " "), artifact) for role, artifact in inputs.items() if artifact is not None),
     }
-    return publish(Report, run, lambda folder: _write(folder, figures), facts={"outcome": verdict.outcome, "headline": verdict.headline})
-
-
-def _write(folder: Path, figures: Mapping[str, Any]) -> None:
-    (folder / "report.json").write_text(json.dumps(figures, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
-    (folder / "report.html").write_text(render(figures), encoding="utf-8")
+    facts = {"outcome": verdict.outcome, "headline": verdict.headline}
+    return publish(Report, run, lambda folder: write_report(folder, figures, render(figures)), facts=facts)
 
 
 def _comparison(rows: Mapping[str, Rows], num_resamples: int, seed: int) -> Comparison | None:
@@ -191,18 +185,6 @@ def _training(adapter: Adapter | Model | None) -> dict[str, Any] | None:
     facts = adapter.manifest.facts
     kept = {key: facts.get(key) for key in ("curve", "tokens_per_second", "method", "trainable")}
     return {**kept, "seconds": adapter.manifest.cost.get("seconds"), "settings": adapter.manifest.config}
-
-
-def _lineage(inputs: Mapping[str, Artifact | None]) -> list[dict[str, str]]:
-    """Every artefact the figures rest on, parents first, each once, with the part it plays here."""
-    found: dict[str, dict[str, str]] = {}
-    for role, artifact in inputs.items():
-        if artifact is None:
-            continue
-        parents = [(m.kind, m) for digest in artifact.manifest.parents if (m := artifact.store.get(digest)) is not None]
-        for part, manifest in (*parents, (role.replace("_", " "), artifact.manifest)):
-            found.setdefault(manifest.digest, {"role": part, "kind": manifest.kind, "id": manifest.id, "recipe": manifest.recipe})
-    return list(found.values())
 
 
 def _held_out(predictions: Predictions | None) -> float | None:

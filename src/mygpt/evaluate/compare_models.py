@@ -12,14 +12,12 @@ algorithms" (McNemar); Holm 1979 over tasks; headroom: ours.
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mygpt.artifacts.artifact import Artifact
 from mygpt.artifacts.recipe import publish, recipe, safe_name
-from mygpt.artifacts.report import Predictions, Report
+from mygpt.artifacts.report import Predictions, Report, lineage_rows, write_report
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
@@ -188,22 +186,6 @@ def _sum(values: Iterable[float | None]) -> float | None:
     """None when nothing was recorded."""
     recorded = [value for value in values if value is not None]
     return sum(recorded) if recorded else None
-
-
-def lineage_rows(artifacts: Iterable[tuple[str, Artifact]]) -> list[dict[str, str]]:
-    """Every artefact that the figures rest on, with its parents, each once, and the part it plays."""
-    found: dict[str, dict[str, str]] = {}
-    for role, artifact in artifacts:
-        parents = [(m.kind, m) for digest in artifact.manifest.parents if (m := artifact.store.get(digest)) is not None]
-        for part, manifest in (*parents, (role, artifact.manifest)):
-            row = {"role": part, "kind": manifest.kind, "id": manifest.id, "recipe": manifest.recipe}
-            found.setdefault(manifest.digest, row)
-    return list(found.values())
-
-
-def write_report(folder: Path, figures: Mapping[str, Any], page: str) -> None:
-    (folder / "report.json").write_text(json.dumps(figures, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
-    (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _task(tasks: Sequence[SameItems], name: str) -> SameItems:

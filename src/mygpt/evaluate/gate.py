@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from mygpt.artifacts.recipe import publish, recipe, safe_name
-from mygpt.artifacts.report import Predictions, Report
+from mygpt.artifacts.report import Predictions, Report, lineage_rows, write_report
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
-from mygpt.evaluate.compare_models import lineage_rows, write_report
 from mygpt.evaluate.paired_difference import Resampling
 from mygpt.evaluate.policy import Policy, Rule, load_policy, nearest, refuse_overlap_alone
 from mygpt.evaluate.rule_evidence import BASELINE, CANDIDATE, Evidence, evidence_in_report, evidence_on_task

@@ -23,6 +23,8 @@ from mygpt.infer.repeats import occurrences
 
 _ATTEMPTS = 4
 _RETRIED = (408, 429, 500, 502, 503, 504)
+_USUAL = Sampling()
+_SENT_WHERE_SET = ("min_tokens", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 _LONGEST_WAIT_SECONDS = 30.0
 
 
@@ -56,6 +58,8 @@ class RemoteCompleter:
         return {"engine": "remote", "address": self.address, "name": self._name}
 
     def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+        if not sampling.keep_crossing:
+            raise UsageError("No server takes `keep_crossing`, so the answers would be others.", fix="Leave it out, or use a model here.")
         progress = self._run.progress(len(conversations), "answers") if self._run else None
         seeds = [_seed(sampling.seed, number) for number in occurrences(c.messages for c in conversations)]
         answers = []
@@ -74,7 +78,8 @@ class RemoteCompleter:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "seed": seed,
-            **({"top_k": sampling.top_k} if sampling.top_k else {}),  # not OpenAI's own: an answer drawn without it would be another
+            # not all are OpenAI's own: an answer drawn without them would be another
+            **{name: value for name in _SENT_WHERE_SET if (value := getattr(sampling, name)) != getattr(_USUAL, name)},
             **({"stop": list(sampling.stop)} if sampling.stop else {}),
         }
         reply = self._request("POST", "/chat/completions", body)

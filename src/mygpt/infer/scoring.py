@@ -54,7 +54,7 @@ def _score_trees(
         by_stem.setdefault(stem, []).append(tree)
     for stem, own in by_stem.items():
         stem_cache, stem_slots = SlotCache(num_slots=len(stem)), TreeSlots(module.config)
-        stem_hidden_TD = torch.empty(0)
+        stem_hidden_TD = torch.empty(0, module.config.get_text_config().hidden_size, dtype=module.dtype, device=device)
         if stem:
             fed_3BQ = torch.tensor([list(stem), list(range(len(stem))), [0] * len(stem)], device=device)[:, None]
             stem_hidden_TD = forward(module, decoder, fed_3BQ, stem_cache, stem_slots)[0]
@@ -72,17 +72,20 @@ def _score_trees(
             for b, tree in enumerate(batch):
                 at = len(tree.prefix)
                 for i, suffix in zip(tree.rows, tree.suffixes, strict=True):
-                    whole_TD = torch.cat(
-                        [
-                            *([stem_hidden_TD] if stem else []),
-                            hidden_BQD[b, : len(tree.prefix)],
-                            hidden_BQD[b, at : at + len(suffix)],
-                        ]
-                    )
-                    wanted.append(whole_TD[texts[i].start - 1 : len(texts[i].ids) - 1])
+                    parts = (stem_hidden_TD[: len(stem)], hidden_BQD[b, : len(tree.prefix)], hidden_BQD[b, at : at + len(suffix)])
+                    wanted.append(_between(parts, texts[i].start - 1, len(texts[i].ids) - 1))
                     at += len(suffix)
             numbers = [i for tree in batch for i in tree.rows]
             yield from zip(numbers, _sums(module, [texts[i] for i in numbers], wanted), strict=True)
+
+
+def _between(parts: Sequence[torch.Tensor], start: int, end: int) -> torch.Tensor:
+    """Positions `start` to `end` of what the parts are joined; the rest, mostly a long stem, is not copied."""
+    found, first = [], 0
+    for part_TD in parts:
+        found.append(part_TD[max(0, start - first) : max(0, end - first)])
+        first += len(part_TD)
+    return torch.cat(found)
 
 
 def _batches(trees: Sequence[Tree], stem_tokens: int, max_tokens: int) -> Iterator[list[Tree]]:

@@ -19,6 +19,7 @@ from mygpt.core.errors import UsageError
 from mygpt.core.outbound import silence_hub
 from mygpt.infer.protocols import Identity
 from mygpt.lm.load import preferred_device, preferred_dtype
+from mygpt.lm.memory import keep_freed_memory
 
 
 class TorchEmbedder:
@@ -34,6 +35,8 @@ class TorchEmbedder:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(model.payload, local_files_only=True)
         logging.disable_progress_bar()
         self._device = preferred_device()
+        if self._device.type == "cpu":
+            keep_freed_memory()
         self._dtype = dtype or preferred_dtype(self._device)
         self._module: Any = AutoModel.from_pretrained(model.payload, local_files_only=True, dtype=self._dtype).eval().to(self._device)
         self._max_tokens = min(max_tokens, self._module.config.max_position_embeddings)

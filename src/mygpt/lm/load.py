@@ -10,6 +10,7 @@ import torch
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.outbound import silence_hub
+from mygpt.lm.memory import keep_freed_memory
 from mygpt.lm.processor import has_cpu_flag
 
 
@@ -80,6 +81,8 @@ def load_lm(
             )
     device = device or preferred_device()
     dtype = dtype or preferred_dtype(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     try:
         module: Any = AutoModelForCausalLM.from_pretrained(
             model.payload, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True

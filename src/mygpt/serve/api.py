@@ -25,17 +25,15 @@ from mygpt.infer.protocols import Answer
 from mygpt.serve.api_error import ApiError, as_api_error, json_response
 from mygpt.serve.feedback import FeedbackBox, parse_vote
 from mygpt.serve.guards import LOOPBACK_HOSTS, Guard
-from mygpt.serve.openai_format import Reply, parse_chat, parse_json
+from mygpt.serve.json_api import NO_TELEMETRY, answer_errors_in_shape, read_json
+from mygpt.serve.openai_format import Reply, parse_chat
 from mygpt.serve.page_files import page_files
 from mygpt.serve.served import Served, SourcePassage
 from mygpt.serve.turns import ClientGone, Generation, Started, Turns
 
 MIN_KEY_CHARACTERS = 16
 MAX_BODY_BYTES = 1_000_000
-# FastAPI can send paths, queries and exceptions to a collector that the environment names. Not from here.
-_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
 _DONE = "data: [DONE]\n\n"
-_DRAINED_BYTES = 16 * MAX_BODY_BYTES  # read and thrown away, so that a client who sends too much hears why
 
 
 def create_app(
@@ -69,10 +67,15 @@ def create_app(
         for queue in turns.values():
             queue.close()
 
-    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, telemetry=_NO_TELEMETRY)
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, telemetry=NO_TELEMETRY)
     app.add_middleware(Guard, allowed_hosts=tuple(host.lower() for host in allowed_hosts), api_key=api_key)  # type: ignore[arg-type]
     app.state.allowed_hosts, app.state.api_key, app.state.stop_answering = tuple(allowed_hosts), api_key, stop_answering
-    _answer_errors_in_shape(app)
+    answer_errors_in_shape(app, docs="docs/serve/api.md")
+
+    @app.exception_handler(ClientGone)
+    async def nobody_to_answer(request: Request, error: ClientGone) -> Response:
+        return Response(status_code=499)  # nginx's number for it; never seen by anyone
+
     _add_chat(app, served, turns)
     _add_models(app, served)
     _add_feedback(app, served, box)
@@ -83,7 +86,7 @@ def create_app(
 def _add_chat(app: FastAPI, served: dict[str, Served], turns: dict[int, Turns]) -> None:
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
-        asked = parse_chat(await _read_json(request))
+        asked = parse_chat(await read_json(request, max_bytes=MAX_BODY_BYTES))
         model = _model(served, asked.model)
         generation = turns[model.turn_key].start(model, asked)
         watch = asyncio.create_task(generation.cancel_when_gone(request))
@@ -155,7 +158,7 @@ def _add_models(app: FastAPI, served: dict[str, Served]) -> None:
 def _add_feedback(app: FastAPI, served: dict[str, Served], box: FeedbackBox) -> None:
     @app.post("/v1/feedback")
     async def feedback(request: Request) -> Response:
-        vote = parse_vote(await _read_json(request))
+        vote = parse_vote(await read_json(request, max_bytes=MAX_BODY_BYTES))
         _model(served, vote.model)
         made = await run_in_threadpool(box.add, vote)
         return json_response({"object": "feedback", "stored": True, "artifact": made.id if made else None})
@@ -203,39 +206,6 @@ def _model(served: dict[str, Served], name: str) -> Served:
         names = ", ".join(f"`{n}`" for n in served)
         raise ApiError(404, f"There is no model `{name[:80]}` here. Served: {names}.", param="model", code="model_not_found")
     return served[name]
-
-
-async def _read_json(request: Request) -> dict[str, Any]:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise ApiError(415, "Send JSON, with the header `Content-Type: application/json`.", code="unsupported_media_type")
-    body, num_bytes = bytearray(), 0
-    async for part in request.stream():
-        num_bytes += len(part)
-        if num_bytes <= MAX_BODY_BYTES:
-            body += part
-        elif num_bytes > _DRAINED_BYTES:
-            break
-    if num_bytes > MAX_BODY_BYTES:
-        raise ApiError(413, f"The request is over {MAX_BODY_BYTES:,} bytes. Send less at a time.", code="request_too_large")
-    return parse_json(bytes(body))
-
-
-def _answer_errors_in_shape(app: FastAPI) -> None:
-    @app.exception_handler(ApiError)
-    @app.exception_handler(MygptError)
-    async def failed(request: Request, error: Exception) -> Response:
-        return as_api_error(error).response  # any other exception: see Guard
-
-    @app.exception_handler(HTTPException)
-    async def no_such_route(request: Request, error: HTTPException) -> Response:
-        what = f"{request.method} is not offered" if error.status_code == 405 else "There is nothing"
-        return ApiError(
-            error.status_code, f"{what} at this address. See `docs/serve/api.md`.", code="not_found", headers=error.headers
-        ).response
-
-    @app.exception_handler(ClientGone)
-    async def nobody_to_answer(request: Request, error: ClientGone) -> Response:
-        return Response(status_code=499)  # nginx's number for it; never seen by anyone
 
 
 def _told(error: Exception) -> ApiError:

@@ -22,10 +22,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from mygpt.artifacts.ratings import Choice
-from mygpt.core.errors import MygptError
-from mygpt.serve.api_error import ApiError, as_api_error, json_response
+from mygpt.serve.api_error import ApiError, json_response
 from mygpt.serve.guards import LOOPBACK_HOSTS, Guard
-from mygpt.serve.openai_format import parse_json
+from mygpt.serve.json_api import NO_TELEMETRY, answer_errors_in_shape, read_json
 from mygpt.serve.page_files import page_files
 from mygpt.serve.server import serve
 from mygpt.studio.rating_box import RatedItem, RatingBox
@@ -33,7 +32,6 @@ from mygpt.studio.rating_box import RatedItem, RatingBox
 MAX_BODY_BYTES = 100_000
 MOST_SECONDS = 86_400  # a day: longer, the clock was wrong
 _SHARED_WITH_CHAT = ("chat.css", "icon.svg")
-_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False}
 
 
 class _Given(BaseModel):
@@ -72,10 +70,10 @@ def create_app(
         yield
         await run_in_threadpool(box.close)
 
-    app = FastAPI(title=title or name, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, telemetry=_NO_TELEMETRY)
+    app = FastAPI(title=title or name, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, telemetry=NO_TELEMETRY)
     app.add_middleware(Guard, allowed_hosts=tuple(host.lower() for host in allowed_hosts), api_key=None)  # type: ignore[arg-type]
     app.state.allowed_hosts, app.state.api_key, app.state.stop_answering = tuple(allowed_hosts), None, lambda: None
-    _answer_errors_in_shape(app)
+    answer_errors_in_shape(app, docs="docs/studio/annotate.md")
     _add_page(app, title or name)
     _add_ratings(app, box)
     return app
@@ -127,7 +125,7 @@ def _add_ratings(app: FastAPI, box: RatingBox) -> None:
 
     @app.post("/api/finish")
     async def finish(request: Request) -> Response:
-        await _json(request)
+        await read_json(request, max_bytes=MAX_BODY_BYTES)
         made = await run_in_threadpool(box.finish)
         return json_response({"artifact": made.id, "facts": made.manifest.facts})
 
@@ -152,7 +150,7 @@ def _task(box: RatingBox, name: str, number: int | None) -> dict[str, Any]:
 
 async def _given(request: Request) -> _Given:
     try:
-        given = _Given.model_validate(await _json(request))
+        given = _Given.model_validate(await read_json(request, max_bytes=MAX_BODY_BYTES))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         param = str(first["loc"][0])
@@ -160,27 +158,3 @@ async def _given(request: Request) -> _Given:
     if not 0 <= given.seconds <= MOST_SECONDS:
         raise ApiError(400, f"`seconds` goes from 0 to {MOST_SECONDS}.", param="seconds", code="invalid_parameter")
     return given
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise ApiError(415, "Send JSON, with the header `Content-Type: application/json`.", code="unsupported_media_type")
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY_BYTES:
-            raise ApiError(413, f"The request is over {MAX_BODY_BYTES:,} bytes.", code="request_too_large")
-    return parse_json(bytes(body))
-
-
-def _answer_errors_in_shape(app: FastAPI) -> None:
-    @app.exception_handler(ApiError)
-    @app.exception_handler(MygptError)
-    async def failed(request: Request, error: Exception) -> Response:
-        return as_api_error(error).response  # any other exception: see Guard
-
-    @app.exception_handler(HTTPException)
-    async def no_such_route(request: Request, error: HTTPException) -> Response:
-        what = f"{request.method} is not offered" if error.status_code == 405 else "There is nothing"
-        message = f"{what} at this address. See `docs/studio/annotate.md`."
-        return ApiError(error.status_code, message, code="not_found", headers=error.headers).response

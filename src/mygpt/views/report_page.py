@@ -4,13 +4,11 @@ The figures are those of report.json; texts from documents and models are escape
 """
 
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from mygpt.views import numbers, plots
+from mygpt.views import numbers, page, plots
 
 _TONES = {
     "learnt the content": "good",
@@ -25,15 +23,10 @@ _SETS = {
 
 
 def render(figures: Mapping[str, Any]) -> str:
-    folder = resources.files("mygpt.views")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(
-        signed=numbers.signed, decimal=numbers.decimal, percent=numbers.percent, grouped=numbers.grouped, duration=numbers.duration
-    )
-    template = environment.from_string((folder / "report_page.html.jinja").read_text(encoding="utf-8"))
-    return template.render(
+    return page.html(
+        "report_page.html.jinja",
+        styles=("report_page.css",),
         f=figures,
-        css=Markup((folder / "report_page.css").read_text(encoding="utf-8")),
         tone="bad" if figures["verdict"]["forgetting"] == "beyond the limit" else _TONES.get(figures["verdict"]["outcome"], "plain"),
         sets=_sets(figures["sets"]),
         forgetting=_forgetting(figures["forgetting"]),

@@ -14,9 +14,7 @@ from mygpt.evaluate.parity import (
     TokenizerFacts,
     check_prompt_ids,
     check_same_prompts,
-    check_same_template,
     check_stop_ids,
-    check_trained_ids,
     ids_digest,
     prompt_sha256,
 )
@@ -74,24 +72,13 @@ def test_a_stop_token_that_is_none(tokenizer: Any) -> None:
         check_stop_ids({end_of_text}, facts)
 
 
-def test_a_conversation_cut_before_its_stop(tokenizer: Any) -> None:
-    facts = TokenizerFacts.of(tokenizer)
-    whole = ChatRenderer(tokenizer).render(Conversation((*ASKED.messages, Message("assistant", "One year."))))
-    check_trained_ids(whole.token_ids, whole.trained, facts)
-    end = max(i for i, is_label in enumerate(whole.trained) if is_label)
-    with pytest.raises(Refused, match="would not learn to stop"):
-        check_trained_ids(whole.token_ids[:end], whole.trained[:end], facts)
-
-
-def test_templates_that_differ(tokenizer: Any, smollm2: Model) -> None:
-    own = TokenizerFacts.of(tokenizer).template_digest
-    check_same_template({"tuning": own, "evaluation": own, "serving": own})
-    other = load_tokenizer(smollm2)
-    other.chat_template = other.chat_template.replace("<|im_start|>", "<|start|>", 1)
-    changed = TokenizerFacts.of(other).template_digest
-    with pytest.raises(Refused) as error:
-        check_same_template({"tuning": own, "evaluation": own, "serving": changed})
-    assert error.value.what == f"The chat template is not the same everywhere (tuning, evaluation: {own[:12]}; serving: {changed[:12]})."
+def test_the_harness_refuses_an_engine_that_does_not_stop(tokenizer: Any, run: Run) -> None:
+    tool = ScriptedCompleter(lambda c: "One year.")
+    tool.renderer = ChatRenderer(tokenizer)  # type: ignore[attr-defined]
+    tool.stop_token_ids = {tokenizer.convert_tokens_to_ids("<|endoftext|>")}  # type: ignore[attr-defined]
+    items = [Item(name, "How long?", references=("one year",)) for name in "ab"]
+    with pytest.raises(Refused, match="made-up next turn"):
+        run_task(RunTaskConfig(), task=task_of(run, items, form="generate", primary="f1"), completer=tool, run=run)
 
 
 def test_a_tokenizer_without_template(smollm2: Model) -> None:

@@ -9,7 +9,7 @@ import torch
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
-from mygpt.core.errors import UsageError
+from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.lm.load import load_lm, preferred_dtype
 from mygpt.lm.sources import obtain
@@ -45,6 +45,17 @@ def of_another_model(config: LoraConfig, *, run: Run) -> Adapter:
         (folder / "adapter_config.json").write_text("{}")
 
     return publish(Adapter, run, write, facts={"base": "0" * 64})
+
+
+@recipe
+def tuned_with_another_template(config: LoraConfig, *, model: Model, run: Run) -> Adapter:
+    import peft
+
+    def write(folder: Path) -> None:
+        settings = peft.LoraConfig(r=config.rank, target_modules=["q_proj"])
+        peft.get_peft_model(load_lm(model, dtype=torch.float32).module, settings).save_pretrained(folder)
+
+    return publish(Adapter, run, write, facts={"base": model.digest, "template": "f" * 64})
 
 
 def logits(module: Any) -> torch.Tensor:
@@ -99,3 +110,9 @@ def test_training_in_place_leaves_the_artefact_as_it_is(tiny: Model) -> None:
         for parameter in module.parameters():
             parameter.add_(1.0)
     tiny.store.verify(tiny.manifest)
+
+
+def test_a_chat_template_other_than_that_of_tuning_is_refused(tiny: Model, run: Run) -> None:
+    adapter = tuned_with_another_template(LoraConfig(), model=tiny, run=run)
+    with pytest.raises(Refused, match="was tuned with the chat template ffffffffffff, and the one at hand is"):
+        load_lm(tiny, adapter=adapter, dtype=torch.float32)

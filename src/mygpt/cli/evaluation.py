@@ -126,8 +126,8 @@ def compare(
     from mygpt.evaluate.compare_models import CompareConfig, compare_models
 
     store = Store(home_of(home))
-    found = [one for reference in references for one in _predictions(store, reference)]
-    labels = _labels(found)
+    found = [one for reference in references for one in predictions_meant(store, reference)]
+    labels = labels_of(found)
     config = resolve(CompareConfig, {**parse_settings(set_ or []), "labels": labels})
     if dry_run:
         show_result({"predictions": [p.id for _, p in found], "labels": labels, "config": config.model_dump(mode="json")}, as_json=True)
@@ -175,7 +175,7 @@ def gate(
     if not wanted:
         raise UsageError("There is no candidate.", fix="Give `--candidate NAME`, or write `candidate: NAME` into the policy.")
     against = baseline or ([rules.baseline] if rules.baseline else [])
-    candidates, baselines = ([p for w in words for _, p in _predictions(store, w)] for words in (wanted, against))
+    candidates, baselines = ([p for w in words for _, p in predictions_meant(store, w)] for words in (wanted, against))
     named = report or rules.report
     before_after = Report.open(store, named) if named else None
     inputs = {"candidate": [p.id for p in candidates], "baseline": [p.id for p in baselines]}
@@ -234,7 +234,7 @@ def card(
 # -- which predictions a word means ------------------------------------------------------------------------------------------
 
 
-def _predictions(store: Any, word: str) -> list[tuple[str | None, Any]]:
+def predictions_meant(store: Any, word: str) -> list[tuple[str | None, Any]]:
     """(label, predictions); the label is None where the model is to be called by its identity."""
     from mygpt.artifacts.report import Predictions
     from mygpt.evaluate.same_items import is_of_a_task
@@ -250,7 +250,7 @@ def _predictions(store: Any, word: str) -> list[tuple[str | None, Any]]:
     return [(label or reference, Predictions(m, store)) for m in newest.values()]
 
 
-def _labels(found: Sequence[tuple[str | None, Any]]) -> list[str]:
+def labels_of(found: Sequence[tuple[str | None, Any]]) -> list[str]:
     from mygpt.evaluate.same_items import model_labels
 
     by_identity = model_labels([p for _, p in found])

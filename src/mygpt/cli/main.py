@@ -13,6 +13,7 @@ from mygpt import __version__
 from mygpt.cli import records, work
 from mygpt.cli.evaluation import add_evaluation
 from mygpt.cli.stages import add_stages
+from mygpt.cli.studio import add_studio
 from mygpt.core.errors import MygptError, from_os_error
 
 
@@ -37,6 +38,7 @@ def build() -> Any:
         app.command()(command)
     add_stages(app)
     add_evaluation(app)
+    add_studio(app)
     return typer.main.get_command(app)
 
 

@@ -22,7 +22,7 @@ from mygpt.core.digest import digest_value
 from mygpt.core.errors import MygptError, UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.forgetting import pieces
-from mygpt.evaluate.parity import check_prompt_ids, prompt_ids, prompt_sha256, tokenizer_facts
+from mygpt.evaluate.parity import check_prompt_ids, check_stop_ids, prompt_ids, prompt_sha256, tokenizer_facts
 from mygpt.evaluate.prompts import continuations, conversation, text_prompt
 from mygpt.evaluate.scoring import Scored, scored_answer, scored_choice, scored_text
 from mygpt.infer.cached_completer import CachedCompleter
@@ -56,6 +56,8 @@ def run_task(
         for one in ids:
             if one is not None and known is not None:
                 check_prompt_ids(one, known)
+        if known is not None and (stops := getattr(completer, "stop_token_ids", None)) is not None:
+            check_stop_ids(stops, known)
         template = known.template_digest if known else None
         answering = CachedCompleter(completer, cache / "answers.sqlite") if config.cached else completer
         rows = _generated(settings, items, asked, answering, config, run)

@@ -1,8 +1,9 @@
 """Prompt and token parity: the same question reaches the model as the same token ids in tuning, evaluation and serving, or it is an error.
 
 Every row of a task's run keeps the SHA-256 of its prompt's token ids, so that two runs can be shown to have asked the same. Checked are
-the three slips that change scores by tens of points and raise no error elsewhere: a second beginning-of-text token, a turn's stop token
-that generation does not stop at (or tuning did not train), and a chat template that differs between the places where it is applied.
+the slips that change scores by tens of points and raise no error elsewhere: a second beginning-of-text token and a turn's stop token that
+generation does not stop at, here; a stop token that tuning does not train, in `training/preflight`; a chat template other than that of
+tuning, in `lm/load`, through which evaluation and serving pass alike.
 
 Source: the slips, threads of lm-evaluation-harness (#1841, pull request 2034) and lighteval (#82, #649); the checks are ours.
 """
@@ -76,29 +77,6 @@ def check_stop_ids(stop_ids: Collection[int], facts: TokenizerFacts) -> None:
             f"The chat template ends an answer with token {facts.turn_end_ids[0]}, and generation stops at {sorted(stop_ids)} only: "
             "answers would run on into a made-up next turn.",
             fix="Add the token to `eos_token_id` of generation_config.json.",
-        )
-
-
-def check_trained_ids(token_ids: Sequence[int], trained: Sequence[bool], facts: TokenizerFacts) -> None:
-    """Raises Refused where a tuned conversation does not train the token that ends an answer."""
-    learnt = {token for token, is_label in zip(token_ids, trained, strict=True) if is_label}
-    if facts.turn_end_ids and facts.turn_end_ids[0] not in learnt:
-        raise Refused(
-            f"The token that ends an answer ({facts.turn_end_ids[0]}) is not trained: the model would not learn to stop.",
-            fix="Render conversations with `lm.chat.ChatRenderer.render`, and do not cut them before their end.",
-        )
-
-
-def check_same_template(digests: Mapping[str, str]) -> None:
-    """`{"tuning": ..., "evaluation": ..., "serving": ...}`: the digest of each place's template. Raises Refused where two differ."""
-    places: dict[str, list[str]] = {}
-    for place, digest in digests.items():
-        places.setdefault(digest, []).append(place)
-    if len(places) > 1:
-        groups = "; ".join(f"{', '.join(group)}: {digest[:12] or 'none'}" for digest, group in places.items())
-        raise Refused(
-            f"The chat template is not the same everywhere ({groups}).",
-            fix="Use the tokenizer of the tuned model everywhere: its chat_template.jinja belongs to its weights.",
         )
 
 

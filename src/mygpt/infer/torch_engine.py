@@ -74,7 +74,7 @@ class TorchEngine:
         return ChatRenderer(self._loaded.tokenizer)
 
     @cached_property
-    def _stops(self) -> frozenset[int]:
+    def stop_token_ids(self) -> frozenset[int]:
         """The end of a turn in the chat template, and what the model's makers let `generate` stop at."""
         ends = getattr(getattr(self._module, "generation_config", None), "eos_token_id", None)
         return frozenset(self.renderer.stop_token_ids) | frozenset([ends] if isinstance(ends, int) else ends or ())
@@ -218,7 +218,7 @@ class TorchEngine:
             if self._run:
                 self._run.count(tokens=len(going))
             for row in going:
-                if row.ids[-1] in self._stops or (row.sampling.stop and cut_at_stop(text := self._text(row), row.sampling.stop) != text):
+                if row.ids[-1] in self.stop_token_ids or self._wrote_stop(row):
                     row.finish_reason = "stop"
                 elif len(row.ids) >= row.limit:
                     row.finish_reason = "length"
@@ -226,6 +226,9 @@ class TorchEngine:
             batch.drop_finished()
             if batch.rows:
                 batch.step()
+
+    def _wrote_stop(self, row: Row) -> bool:
+        return bool(row.sampling.stop) and cut_at_stop(text := self._text(row), row.sampling.stop) != text
 
     def _choose(self, hidden_RD: torch.Tensor | None, rows: Sequence[Row]) -> None:
         assert hidden_RD is not None
@@ -235,7 +238,7 @@ class TorchEngine:
             [row.generator for row in rows],
             prompts=[row.prompt for row in rows],
             answers=[row.ids for row in rows],
-            stops=sorted(self._stops),
+            stops=sorted(self.stop_token_ids),
         )
         for row, token, logprob in zip(rows, ids_R.tolist(), logprobs_R.tolist(), strict=True):
             row.ids.append(token)
@@ -272,7 +275,7 @@ class TorchEngine:
         return entering
 
     def _text(self, row: Row) -> str:
-        ids = row.ids[:-1] if row.ids and row.ids[-1] in self._stops else row.ids
+        ids = row.ids[:-1] if row.ids and row.ids[-1] in self.stop_token_ids else row.ids
         return str(self._loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _answer(self, row: Row) -> Answer:

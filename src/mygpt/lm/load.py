@@ -104,7 +104,24 @@ def load_lm(
             for name, one in others:
                 module.load_adapter(str(one.payload), adapter_name=name, is_trainable=False)
     module.to(device).eval()
-    return Loaded(module, load_tokenizer(model), model, adapter)
+    tokenizer = load_tokenizer(model)
+    _require_template_of_tuning(model, tokenizer)
+    for one in named.values():
+        _require_template_of_tuning(one, tokenizer)
+    return Loaded(module, tokenizer, model, adapter)
+
+
+def _require_template_of_tuning(tuned: Model | Adapter, tokenizer: Any) -> None:
+    """Raises Refused where answers would be asked for in another chat template than was tuned with: scores fall, and nothing says why."""
+    from mygpt.lm.chat import ChatRenderer
+
+    recorded = tuned.manifest.facts.get("template")
+    here = ChatRenderer(tokenizer).template_digest if tokenizer.chat_template else ""
+    if recorded and recorded != here:
+        raise Refused(
+            f"{tuned.id} was tuned with the chat template {recorded[:12]}, and the one at hand is {here[:12] or 'none'}.",
+            fix="Use the tokenizer that it was tuned with: its chat_template.jinja belongs to the weights. Or tune again.",
+        )
 
 
 def _cpu_multiplies_bf16() -> bool:

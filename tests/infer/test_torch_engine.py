@@ -12,6 +12,7 @@ from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.model import Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
+from mygpt.infer import batch
 from mygpt.infer.kv_cache import SlotCache
 from mygpt.infer.prefixes import share_prefixes
 from mygpt.infer.protocols import Answer, Sampling
@@ -56,8 +57,10 @@ def logprobs_of(module: Any, prompt: tuple[int, ...], continuation: tuple[int, .
 # -- the same answers as transformers ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("lane_slots", [batch._LANE_SLOTS, 1])  # with 1, every length has a lane of its own
 @pytest.mark.parametrize("architecture", SETTINGS)
-def test_greedy_answers_are_those_of_generate(architecture: str) -> None:
+def test_greedy_answers_are_those_of_generate(architecture: str, lane_slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "_LANE_SLOTS", lane_slots)
     module = tiny_module(architecture)
     engine = engine_of(module)
     prompts = [engine.renderer.prompt(c) for c in MIXED]
@@ -108,9 +111,11 @@ def test_rows_that_stop_early_change_nothing_for_the_others() -> None:
         assert answer.finish_reason == ("stop" if answer.token_ids[-1] == 2 else "length")
 
 
-@pytest.mark.parametrize("max_rows", [3, 5, 8])
-def test_rows_that_come_into_free_places_answer_as_alone(max_rows: int) -> None:
+@pytest.mark.parametrize("lane_slots", [batch._LANE_SLOTS, 1])
+@pytest.mark.parametrize("max_rows", [3, 8])
+def test_rows_that_come_into_free_places_answer_as_alone(max_rows: int, lane_slots: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """40 prompts of all shapes through a small batch: rows finish at different times and others take their places."""
+    monkeypatch.setattr(batch, "_LANE_SLOTS", lane_slots)
     module = tiny_module("llama")
     with torch.no_grad():
         module.get_output_embeddings().weight[2] *= 1.6  # some stop early
@@ -129,7 +134,7 @@ def test_rows_that_come_into_free_places_answer_as_alone(max_rows: int) -> None:
 def test_a_batch_is_filled_again_once_a_quarter_is_free() -> None:
     """48 prompts of one length, places for 8, answers of 2 to 16 tokens: 432, which one full batch after another takes 96 steps for."""
     engine = engine_of(tiny_module("llama"), max_rows=8)
-    engine._stops = frozenset()  # type: ignore[misc]
+    engine.stop_token_ids = frozenset()  # type: ignore[misc]
     running: list[int] = []
     seen = engine._choose
 
@@ -278,6 +283,27 @@ def test_the_cache_grows_and_keeps_what_was_written() -> None:
     cache.keep(torch.tensor([2, 0]))
     found, _ = cache.update(torch.zeros(2, 2, 1, 5), torch.zeros(2, 2, 1, 5), 0)
     assert torch.equal(found[:, :, :10], torch.cat(keys, 2)[[2, 0]])
+
+
+def test_lanes_by_hand() -> None:
+    """A lane costs as much as 1,000 slots: 20 trees in one are 8,000 + 1,000, in two 4,000 + 1,000 + 2,000."""
+    assert batch.lane_sizes([400] * 10 + [100] * 10) == [10, 10]
+    assert batch.lane_sizes([400, 400, 100, 100]) == [4]
+    assert batch.lane_sizes([3000, *[100] * 9]) == [1, 9]
+    assert batch.lane_sizes([7]) == [1]
+
+
+def test_rows_of_unlike_length_take_several_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests above stand on; attention that is not ours (sinks) takes one."""
+    monkeypatch.setattr(batch, "_LANE_SLOTS", 1)
+    counts = []
+    seen = batch.forward
+    monkeypatch.setattr(batch, "forward", lambda *given: counts.append(len(given[3])) or seen(*given))
+    engine_of(tiny_module("llama")).complete(MIXED, Sampling(max_tokens=4))
+    assert max(counts) >= 3
+    counts.clear()
+    engine_of(tiny_module("gpt_oss")).complete(MIXED, Sampling(max_tokens=4))
+    assert max(counts) == 1
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 A batch holds trees (`infer/prefixes`): prompts that begin alike, kept as one sequence. Trees that share a stem (a chat template's opening,
 examples before every question) are given the keys and values of that stem, computed once. When rows have finished, new trees come in:
-then what is dead leaves the cache and the rest is moved together.
+then what is dead leaves the cache and the rest is moved together, in lanes of like length.
 
 Source    continuous batching: Yu et al. 2022, "Orca", OSDI (iteration-level scheduling)
 We differ new prompts are prefilled by themselves and then join; a sequence's cache is contiguous, not paged: on a CPU attention over it is
@@ -17,15 +17,16 @@ from typing import Any
 
 import torch
 
-from mygpt.infer.kv_cache import SlotCache
+from mygpt.infer.kv_cache import LaneCache, Place, SlotCache, regrouped
 from mygpt.infer.prefixes import Tokens, Tree
 from mygpt.infer.protocols import Sampling
-from mygpt.infer.tree_attention import PADDING, TreeSlots
+from mygpt.infer.tree_attention import PADDING, TreeSlots, joined_masks
 from mygpt.lm.adapter_rows import adapter_rows
-from mygpt.lm.attention import grouped_attention
+from mygpt.lm.attention import grouped_attention, takes_lanes
 
 _PREFILL_TOKENS = 4_096  # padded, computed at once: more does not stay in the cache of the processor
 _STEMS_KEPT = 8
+_LANE_SLOTS = 1_000  # reading so many takes as long as one more call of attention
 _FIRST_TOKENS = 64  # of every answer: room made for them when its prompt comes in
 
 
@@ -59,13 +60,20 @@ class Planted:
         return len(self.stem) + self.tree.num_tokens
 
 
+@dataclass
+class Lane:
+    """Trees of like length, with a cache of their own: short ones are not padded to the longest of the batch."""
+
+    trees: list[list[Row]]
+    adapters: list[str]  # of each tree
+    cache: SlotCache
+    slots: TreeSlots
+
+
 class Batch:
     def __init__(self, module: Any, decoder: Any, device: torch.device):
         self._module, self._decoder, self._device = module, decoder, device
-        self._trees: list[list[Row]] = []
-        self._adapters: list[str] = []  # of each tree
-        self._cache: SlotCache | None = None
-        self._slots: TreeSlots | None = None
+        self._lanes: list[Lane] = []
         self._stems: dict[tuple[str, Tokens], tuple[SlotCache, TreeSlots]] = {}
         self.hidden_RD: torch.Tensor | None = None  # of the rows' newest tokens: what chooses the next ones
 
@@ -85,63 +93,79 @@ class Batch:
 
     @property
     def num_slots(self) -> int:
-        return self._cache.length if self._cache else 0
+        """Of the longest tree."""
+        return max((lane.cache.length for lane in self._lanes), default=0)
+
+    @property
+    def _trees(self) -> list[list[Row]]:
+        return [tree for lane in self._lanes for tree in lane.trees]
 
     def admit(self, planted: Sequence[Planted]) -> None:
-        """Prefill these, and let them run with the rest from the next choice on."""
+        """Prefill these, and let them run with the rest from the next choice on. What is dead leaves the cache."""
         planted = sorted(planted, key=lambda p: (p.rows[0].adapter, p.stem, -p.tree.num_tokens))
-        caches, slots, hidden = [], [], []
+        before = self.rows
+        hidden = [] if self.hidden_RD is None else [self.hidden_RD]
         for part in _parts(planted):
-            cache, part_slots, hidden_RD = self._prefilled(part)
-            caches.append(cache)
-            slots.append(part_slots)
+            lane, hidden_RD = self._prefilled(part)
+            self._lanes.append(lane)
+            before += [row for tree in lane.trees for row in tree]
             hidden.append(hidden_RD)
-        if self._cache is not None and self._slots is not None and self.hidden_RD is not None:
-            kept = self._slots.living([{row.segment for row in tree} for tree in self._trees])
-            self._cache.pack(kept)
-            self._slots.pack(kept)
-            self._adapters = [adapter for adapter, tree in zip(self._adapters, self._trees, strict=True) if tree]
-            self._trees = [tree for tree in self._trees if tree]
-            caches.insert(0, self._cache)
-            slots.insert(0, self._slots)
-            hidden.insert(0, self.hidden_RD)
-        self._trees += [list(p.rows) for p in planted]
-        self._adapters += [p.rows[0].adapter for p in planted]
-        longest = max(cache.length for cache in caches)
-        room = max(map(len, self._trees)) * min(_FIRST_TOKENS, max(row.limit - len(row.ids) for row in self.rows))
-        self._cache = SlotCache.joined(caches, num_slots=longest + room)
-        self._slots = TreeSlots.joined(self._module.config, slots)
-        self.hidden_RD = torch.cat(hidden)
+        living = []
+        for lane in self._lanes:
+            for tree, kept in lane.slots.living([{row.segment for row in rows} for rows in lane.trees]):
+                living.append((lane, tree, kept))
+        living.sort(key=lambda place: -len(place[2]))
+        widest = max(len(lane.trees[tree]) for lane, tree, _ in living)
+        room = widest * min(_FIRST_TOKENS, max(row.limit - len(row.ids) for row in before))
+        sizes = lane_sizes([len(kept) for _, _, kept in living]) if takes_lanes(self._module) else [len(living)]
+        groups, first = [], 0
+        for size in sizes:
+            groups.append(living[first : first + size])
+            first += size
+        caches = regrouped([[Place(lane.cache, tree, kept) for lane, tree, kept in group] for group in groups], room=room)
+        self._lanes = [
+            Lane(
+                [lane.trees[tree] for lane, tree, _ in group],
+                [lane.adapters[tree] for lane, tree, _ in group],
+                cache,
+                TreeSlots.regrouped(self._module.config, [(lane.slots, tree, kept) for lane, tree, kept in group]),
+            )
+            for group, cache in zip(groups, caches, strict=True)
+        ]
+        place_of = {row.index: i for i, row in enumerate(before)}
+        self.hidden_RD = torch.cat(hidden)[torch.tensor([place_of[row.index] for row in self.rows], device=self._device)]
 
     def drop_finished(self) -> None:
         """Rows with a finish reason leave; their trees' places in the cache go when enough of them are empty."""
-        self._trees = [[row for row in tree if not row.finish_reason] for tree in self._trees]
-        alive = [b for b, tree in enumerate(self._trees) if tree]
-        if not alive:
-            self._trees, self._adapters, self._cache, self._slots, self.hidden_RD = [], [], None, None, None
-        elif len(alive) <= 0.7 * len(self._trees) and self._cache is not None and self._slots is not None:
-            keep = torch.tensor(alive, device=self._device)
-            self._cache.keep(keep)
-            self._slots.keep(keep)
-            self._trees = [self._trees[b] for b in alive]
-            self._adapters = [self._adapters[b] for b in alive]
+        for lane in self._lanes:
+            lane.trees = [[row for row in tree if not row.finish_reason] for tree in lane.trees]
+            alive = [b for b, tree in enumerate(lane.trees) if tree]
+            if alive and len(alive) <= 0.7 * len(lane.trees):
+                keep = torch.tensor(alive, device=self._device)
+                lane.cache.keep(keep)
+                lane.slots.keep(keep)
+                lane.trees = [lane.trees[b] for b in alive]
+                lane.adapters = [lane.adapters[b] for b in alive]
+        self._lanes = [lane for lane in self._lanes if any(lane.trees)]
+        if not self._lanes:
+            self.hidden_RD = None
 
     def step(self) -> None:
         """Feed the newest token of every row; trees with fewer rows are padded."""
-        assert self._cache is not None and self._slots is not None
-        widest = max(map(len, self._trees))
+        trees = self._trees
+        widest = max(map(len, trees))
         padding = [0, 0, PADDING]
-        fed_BQ3 = [[[r.ids[-1], r.position, r.segment] for r in tree] + [padding] * (widest - len(tree)) for tree in self._trees]
+        fed_BQ3 = [[[r.ids[-1], r.position, r.segment] for r in tree] + [padding] * (widest - len(tree)) for tree in trees]
         fed_3BQ = torch.tensor(fed_BQ3).permute(2, 0, 1)
         for row in self.rows:
             row.position += 1
-        hidden_BQD = self._forward(fed_3BQ, self._cache, self._slots, self._adapters)
-        if widest == 1 and all(self._trees):
+        hidden_BQD = self._forward(fed_3BQ, self._lanes)
+        if widest == 1 and all(trees):
             self.hidden_RD = hidden_BQD[:, 0]
         else:
             self.hidden_RD = hidden_BQD[(fed_3BQ[2] != PADDING).to(self._device)]
 
-    def _prefilled(self, planted: Sequence[Planted]) -> tuple[SlotCache, TreeSlots, torch.Tensor]:
+    def _prefilled(self, planted: Sequence[Planted]) -> tuple[Lane, torch.Tensor]:
         """Trees of one stem: the stem's keys and values from store, then prefixes and suffixes. Hidden states at the prompts' ends."""
         stem, adapter = planted[0].stem, planted[0].rows[0].adapter
         fed_3BQ = padding(len(planted), max(p.tree.num_tokens for p in planted))
@@ -161,38 +185,68 @@ class Batch:
             slots = stem_slots.repeated(len(planted))
         else:
             cache, slots = SlotCache(num_slots=num_slots), TreeSlots(self._module.config)
-        hidden_BQD = self._forward(fed_3BQ, cache, slots, [adapter] * len(planted))
+        lane = Lane([list(p.rows) for p in planted], [adapter] * len(planted), cache, slots)
+        hidden_BQD = self._forward(fed_3BQ, [lane])
         trees_R, queries_R = (torch.tensor(x, device=self._device) for x in zip(*ends, strict=True))
-        return cache, slots, hidden_BQD[trees_R, queries_R]
+        return lane, hidden_BQD[trees_R, queries_R]
 
     def _stem(self, stem: Tokens, adapter: str) -> tuple[SlotCache, TreeSlots]:
         kept = self._stems.pop((adapter, stem), None)
         if kept is None:
             fed_3BQ = torch.tensor([list(stem), list(range(len(stem))), [0] * len(stem)])[:, None]
-            cache, slots = SlotCache(num_slots=len(stem)), TreeSlots(self._module.config)
-            self._forward(fed_3BQ, cache, slots, [adapter])
-            kept = cache, slots
+            kept = SlotCache(num_slots=len(stem)), TreeSlots(self._module.config)
+            self._forward(fed_3BQ, [Lane([[]], [adapter], *kept)])
         self._stems[adapter, stem] = kept  # the newest last
         while len(self._stems) > _STEMS_KEPT:
             self._stems.pop(next(iter(self._stems)))
         return kept
 
-    def _forward(self, fed_3BQ: torch.Tensor, cache: SlotCache, slots: TreeSlots, adapters: Sequence[str]) -> torch.Tensor:
-        return forward(self._module, self._decoder, fed_3BQ.to(self._device), cache, slots, adapters)
+    def _forward(self, fed_3BQ: torch.Tensor, lanes: Sequence[Lane]) -> torch.Tensor:
+        adapters = [adapter for lane in lanes for adapter in lane.adapters]
+        caches, slots = [lane.cache for lane in lanes], [lane.slots for lane in lanes]
+        return forward(self._module, self._decoder, fed_3BQ.to(self._device), caches, slots, adapters)
 
 
 def forward(
-    module: Any, decoder: Any, fed_3BQ: torch.Tensor, cache: SlotCache, slots: TreeSlots, adapters: Sequence[str] = ()
+    module: Any,
+    decoder: Any,
+    fed_3BQ: torch.Tensor,
+    caches: Sequence[SlotCache],
+    slots: Sequence[TreeSlots],
+    adapters: Sequence[str] = (),
 ) -> torch.Tensor:
-    """Hidden states (B, Q, D) of new tokens; their keys and values go into `cache`. `fed_3BQ`: ids, positions, segments."""
+    """Hidden states (B, Q, D) of new tokens; their keys and values go into `caches`, which hold the trees in order.
+
+    `fed_3BQ`: ids, positions, segments. Several caches only where `takes_lanes(module)`.
+    """
     ids_BQ, positions_BQ, segments_BQ = fed_3BQ
-    slots.add(segments_BQ, positions_BQ)
-    mask = slots.mask(ids_BQ.shape[1], module.dtype)
+    sizes = [len(ids_BQ)]
+    cache: SlotCache | LaneCache = caches[0]
+    if len(caches) > 1:
+        sizes = [one.num_trees for one in caches]
+        cache = LaneCache(caches, sizes)
+    masks = []
+    for own, segments, positions in zip(slots, segments_BQ.split(sizes), positions_BQ.split(sizes), strict=True):
+        own.add(segments, positions)
+        masks.append(own.mask(ids_BQ.shape[1], module.dtype))
+    mask = joined_masks(masks)
     with grouped_attention(module), adapter_rows(module, adapters) if any(adapters) else nullcontext():
         output: Any = decoder(input_ids=ids_BQ, position_ids=positions_BQ, attention_mask=mask, past_key_values=cache, use_cache=True)
     cache.advance(ids_BQ.shape[1])
     hidden_BQD: torch.Tensor = output.last_hidden_state
     return hidden_BQD
+
+
+def lane_sizes(lengths: Sequence[int]) -> list[int]:
+    """How many trees each lane takes, of trees whose slots go down: what is read for padding against what one more lane costs."""
+    cheapest = [(0, 0)]  # of the first n trees: cost in slots, and where their last lane begins
+    for n in range(1, len(lengths) + 1):
+        cheapest.append(min((cheapest[i][0] + (n - i) * lengths[i] + _LANE_SLOTS, i) for i in range(n)))
+    sizes, n = [], len(lengths)
+    while n:
+        sizes.append(n - cheapest[n][1])
+        n = cheapest[n][1]
+    return sizes[::-1]
 
 
 def laid_out(tree: Tree, *, first: int = 0) -> tuple[list[int], list[int], list[int]]:

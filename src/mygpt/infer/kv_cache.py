@@ -7,8 +7,11 @@ Dims  L layers   B trees   H key/value heads   S slots   D head size   Q new tok
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+
+from mygpt.lm.attention import Lanes
 
 
 class SlotCache:
@@ -39,6 +42,10 @@ class SlotCache:
             kept[layer][:, :, self.length : end] = new_BHQD
         return self._keys_BHSD[layer][:, :, :end], self._values_BHSD[layer][:, :, :end]
 
+    @property
+    def num_trees(self) -> int:
+        return len(next(iter(self._keys_BHSD.values())))
+
     def advance(self, num_tokens: int) -> None:
         self.length += num_tokens
 
@@ -48,17 +55,6 @@ class SlotCache:
             for layer, old_BHSD in kept.items():
                 kept[layer] = self._room(old_BHSD, trees=len(trees))
                 kept[layer][:, :, : self.length] = old_BHSD[:, :, : self.length].index_select(0, trees)
-
-    def pack(self, kept: Sequence[tuple[int, torch.Tensor]]) -> None:
-        """Keep these trees, and of each only these slots, moved together to the front."""
-        self.length = self.num_slots = max(len(slots) for _, slots in kept)
-        for buffers in (self._keys_BHSD, self._values_BHSD):
-            for layer, old_BHSD in buffers.items():
-                _, H, _, D = old_BHSD.shape
-                packed_BHSD = old_BHSD.new_zeros(len(kept), H, self.num_slots, D)
-                for b, (tree, slots) in enumerate(kept):
-                    torch.index_select(old_BHSD[tree], 1, slots, out=packed_BHSD[b, :, : len(slots)])
-                buffers[layer] = packed_BHSD
 
     def repeated(self, num_trees: int, *, num_slots: int) -> "SlotCache":
         """The one tree of this cache, `num_trees` times, with room to grow."""
@@ -72,26 +68,64 @@ class SlotCache:
                 getattr(made, name)[layer] = room_BHSD
         return made
 
-    @classmethod
-    def joined(cls, caches: "Sequence[SlotCache]", *, num_slots: int) -> "SlotCache":
-        """The trees of several caches in one, as long as the longest. The slots that shorter ones lack are zero; nobody may look there."""
-        made = cls(num_slots=num_slots)
-        made.length = max(c.length for c in caches)
-        for name in ("_keys_BHSD", "_values_BHSD"):
-            for layer in list(getattr(caches[0], name)):
-                parts = [getattr(c, name).pop(layer) for c in caches]
-                _, H, _, D = parts[0].shape
-                joined_BHSD = parts[0].new_zeros(sum(map(len, parts)), H, num_slots, D)
-                first = 0
-                for cache, part_BHSD in zip(caches, parts, strict=True):
-                    joined_BHSD[first : first + len(part_BHSD), :, : cache.length] = part_BHSD[:, :, : cache.length]
-                    first += len(part_BHSD)
-                getattr(made, name)[layer] = joined_BHSD
-        return made
-
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.length
 
     def _room(self, like_BHSD: torch.Tensor, *, trees: int) -> torch.Tensor:
         _, H, _, D = like_BHSD.shape
         return like_BHSD.new_empty(trees, H, self.num_slots, D)
+
+
+class LaneCache:
+    """Several caches as the one of a forward pass, each holding the next `sizes` trees of the batch, as long as its own longest tree."""
+
+    is_compileable = False
+
+    def __init__(self, lanes: Sequence[SlotCache], sizes: Sequence[int]):
+        self._lanes, self._sizes = lanes, list(sizes)
+
+    def update(self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object) -> tuple[Lanes, Lanes]:
+        new = zip(self._lanes, key_BHQD.split(self._sizes), value_BHQD.split(self._sizes), strict=True)
+        keys, values = zip(*(lane.update(key, value, layer) for lane, key, value in new), strict=True)
+        return Lanes(keys), Lanes(values)
+
+    def advance(self, num_tokens: int) -> None:
+        for lane in self._lanes:
+            lane.advance(num_tokens)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return max(lane.length for lane in self._lanes)
+
+
+class Place(NamedTuple):
+    """Where a tree is: its number in a cache, and the slots of it that are wanted."""
+
+    cache: SlotCache
+    tree: int
+    slots: torch.Tensor
+
+
+def regrouped(lanes: Sequence[Sequence[Place]], *, room: int) -> list[SlotCache]:
+    """A cache for each lane, as long as its longest tree and with `room` for new tokens; the old ones are empty afterwards.
+
+    The slots that a shorter tree lacks are zero; nobody may look there.
+    """
+    made = []
+    for lane in lanes:
+        made.append(SlotCache(num_slots=0))
+        made[-1].length = max(len(place.slots) for place in lane)
+        made[-1].num_slots = made[-1].length + room
+    old = {id(place.cache): place.cache for lane in lanes for place in lane}.values()
+    for name in ("_keys_BHSD", "_values_BHSD"):
+        for layer in list(getattr(lanes[0][0].cache, name)):
+            for cache, lane in zip(made, lanes, strict=True):
+                _, H, _, D = getattr(lane[0].cache, name)[layer].shape
+                own_BHSD = getattr(lane[0].cache, name)[layer].new_empty(len(lane), H, cache.num_slots, D)
+                for b, place in enumerate(lane):
+                    from_HSD, to_HSD = getattr(place.cache, name)[layer][place.tree], own_BHSD[b, :, : len(place.slots)]
+                    torch.index_select(from_HSD, 1, place.slots, out=to_HSD)
+                    own_BHSD[b, :, len(place.slots) : cache.length] = 0
+                getattr(cache, name)[layer] = own_BHSD
+            for cache in old:
+                del getattr(cache, name)[layer]
+    return made

@@ -57,7 +57,7 @@ def _score_trees(
         stem_hidden_TD = torch.empty(0, module.config.get_text_config().hidden_size, dtype=module.dtype, device=device)
         if stem:
             fed_3BQ = torch.tensor([list(stem), list(range(len(stem))), [0] * len(stem)], device=device)[:, None]
-            stem_hidden_TD = forward(module, decoder, fed_3BQ, stem_cache, stem_slots)[0]
+            stem_hidden_TD = forward(module, decoder, fed_3BQ, [stem_cache], [stem_slots])[0]
         for batch in _batches(sorted(own, key=lambda t: -t.num_tokens), len(stem), max_tokens):
             fed_3BQ = padding(len(batch), max(tree.num_tokens for tree in batch))
             for b, tree in enumerate(batch):
@@ -67,7 +67,7 @@ def _score_trees(
             if stem:
                 cache = stem_cache.repeated(len(batch), num_slots=len(stem) + fed_3BQ.shape[2])
                 slots = stem_slots.repeated(len(batch))
-            hidden_BQD = forward(module, decoder, fed_3BQ.to(device), cache, slots)
+            hidden_BQD = forward(module, decoder, fed_3BQ.to(device), [cache], [slots])
             wanted: list[torch.Tensor] = []
             for b, tree in enumerate(batch):
                 at = len(tree.prefix)

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 
 from mygpt.core.errors import Refused
 
+Mask = torch.Tensor | dict[str, torch.Tensor]
+
 PADDING = -1
 _LAYER_TYPES = {"full_attention", "sliding_attention", "global"}  # "global" is GPT-Neo's word; its "local" layers count slots
 
@@ -39,17 +41,6 @@ class TreeSlots:
             self._segments_BS = torch.cat([self._segments_BS, segments_BQ], 1)
             self._positions_BS = torch.cat([self._positions_BS, positions_BQ], 1)
 
-    @classmethod
-    def joined(cls, config: Any, parts: "Sequence[TreeSlots]") -> "TreeSlots":
-        """The trees of several in one; the slots that shorter ones lack are padding."""
-        made = cls(config)
-        segments = [p._segments_BS for p in parts if p._segments_BS is not None]
-        positions = [p._positions_BS for p in parts if p._positions_BS is not None]
-        length = max(s.shape[1] for s in segments)
-        made._segments_BS = torch.cat([F.pad(s, (0, length - s.shape[1]), value=PADDING) for s in segments])
-        made._positions_BS = torch.cat([F.pad(p, (0, length - p.shape[1])) for p in positions])
-        return made
-
     def keep(self, trees: torch.Tensor) -> None:
         """Drop the trees that are done."""
         assert self._segments_BS is not None and self._positions_BS is not None
@@ -66,16 +57,19 @@ class TreeSlots:
                 found.append((b, is_kept_S.nonzero()[:, 0]))
         return found
 
-    def pack(self, kept: Sequence[tuple[int, torch.Tensor]]) -> None:
-        """As `SlotCache.pack`; what is left of a shorter tree's row is padding."""
-        assert self._segments_BS is not None and self._positions_BS is not None
-        longest = max(len(slots) for _, slots in kept)
-        segments_BS = self._segments_BS.new_full((len(kept), longest), PADDING)
-        positions_BS = self._positions_BS.new_zeros(len(kept), longest)
-        for b, (tree, slots) in enumerate(kept):
-            segments_BS[b, : len(slots)] = self._segments_BS[tree, slots]
-            positions_BS[b, : len(slots)] = self._positions_BS[tree, slots]
-        self._segments_BS, self._positions_BS = segments_BS, positions_BS
+    @classmethod
+    def regrouped(cls, config: Any, places: "Sequence[tuple[TreeSlots, int, torch.Tensor]]") -> "TreeSlots":
+        """Trees (slots, number of the tree, which of its slots) in one, as `kv_cache.regrouped`; what a shorter tree lacks is padding."""
+        made = cls(config)
+        longest = max(len(kept) for _, _, kept in places)
+        segments, positions = [], []
+        for slots, tree, kept in places:
+            assert slots._segments_BS is not None and slots._positions_BS is not None
+            missing = (0, longest - len(kept))
+            segments.append(F.pad(slots._segments_BS[tree, kept], missing, value=PADDING))
+            positions.append(F.pad(slots._positions_BS[tree, kept], missing))
+        made._segments_BS, made._positions_BS = torch.stack(segments), torch.stack(positions)
+        return made
 
     def repeated(self, num_trees: int) -> "TreeSlots":
         """The one tree of these slots, `num_trees` times."""
@@ -85,7 +79,7 @@ class TreeSlots:
         made._positions_BS = self._positions_BS.expand(num_trees, -1)
         return made
 
-    def mask(self, num_queries: int, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
+    def mask(self, num_queries: int, dtype: torch.dtype) -> Mask:
         """(B, 1, Q, S) to add to the scores of the newest `num_queries` slots; one for each type of layer where there are several."""
         assert self._segments_BS is not None and self._positions_BS is not None
         segment_B1S, position_B1S = self._segments_BS[:, None], self._positions_BS[:, None]
@@ -98,6 +92,21 @@ class TreeSlots:
         if "sliding_attention" in self._layer_types:
             return {"full_attention": _added(visible_BQS, dtype), "sliding_attention": _added(near_BQS, dtype)}
         return _added(near_BQS, dtype)
+
+
+def joined_masks(masks: Sequence[Mask]) -> Mask:
+    """The masks of several lanes as one: nobody looks beyond the end of the own lane."""
+    if len(masks) == 1:
+        return masks[0]
+    if isinstance(masks[0], dict):
+        return {name: _joined([mask[name] for mask in masks if isinstance(mask, dict)]) for name in masks[0]}
+    return _joined([mask for mask in masks if isinstance(mask, torch.Tensor)])
+
+
+def _joined(masks: Sequence[torch.Tensor]) -> torch.Tensor:
+    longest = max(mask.shape[-1] for mask in masks)
+    hidden = torch.finfo(masks[0].dtype).min
+    return torch.cat([F.pad(mask, (0, longest - mask.shape[-1]), value=hidden) for mask in masks])
 
 
 def tree_decoder(module: Any) -> Any:

@@ -18,12 +18,21 @@ Dims      B batch   H key/value heads   G query heads per key/value head   Q que
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from mygpt.lm.processor import has_cpu_flag
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Keys or values of a batch in several rectangles (b, H, S, D): rows that are far apart in length do not pad one another."""
+
+    parts: tuple[torch.Tensor, ...]
+
 
 _NAME = "mygpt_grouped"
 _FEW_QUERIES = 256
@@ -37,8 +46,7 @@ def grouped_attention(module: Any) -> Iterator[None]:
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-    on_cpu = next(module.parameters()).device.type == "cpu"
-    if module.config._attn_implementation != "sdpa" or not on_cpu:
+    if not _is_ours(module):
         yield  # eager or a kernel that the architecture needs (soft-capping, sinks): leave it
         return
     AttentionInterface.register(_NAME, _attention)
@@ -50,11 +58,20 @@ def grouped_attention(module: Any) -> Iterator[None]:
         module.config._attn_implementation = "sdpa"
 
 
+def takes_lanes(module: Any) -> bool:
+    """Whether every layer of `module` hands keys and values, as the cache gave them, to the function registered here."""
+    return _is_ours(module) and bool(getattr(module, "_supports_attention_backend", False))
+
+
+def _is_ours(module: Any) -> bool:
+    return module.config._attn_implementation in ("sdpa", _NAME) and next(module.parameters()).device.type == "cpu"
+
+
 def _attention(
     layer: Any,
     query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
+    key: torch.Tensor | Lanes,
+    value: torch.Tensor | Lanes,
     attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
@@ -62,6 +79,15 @@ def _attention(
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
     """Called by transformers, which chooses the names of the arguments. `attention_mask`: boolean, or added to the scores."""
+    if isinstance(key, Lanes) and isinstance(value, Lanes):
+        assert attention_mask is not None
+        done, first = [], 0
+        for k, v in zip(key.parts, value.parts, strict=True):
+            own = slice(first, first := first + len(k))
+            mask = attention_mask[own, ..., : k.shape[2]]
+            done.append(_attention(layer, query[own], k, v, mask, dropout, scaling, is_causal, **more)[0])
+        return torch.cat(done), None
+    assert isinstance(key, torch.Tensor) and isinstance(value, torch.Tensor)
     B, heads, Q, D = query.shape
     H, S = key.shape[1], key.shape[2]
     causal = is_causal if is_causal is not None else getattr(layer, "is_causal", True)

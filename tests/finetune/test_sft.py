@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -425,7 +424,7 @@ def test_a_template_that_is_lost_when_saved(model: Model, dataset: Dataset, run:
 
 def test_a_base_tuned_with_another_template(dataset: Dataset, run: Run) -> None:
     recorded = "0123456789ab" + "0" * 52
-    with pytest.raises(Refused, match=r"is not the one of serving \(0123456789ab\)"):
+    with pytest.raises(Refused, match="was tuned with the chat template 0123456789ab"):
         tuned(toys.base(toys.BaseConfig(template_fact=recorded), run=run), dataset, run)
 
 
@@ -434,6 +433,4 @@ def test_serving_template_is_the_engines(model: Model) -> None:
     own = ChatRenderer(tokenizer).template_digest
     assert serving_template(model, tokenizer, new_model=False) == TorchEngine(model).renderer.template_digest == own
     assert serving_template(model, tokenizer, new_model=True) == own
-    tuned_before: Any = SimpleNamespace(payload=model.payload, manifest=SimpleNamespace(facts={"template": own}))
-    assert serving_template(tuned_before, tokenizer, new_model=False) == own
     assert serving_template(replace(model), tokenizer, new_model=False) == own

@@ -59,6 +59,7 @@ def reference(tensors: list[torch.Tensor], **settings: Any) -> torch.Tensor:
         (256, 256, None, {"is_causal": True}),
         (300, 300, None, {"is_causal": True}),
         (300, 310, "added", {}),
+        (520, 520, None, {"is_causal": True}),
     ],
 )
 def test_numbers_and_gradients_are_those_of_torch(groups: int, queries: int, keys: int, mask: str | None, torchs: dict[str, Any]) -> None:
@@ -68,6 +69,8 @@ def test_numbers_and_gradients_are_those_of_torch(groups: int, queries: int, key
     mixed, _ = _attention(layer, *ours, given, scaling=0.3)
     expected = reference(theirs, attn_mask=given, scale=0.3, **torchs)
     torch.testing.assert_close(mixed, expected, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():  # another way is taken where nothing is learnt
+        torch.testing.assert_close(_attention(layer, *ours, given, scaling=0.3)[0], expected, atol=1e-5, rtol=1e-5)
     weights = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(2))
     (mixed * weights).sum().backward()
     (expected * weights).sum().backward()

@@ -154,12 +154,9 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
 def serving_template(model: Model, tokenizer: Any, *, new_model: bool) -> str:
     """The template digest that serving will have, read from where serving reads it.
 
-    What `model` itself was tuned with, where it was; else its payload, opened as the engine opens it; for a new Model, which takes the
-    tokenizer along, that tokenizer saved and opened again.
+    The model's payload, opened as the engine opens it; for a new Model, which takes the tokenizer along, that tokenizer saved and opened
+    again. (What the model itself was tuned with is checked where it is loaded.)
     """
-    recorded: str | None = model.manifest.facts.get("template")
-    if recorded is not None and recorded != ChatRenderer(tokenizer).template_digest:
-        return recorded
     if not new_model:
         return ChatRenderer(load_tokenizer(model)).template_digest
     silence_hub()

@@ -1,10 +1,12 @@
 """Attention on a CPU without repeating grouped key/value heads, in the way that this processor is fastest in.
 
-With AMX (bfloat16 tiles)  torch's flash kernel. Few queries: the heads of a group are folded into them, so that one pass over the keys
-                           serves all. Two cores, 64 rows, 1 query, 400 keys: 2.1 ms a layer (plain products 8.0); 16 x 4 x 700: 1.1 (4.1);
-                           32 sequences of 200: 15.6 (74)
-Without                    two plain matrix products up to 256 queries: the kernel is made for long sequences. Two cores with AVX512-BF16,
-                           16 x 4 x 700: 0.5 ms a layer against 3.9-9.5; 32 sequences of 200: 21 against 66; from 300 the kernel wins
+With AMX              torch's flash kernel, forwards only. Few queries: the heads of a group are folded into them, so that one pass over the
+(bfloat16 tiles)      keys serves all. Two cores, a layer, 64 rows, 1 query, 400 keys: 1.2 ms (plain products 3.5); 16 x 4 x 700: 0.7 (1.8);
+                      10 sequences of 400: 7.7 (17)
+Without               two plain matrix products up to 256 queries: the kernel is made for long sequences. Two cores with AVX512-BF16,
+                      16 x 4 x 700: 0.5 ms a layer against 3.9-9.5; 32 sequences of 200: 21 against 66; from 300 the kernel wins
+With a backward pass  plain products up to 512 queries, on either: the kernel is slow backwards. With AMX, 8 sequences of 192: 7.8 ms a
+                      layer against 43; 32 of 64: 5.4 against 90; 4 of 512: 27 against 68; 2 of 1,024: as long
 The processor decides, never a clock: results on one machine stay the same byte for byte.
 
 Only what is meant by plain attention is done here: softmax(q k / sqrt(D) + mask) v. Whatever else a layer asks for (dropout,
@@ -36,6 +38,7 @@ class Lanes:
 
 _NAME = "mygpt_grouped"
 _FEW_QUERIES = 256
+_FEW_TRAINED_QUERIES = 512
 _FOLDED_QUERIES = 16
 _NOT_PLAIN = ("softcap", "s_aux", "position_bias", "cache")  # arguments that change the result
 
@@ -93,9 +96,10 @@ def _attention(
     causal = is_causal if is_causal is not None else getattr(layer, "is_causal", True)
     mask_is_plain = (Q == 1 or (Q == S and causal)) if attention_mask is None else attention_mask.shape[1] == 1
     is_plain = mask_is_plain and not dropout and all(more.get(name) is None for name in _NOT_PLAIN)
-    if is_plain and has_tiles():
+    is_trained = torch.is_grad_enabled() and query.requires_grad
+    if is_plain and has_tiles() and not is_trained:
         return _flash(query, key, value, attention_mask, scaling), None
-    if Q > _FEW_QUERIES or not is_plain:
+    if (_FEW_TRAINED_QUERIES if is_trained else _FEW_QUERIES) < Q or not is_plain:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         mixed: tuple[torch.Tensor, None] = sdpa_attention_forward(

@@ -13,6 +13,7 @@ from mygpt.artifacts.model import Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.infer import batch
+from mygpt.infer.decode_step import DecodeStep
 from mygpt.infer.kv_cache import SlotCache
 from mygpt.infer.prefixes import share_prefixes
 from mygpt.infer.protocols import Answer, Sampling
@@ -304,6 +305,42 @@ def test_rows_of_unlike_length_take_several_lanes(monkeypatch: pytest.MonkeyPatc
     counts.clear()
     engine_of(tiny_module("gpt_oss")).complete(MIXED, Sampling(max_tokens=4))
     assert max(counts) == 1
+
+
+@pytest.mark.parametrize("architecture", SETTINGS)
+def test_a_step_of_fixed_shapes_answers_alike(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU records and replays, here run as it is: whole buffers under a mask, keys written by index."""
+    fixed = 0
+
+    class Counted(DecodeStep):
+        def __call__(self, *given: Any) -> torch.Tensor:
+            nonlocal fixed
+            fixed += 1
+            return super().__call__(*given)
+
+    class Recording(batch.Batch):
+        def __init__(self, *given: Any):
+            super().__init__(*given)
+            self._decode_step = Counted
+
+    monkeypatch.setattr("mygpt.infer.torch_engine.Batch", Recording)
+    module = tiny_module(architecture)
+    engine = engine_of(module)
+    answers = engine.complete(MIXED, Sampling(max_tokens=100))  # more than the cache makes room for at first
+    stops = engine.renderer.stop_token_ids
+    prompts = [engine.renderer.prompt(c) for c in MIXED]
+    assert [list(a.token_ids) for a in answers] == [own_greedy(module, p, max_tokens=100, stops=stops) for p in prompts]
+    assert fixed > 50
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_recorded_steps_answer_alike() -> None:
+    module = tiny_module("llama")
+    engine = engine_of(module)
+    stops = engine.renderer.stop_token_ids
+    expected = [own_greedy(module, engine.renderer.prompt(c), max_tokens=100, stops=stops) for c in MIXED]
+    answers = engine_of(module.cuda()).complete(MIXED, Sampling(max_tokens=100))
+    assert [list(a.token_ids) for a in answers] == expected
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from mygpt.infer.decode_step import DecodeStep, GraphedStep
 from mygpt.infer.kv_cache import LaneCache, Place, SlotCache, regrouped
 from mygpt.infer.prefixes import Tokens, Tree
 from mygpt.infer.protocols import Sampling
@@ -26,6 +27,7 @@ from mygpt.lm.attention import grouped_attention, takes_lanes
 
 _PREFILL_TOKENS = 4_096  # padded, computed at once: more does not stay in the cache of the processor
 _STEMS_KEPT = 8
+_STEPS_BEFORE_RECORDING = 2  # recording costs about as much as ten steps
 _LANE_SLOTS = 1_000  # reading so many takes as long as one more call of attention
 _FIRST_TOKENS = 64  # of every answer: room made for them when its prompt comes in
 
@@ -75,6 +77,10 @@ class Batch:
         self._module, self._decoder, self._device = module, decoder, device
         self._lanes: list[Lane] = []
         self._stems: dict[tuple[str, Tokens], tuple[SlotCache, TreeSlots]] = {}
+        self._decode_step: type[DecodeStep] | None = GraphedStep if device.type == "cuda" else None
+        self._fixed: DecodeStep | None = None
+        self._shape: tuple[int, ...] = ()  # of the last step, and how many before it had the same
+        self._steps_alike = 0
         self.hidden_RD: torch.Tensor | None = None  # of the rows' newest tokens: what chooses the next ones
 
     @property
@@ -159,11 +165,29 @@ class Batch:
         fed_3BQ = torch.tensor(fed_BQ3).permute(2, 0, 1)
         for row in self.rows:
             row.position += 1
-        hidden_BQD = self._forward(fed_3BQ, self._lanes)
+        hidden_BQD = self._recorded(fed_3BQ.to(self._device))
+        if hidden_BQD is None:
+            hidden_BQD = self._forward(fed_3BQ, self._lanes)
         if widest == 1 and all(trees):
             self.hidden_RD = hidden_BQD[:, 0]
         else:
             self.hidden_RD = hidden_BQD[(fed_3BQ[2] != PADDING).to(self._device)]
+
+    def _recorded(self, fed_3BQ: torch.Tensor) -> torch.Tensor | None:
+        """The step as it was recorded; None where it is not worth it (yet): shapes that change, an adapter for each row."""
+        (lane, *others) = self._lanes
+        if self._decode_step is None or others or any(lane.adapters):
+            return None
+        shape = tuple(fed_3BQ.shape)
+        self._steps_alike = self._steps_alike + 1 if shape == self._shape else 0
+        self._shape = shape
+        if self._fixed is None or not self._fixed.fits(lane.cache, fed_3BQ):
+            self._fixed = None
+            if self._steps_alike < _STEPS_BEFORE_RECORDING or lane.cache.length + fed_3BQ.shape[2] > lane.cache.num_slots:
+                return None
+            self._fixed = self._decode_step(self._module, self._decoder, lane.cache, fed_3BQ)
+        lane.slots.add(fed_3BQ[2], fed_3BQ[1])
+        return self._fixed(fed_3BQ, lane.slots.mask(fed_3BQ.shape[2], self._module.dtype))
 
     def _prefilled(self, planted: Sequence[Planted]) -> tuple[Lane, torch.Tensor]:
         """Trees of one stem: the stem's keys and values from store, then prefixes and suffixes. Hidden states at the prompts' ends."""

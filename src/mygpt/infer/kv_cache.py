@@ -43,6 +43,11 @@ class SlotCache:
         return self._keys_BHSD[layer][:, :, :end], self._values_BHSD[layer][:, :, :end]
 
     @property
+    def buffers(self) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+        """Keys and values by layer, room included."""
+        return dict(self._keys_BHSD), dict(self._values_BHSD)
+
+    @property
     def num_trees(self) -> int:
         return len(next(iter(self._keys_BHSD.values())))
 

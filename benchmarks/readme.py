@@ -94,7 +94,63 @@ def _rag(r: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-_ROWS = {"up": _up, "large": _large, "rag": _rag, "startup": _startup, "demo": _demo}
+def _generate(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    mixed, equal = r["mixed"], r["equal"]
+    rows = [
+        (
+            "64 prompts, answers of 8 to 128 tokens: tokens/s, against `transformers.generate` at its best batch size",
+            f"{mixed['tokens_per_second']:.0f} against {max(mixed['transformers_tokens_per_second'].values()):.0f}: {r['ratio']:.2f} times",
+            "2.5 times",
+        ),
+        (
+            "the same, all answers 128 tokens",
+            f"{equal['tokens_per_second']:.0f} against {max(equal['transformers_tokens_per_second'].values()):.0f}: "
+            f"{r['ratio_equal']:.2f} times",
+            "1.3 times",
+        ),
+    ]
+    if "ratio_continuous" in mixed:
+        rows.append(("against its continuous batching, 8 to 128 tokens", f"{mixed['ratio_continuous']:.1f} times", "8 times"))
+    return rows
+
+
+def _lm_eval(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    largest = max(r["logprob_difference"].values())
+    return [
+        ("multiple choice, wall time against lm-eval", f"{r['ratio']:.1f} times as fast", "3 times"),
+        ("greedy answers, wall time against lm-eval", f"{r['ratio_generation']:.1f} times as fast", "1.5 times"),
+        (
+            "largest difference of a log-likelihood; items with another verdict; equal greedy texts",
+            f"{largest:.1g}; {r['items_with_another_verdict']}; {r['texts_equal']} of {r['texts']}",
+            "0.001; 0; all",
+        ),
+    ]
+
+
+def _statistics(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [("lowest coverage of a stated 95 % interval, 60 items or more", f"{r['coverage']:.1%}", "94 %")]
+
+
+def _contamination(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [("GSM8K's test items looked for in 100 MB of text", f"{r['seconds']:.1f} s", "20 s")]
+
+
+def _toxicity(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [("toxicity head (6.6 kB), area under the ROC curve, held out", f"{r['auc']['estimate']:.3f}", "")]
+
+
+_ROWS = {
+    "up": _up,
+    "large": _large,
+    "rag": _rag,
+    "startup": _startup,
+    "demo": _demo,
+    "generate_vs_hf": _generate,
+    "eval_vs_lm_eval": _lm_eval,
+    "statistics": _statistics,
+    "contamination": _contamination,
+    "toxicity": _toxicity,
+}
 
 
 if __name__ == "__main__":

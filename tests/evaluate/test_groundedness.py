@@ -154,6 +154,17 @@ def test_the_passage_may_stand_in_the_corpus(run: Run) -> None:
         groundedness(GroundednessConfig(), predictions=given, supporter=WordSupporter(), run=run)
 
 
+def test_an_answer_that_was_refused_claims_nothing(run: Run) -> None:
+    """As the arms with retrieval write it: no passages were read."""
+    rows = (
+        {"item_id": "1", "answer": "The documents do not say. They are about ferries.", "finish_reason": "abstained", "passages": None},
+        {"item_id": "2", "answer": "Tickets cost 1,200 crowns a year.", "finish_reason": "stop", "passages": PASSAGES},
+    )
+    given = answered(AnsweredConfig(rows=rows), run=run)
+    found = groundedness(GroundednessConfig(num_resamples=500), predictions=given, supporter=WordSupporter(), run=run)
+    assert [row["groundedness"] for row in found.rows] == [None, 1.0]
+
+
 def test_when_nothing_is_claimed_there_is_no_figure(run: Run) -> None:
     given = answered(AnsweredConfig(rows=({"item_id": "1", "answer": "", "passages": PASSAGES},)), run=run)
     facts = groundedness(GroundednessConfig(), predictions=given, supporter=WordSupporter(), run=run).manifest.facts

@@ -47,6 +47,7 @@ def test_answers_with_citations_and_marks(ferries: Search) -> None:
     assert answer.finish_reason == "stop"
     assert [answer.text[c.start : c.end] for c in answer.citations] == ["A carnet of ten crossings costs £32.00."]
     assert [answer.text[start:end] for start, end in answer.unsupported] == ["It is made of gold."]
+    assert answer.citations[0].quote in answer.passages[0]  # what was read, best first
 
 
 def test_the_prompt_is_passages_then_instruction_then_question(ferries: Search) -> None:

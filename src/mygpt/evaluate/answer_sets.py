@@ -65,6 +65,7 @@ def _scored(name: str, row: Conversation, answer: Answer) -> dict[str, Any]:
         "answer": answer.text,
         "finish_reason": answer.finish_reason,
         "num_tokens": len(answer.token_ids) or None,  # not every engine tells
+        "passages": list(answer.passages) or None,  # what `groundedness` checks the answer against
         "f1": token_f1(answer.text, row.answer),
         "rouge_l": rouge_l(answer.text, row.answer).f,
         "exact_match": exact_match(answer.text, row.answer),

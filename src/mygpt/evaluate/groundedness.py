@@ -141,7 +141,7 @@ def groundedness(
     rows = []
     for number, row in enumerate(predictions.rows, 1):
         passages = _passages(row, number, by_id, predictions)
-        said = claims(row.get("answer") or "")
+        said = claims(row.get("answer") or "") if row.get("finish_reason") != "abstained" else []
         labels = supporter.label(said, passages) if said else []
         counts = count_labels(labels)
         judged = {**vars(counts), "groundedness": counts.score, "claims": said, "labels": list(labels), "parsed": not counts.unparsed}
@@ -217,6 +217,8 @@ def _figures(rows: Sequence[Row], config: GroundednessConfig, seed: int) -> dict
 def _passages(row: Row, number: int, by_id: dict[str, str], predictions: Predictions) -> list[str]:
     if row.get("passages") is not None:
         return list(row["passages"])
+    if row.get("finish_reason") == "abstained":
+        return []
     if row.get("passage") in by_id:
         return [by_id[row["passage"]]]
     raise UsageError(

@@ -92,6 +92,7 @@ def _answer(kept: Any) -> Answer | None:
         plain = json.loads(kept)
         plain["citations"] = tuple(Citation(**{**c, "span": Span(**c["span"])}) for c in plain["citations"])
         plain["unsupported"] = tuple((start, end) for start, end in plain["unsupported"])
+        plain["passages"] = tuple(plain.get("passages", ()))
         return Answer(**{**plain, "token_ids": tuple(plain["token_ids"]), "logprobs": tuple(plain["logprobs"])})
     except (ValueError, TypeError, KeyError):
         return None

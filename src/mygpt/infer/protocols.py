@@ -59,6 +59,7 @@ class Answer:
     prompt_tokens: int = 0
     citations: tuple[Citation, ...] = ()
     unsupported: tuple[tuple[int, int], ...] = ()  # character ranges of sentences that nothing retrieved supports
+    passages: tuple[str, ...] = ()  # what was retrieved and read, best first
 
 
 @dataclass(frozen=True)

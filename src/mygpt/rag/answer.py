@@ -116,7 +116,10 @@ class RetrievalCompleter:
         answered = [Answered(p.question, a.text, [hit.passage for hit in p.hits]) for p, a in answers]
         search = self._search
         marks = cite_all(answered, index=search.index, weights=search.weights, embedder=search.embedder, support=self._settings.min_support)
-        marked = [replace(a, citations=citations, unsupported=bad) for (_, a), (citations, bad) in zip(answers, marks, strict=True)]
+        marked = [
+            replace(answer, citations=citations, unsupported=bad, passages=tuple(p.text for p in read.passages))
+            for (_, answer), read, (citations, bad) in zip(answers, answered, marks, strict=True)
+        ]
         return [self._with_quote(p, a) for (p, _), a in zip(answers, marked, strict=True)]
 
     def _with_quote(self, prepared: _Prepared, answer: Answer) -> Answer:

@@ -23,6 +23,29 @@ def test_the_same_pages_serve_again() -> None:
     assert _faults("kept") < 200
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of the GNU C library")
+def test_what_is_kept_can_be_given_back() -> None:
+    program = """
+import torch
+from mygpt.lm.memory import give_back_freed_memory, keep_freed_memory
+
+def megabytes():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1]) // 1024
+
+keep_freed_memory()
+tensors = [torch.ones(8_000_000) for _ in range(20)]  # 640 MB
+kept = torch.ones(1_000)
+before = megabytes()
+del tensors
+print(before - megabytes())
+give_back_freed_memory()
+print(before - megabytes())
+"""
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    at_once, after = map(int, made.stdout.split())
+    assert at_once < 100 and after > 500
+
+
 def _faults(how: str) -> int:
     """Of the last fifteen tensors: the first ones find no place that suits them yet."""
     made = subprocess.run([sys.executable, "-c", _PROGRAM, how], capture_output=True, text=True, check=True, timeout=120)

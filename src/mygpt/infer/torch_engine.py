@@ -28,8 +28,10 @@ from mygpt.lm.adapter_rows import BASE
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import Loaded, load_lm, preferred_dtype
 from mygpt.lm.logits import logits_at
+from mygpt.lm.memory import give_back_freed_memory
 
 _TREE_ROWS = 16
+_MANY_ROWS = 32  # of one call: its caches are worth giving back
 
 
 class TorchEngine:
@@ -112,6 +114,8 @@ class TorchEngine:
                 answers[row.index] = self._answer(row)
                 if progress:
                     progress.advance()
+        if len(rows) >= _MANY_ROWS:
+            give_back_freed_memory()
         return [a for a in answers if a is not None]
 
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str | Answer]:
@@ -137,6 +141,8 @@ class TorchEngine:
                 self._run.count(tokens=len(texts[i].ids))
             if progress:
                 progress.advance()
+        if len(texts) >= _MANY_ROWS:
+            give_back_freed_memory()
         return [s for s in scores if s is not None]
 
     def _scored_ids(self, prompt: str, continuation: str) -> Text:

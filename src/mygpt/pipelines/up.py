@@ -32,6 +32,7 @@ from mygpt.infer.few_shot import FewShot, choose_examples
 from mygpt.infer.protocols import Completer
 from mygpt.infer.remote import RemoteCompleter
 from mygpt.infer.torch_engine import TorchEngine
+from mygpt.lm.memory import give_back_freed_memory
 from mygpt.lm.sources import obtain
 from mygpt.pipelines.deployment import DeployConfig, deploy, embedder_for
 from mygpt.pipelines.languages import languages_to_train
@@ -110,6 +111,7 @@ def up(
         with run.step("train"):
             rehearsal = replay(config.replay, completer=TorchEngine(model, run=run), run=run) if config.replay.prompts else None
             tuned = sft(config.sft, model=model, dataset=dataset, replay=rehearsal, run=run)
+            give_back_freed_memory()
     else:
         run.warn(f"Only {len(dataset.split('train'))} pairs to learn from: no tuning (at least {config.min_train_pairs} are needed).")
     learnt_index = index if learnt.digest == corpus.digest else build_index(config.index, corpus=learnt, embedder=embedder, run=run)

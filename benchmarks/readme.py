@@ -117,8 +117,8 @@ def _generate(r: dict[str, Any]) -> list[tuple[str, str, str]]:
 def _lm_eval(r: dict[str, Any]) -> list[tuple[str, str, str]]:
     largest = max(r["logprob_difference"].values())
     return [
-        ("multiple choice, wall time against lm-eval", f"{r['ratio']:.1f} times as fast", "3 times"),
-        ("greedy answers, wall time against lm-eval", f"{r['ratio_generation']:.1f} times as fast", "1.5 times"),
+        (f"multiple choice ({r['items']} items), wall time against lm-eval", f"{r['ratio']:.2f} times as fast", "3 times"),
+        (f"greedy answers ({r['items']} items), wall time against lm-eval", f"{r['ratio_generation']:.2f} times as fast", "1.5 times"),
         (
             "largest difference of a log-likelihood; items with another verdict; equal greedy texts",
             f"{largest:.1g}; {r['items_with_another_verdict']}; {r['texts_equal']} of {r['texts']}",

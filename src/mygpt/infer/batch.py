@@ -109,6 +109,7 @@ class Batch:
     def admit(self, planted: Sequence[Planted]) -> None:
         """Prefill these, and let them run with the rest from the next choice on. What is dead leaves the cache."""
         planted = sorted(planted, key=lambda p: (p.rows[0].adapter, p.stem, -p.tree.num_tokens))
+        self._fixed = None  # it holds the buffers that are about to be replaced
         before = self.rows
         hidden = [] if self.hidden_RD is None else [self.hidden_RD]
         for part in _parts(planted):
@@ -147,6 +148,7 @@ class Batch:
             lane.trees = [[row for row in tree if not row.finish_reason] for tree in lane.trees]
             alive = [b for b, tree in enumerate(lane.trees) if tree]
             if alive and len(alive) <= 0.7 * len(lane.trees):
+                self._fixed = None
                 keep = torch.tensor(alive, device=self._device)
                 lane.cache.keep(keep)
                 lane.slots.keep(keep)
@@ -162,16 +164,16 @@ class Batch:
         widest = max(map(len, trees))
         padding = [0, 0, PADDING]
         fed_BQ3 = [[[r.ids[-1], r.position, r.segment] for r in tree] + [padding] * (widest - len(tree)) for tree in trees]
-        fed_3BQ = torch.tensor(fed_BQ3).permute(2, 0, 1)
+        fed_3BQ = torch.tensor(fed_BQ3).permute(2, 0, 1).to(self._device)
         for row in self.rows:
             row.position += 1
-        hidden_BQD = self._recorded(fed_3BQ.to(self._device))
+        hidden_BQD = self._recorded(fed_3BQ)
         if hidden_BQD is None:
             hidden_BQD = self._forward(fed_3BQ, self._lanes)
         if widest == 1 and all(trees):
             self.hidden_RD = hidden_BQD[:, 0]
         else:
-            self.hidden_RD = hidden_BQD[(fed_3BQ[2] != PADDING).to(self._device)]
+            self.hidden_RD = hidden_BQD[fed_3BQ[2] != PADDING]
 
     def _recorded(self, fed_3BQ: torch.Tensor) -> torch.Tensor | None:
         """The step as it was recorded; None where it is not worth it (yet): shapes that change, an adapter for each row."""

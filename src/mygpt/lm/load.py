@@ -116,8 +116,10 @@ def _require_template_of_tuning(tuned: Model | Adapter, tokenizer: Any) -> None:
     from mygpt.lm.chat import ChatRenderer
 
     recorded = tuned.manifest.facts.get("template")
+    if not recorded:
+        return
     here = ChatRenderer(tokenizer).template_digest if tokenizer.chat_template else ""
-    if recorded and recorded != here:
+    if recorded != here:
         raise Refused(
             f"{tuned.id} was tuned with the chat template {recorded[:12]}, and the one at hand is {here[:12] or 'none'}.",
             fix="Use the tokenizer that it was tuned with: its chat_template.jinja belongs to the weights. Or tune again.",

@@ -21,7 +21,7 @@ from mygpt.infer.decode_step import DecodeStep, GraphedStep
 from mygpt.infer.kv_cache import LaneCache, Place, SlotCache, regrouped
 from mygpt.infer.prefixes import Tokens, Tree
 from mygpt.infer.protocols import Sampling
-from mygpt.infer.tree_attention import PADDING, TreeSlots, joined_masks
+from mygpt.infer.tree_attention import PADDING, TreeSlots, cache_argument, joined_masks
 from mygpt.lm.adapter_rows import adapter_rows
 from mygpt.lm.attention import grouped_attention, takes_lanes
 
@@ -257,7 +257,8 @@ def forward(
         masks.append(own.mask(ids_BQ.shape[1], module.dtype))
     mask = joined_masks(masks)
     with grouped_attention(module), adapter_rows(module, adapters) if any(adapters) else nullcontext():
-        output: Any = decoder(input_ids=ids_BQ, position_ids=positions_BQ, attention_mask=mask, past_key_values=cache, use_cache=True)
+        given = {cache_argument(type(decoder)): cache}
+        output: Any = decoder(input_ids=ids_BQ, position_ids=positions_BQ, attention_mask=mask, use_cache=True, **given)
     cache.advance(ids_BQ.shape[1])
     hidden_BQD: torch.Tensor = output.last_hidden_state
     return hidden_BQD

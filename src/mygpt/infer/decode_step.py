@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mygpt.infer.kv_cache import SlotCache
-from mygpt.infer.tree_attention import Mask
+from mygpt.infer.tree_attention import Mask, cache_argument
 from mygpt.lm.attention import grouped_attention
 
 
@@ -46,7 +46,11 @@ class DecodeStep:
         mask = self._masks.get("", self._masks)
         with grouped_attention(self._module):
             output: Any = self._decoder(
-                input_ids=self._ids_BQ, position_ids=self._positions_BQ, attention_mask=mask, past_key_values=self._cache, use_cache=True
+                input_ids=self._ids_BQ,
+                position_ids=self._positions_BQ,
+                attention_mask=mask,
+                use_cache=True,
+                **{cache_argument(type(self._decoder)): self._cache},
             )
         hidden_BQD: torch.Tensor = output.last_hidden_state
         return hidden_BQD
@@ -86,7 +90,7 @@ class GraphedStep(DecodeStep):
 
 
 class _FixedSlots:
-    """A SlotCache as `past_key_values`, written at `at_Q` and read whole."""
+    """A SlotCache for a decoder, written at `at_Q` and read whole."""
 
     is_compileable = False
 
@@ -108,7 +112,7 @@ class _FixedSlots:
         self.at_Q.copy_(self._first + self._cache.length)
         self._cache.advance(len(self._first))
 
-    def update(self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object, **__: object) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = self._buffers
         keys[layer].index_copy_(2, self.at_Q, key_BHQD)
         values[layer].index_copy_(2, self.at_Q, value_BHQD)

@@ -15,7 +15,7 @@ from mygpt.lm.attention import Lanes
 
 
 class SlotCache:
-    """What a transformers decoder needs of `past_key_values`: `update` per layer, then one `advance` per forward pass.
+    """What a transformers decoder needs of its cache: `update` per layer, then one `advance` per forward pass.
 
     `num_slots`: how many to make room for at first.
     """
@@ -28,7 +28,7 @@ class SlotCache:
         self._keys_BHSD: dict[int, torch.Tensor] = {}
         self._values_BHSD: dict[int, torch.Tensor] = {}
 
-    def update(self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object, **__: object) -> tuple[torch.Tensor, torch.Tensor]:
         end = self.length + key_BHQD.shape[2]
         if end > self.num_slots:
             self.num_slots = max(end, self.num_slots * 3 // 2)
@@ -89,7 +89,7 @@ class LaneCache:
     def __init__(self, lanes: Sequence[SlotCache], sizes: Sequence[int]):
         self._lanes, self._sizes = lanes, list(sizes)
 
-    def update(self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object) -> tuple[Lanes, Lanes]:
+    def update(self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object, **__: object) -> tuple[Lanes, Lanes]:
         new = zip(self._lanes, key_BHQD.split(self._sizes), value_BHQD.split(self._sizes), strict=True)
         keys, values = zip(*(lane.update(key, value, layer) for lane, key, value in new), strict=True)
         return Lanes(keys), Lanes(values)

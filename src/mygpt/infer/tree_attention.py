@@ -9,6 +9,7 @@ Dims      B trees   Q new tokens of a tree   S slots of the cache
 """
 
 import copy
+import functools
 import inspect
 from collections.abc import Sequence, Set
 from typing import Any
@@ -121,6 +122,12 @@ def tree_decoder(module: Any) -> Any:
 
 def is_tree_decoder(module: Any) -> bool:
     return not _why_not(module)
+
+
+@functools.cache
+def cache_argument(decoder: type) -> str:
+    """What a decoder of this class calls the cache it is given: transformers renames it from 5.24 on, architecture by architecture."""
+    return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"  # type: ignore[attr-defined]
 
 
 def _why_not(module: Any) -> str:

@@ -257,7 +257,7 @@ def forward(
         masks.append(own.mask(ids_BQ.shape[1], module.dtype))
     mask = joined_masks(masks)
     with grouped_attention(module), adapter_rows(module, adapters) if any(adapters) else nullcontext():
-        given = {cache_argument(type(decoder)): cache}
+        given = {cache_argument(decoder): cache}
         output: Any = decoder(input_ids=ids_BQ, position_ids=positions_BQ, attention_mask=mask, use_cache=True, **given)
     cache.advance(ids_BQ.shape[1])
     hidden_BQD: torch.Tensor = output.last_hidden_state

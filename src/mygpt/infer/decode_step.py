@@ -50,7 +50,7 @@ class DecodeStep:
                 position_ids=self._positions_BQ,
                 attention_mask=mask,
                 use_cache=True,
-                **{cache_argument(type(self._decoder)): self._cache},
+                **{cache_argument(self._decoder): self._cache},
             )
         hidden_BQD: torch.Tensor = output.last_hidden_state
         return hidden_BQD
@@ -112,7 +112,9 @@ class _FixedSlots:
         self.at_Q.copy_(self._first + self._cache.length)
         self._cache.advance(len(self._first))
 
-    def update(self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object, **__: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(
+        self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object, **__: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         keys, values = self._buffers
         keys[layer].index_copy_(2, self.at_Q, key_BHQD)
         values[layer].index_copy_(2, self.at_Q, value_BHQD)

@@ -28,7 +28,9 @@ class SlotCache:
         self._keys_BHSD: dict[int, torch.Tensor] = {}
         self._values_BHSD: dict[int, torch.Tensor] = {}
 
-    def update(self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object, **__: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(
+        self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object, **__: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         end = self.length + key_BHQD.shape[2]
         if end > self.num_slots:
             self.num_slots = max(end, self.num_slots * 3 // 2)

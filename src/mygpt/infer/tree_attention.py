@@ -9,7 +9,6 @@ Dims      B trees   Q new tokens of a tree   S slots of the cache
 """
 
 import copy
-import functools
 import inspect
 from collections.abc import Sequence, Set
 from typing import Any
@@ -124,10 +123,9 @@ def is_tree_decoder(module: Any) -> bool:
     return not _why_not(module)
 
 
-@functools.cache
-def cache_argument(decoder: type) -> str:
-    """What a decoder of this class calls the cache it is given: transformers renames it from 5.24 on, architecture by architecture."""
-    return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"  # type: ignore[attr-defined]
+def cache_argument(decoder: Any) -> str:
+    """What this decoder calls the cache it is given: transformers renames it from 5.24 on, architecture by architecture."""
+    return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
 
 
 def _why_not(module: Any) -> str:

@@ -17,7 +17,7 @@ class Attempt:
     code: str
     ends: str = ""  # class of an exception, or a kind of failure; "" for a value
     value: Any = None
-    seconds: float = 5.0
+    seconds: float = 30.0
 
 
 def _system_call(name: str, *arguments: object, number: int, errno: int = EPERM) -> Attempt:

@@ -23,13 +23,13 @@ def sandbox() -> Iterator[Sandbox]:
 def test_right_and_wrong(sandbox: Sandbox) -> None:
     assert passes("def double(x):\n    return x * 2\n", TESTS, function="double", sandbox=sandbox).passed
     wrong = passes("def double(x):\n    return x\n", TESTS, function="double", sandbox=sandbox)
-    assert (wrong.passed, wrong.reason, wrong.in_program) == (False, "AssertionError (line 3)", False)
+    assert (wrong.passed, wrong.outcome, wrong.reason) == (False, "failed", "AssertionError (line 3)")
     broken = passes("def double(x) return x", TESTS, function="double", sandbox=sandbox)
-    assert not broken.passed and broken.in_program and broken.reason.startswith("SyntaxError")
+    assert broken.outcome == "compile error" and broken.reason.startswith("SyntaxError")
     missing = passes("def triple(x):\n    return x * 3\n", TESTS, function="double", sandbox=sandbox)
-    assert missing.reason == "NameError: name 'double' is not defined (line 3)"
+    assert (missing.outcome, missing.reason) == ("runtime error", "NameError: name 'double' is not defined (line 3)")
     slow = passes("def double(x):\n    while True: pass\n", TESTS, function="double", sandbox=sandbox, limits=Limits(seconds=0.3))
-    assert not slow.passed and slow.seconds < 2
+    assert slow.outcome == "runtime error" and slow.seconds < 2
     assert passes("def double(x):\n    return x * 2\n", TESTS, function="double").passed  # a sandbox of its own
 
 

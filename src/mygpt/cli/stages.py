@@ -6,7 +6,7 @@ import typer
 
 from mygpt.catalog import TECHNIQUES, Technique
 
-_STAGES = ("plan", "data", "pretrain", "finetune", "align", "evaluate", "compress", "rag")
+_STAGES = ("plan", "data", "pretrain", "finetune", "align", "evaluate", "compress", "prompt", "rag")
 
 
 def add_stages(app: typer.Typer) -> None:

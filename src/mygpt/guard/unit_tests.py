@@ -16,14 +16,21 @@ from typing import Any
 from mygpt.guard.sandbox import Failure, Limits, Outcome, Sandbox, one_or
 
 _STAND_IN = "_the_program"
+_COMPILE_ERRORS = ("SyntaxError", "IndentationError", "TabError")
+
+
+PASSED, FAILED, RUNTIME_ERROR, COMPILE_ERROR = "passed", "failed", "runtime error", "compile error"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    passed: bool
+    outcome: str  # passed; failed (a test says so); runtime error (any other error, or out of time); compile error (of the program)
     reason: str = ""  # why not: the class of the error first
-    in_program: bool = False  # whether the program itself failed before any test could run
     seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return self.outcome == PASSED
 
 
 class _Raised(Exception):
@@ -47,11 +54,15 @@ def passes(
     with one_or(sandbox) as used, used.session(limits) as held, used.session(limits) as judging:
         loaded = held.run(program)
         if loaded.failure:
-            return Verdict(False, _reason(loaded.failure), True, loaded.seconds)
+            outcome = COMPILE_ERROR if loaded.failure.type in _COMPILE_ERRORS else RUNTIME_ERROR
+            return Verdict(outcome, _reason(loaded.failure), loaded.seconds)
         code = f"{context}\n{function} = {_STAND_IN}\n{tests}\n"
         judged = judging.run(code, functions={_STAND_IN: _caller(held.call, function)})
         seconds = loaded.seconds + judged.seconds
-        return Verdict(judged.failure is None, _reason(judged.failure) if judged.failure else "", False, seconds)
+        if judged.failure is None:
+            return Verdict(PASSED, "", seconds)
+        outcome = FAILED if judged.failure.type == "AssertionError" else RUNTIME_ERROR
+        return Verdict(outcome, _reason(judged.failure), seconds)
 
 
 def _caller(call: Callable[..., Outcome], function: str) -> Callable[..., Any]:

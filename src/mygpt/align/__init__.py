@@ -1,0 +1,1 @@
+"""Stage 5: from what people or programs prefer to a model that gives it."""

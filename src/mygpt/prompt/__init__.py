@@ -1,0 +1,1 @@
+"""Stage 9a: asking a model so that it answers better, without changing its weights."""

@@ -132,8 +132,8 @@ def test_rows_have_settings_of_their_own() -> None:
     assert found == [probabilities(FOUR_LOGITS, temperature=1.0, top_k=s.top_k, top_p=s.top_p) for s in samplings]
 
 
-def penalties(sampling: Sampling, prompt: list[int], answer: list[int], stops: list[int] | None = None) -> list[float]:
-    return penalised(LOGITS[None].clone(), [sampling], [prompt], [answer], stops or [])[0].tolist()
+def penalties(sampling: Sampling, prompt: list[int], answer: list[int]) -> list[float]:
+    return penalised(LOGITS[None], [sampling], [prompt], [answer])[0].tolist()
 
 
 def test_frequency_and_presence_count_the_answer_only() -> None:
@@ -149,17 +149,18 @@ def test_repetition_is_that_of_transformers() -> None:
 
     logits = torch.tensor([[2.0, -1.0, 0.5, 3.0, -2.0]])
     theirs = RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([[0, 1, 0]]), logits.clone())
-    ours = penalised(logits, [Sampling(repetition_penalty=1.3)], [[0]], [[1, 0]], [])
+    ours = penalised(logits, [Sampling(repetition_penalty=1.3)], [[0]], [[1, 0]])
     torch.testing.assert_close(ours, theirs)
     assert logits.tolist() == [[2.0, -1.0, 0.5, 3.0, -2.0]]  # the model's own stay
 
 
 def test_no_stop_before_min_tokens() -> None:
-    held = Sampling(min_tokens=2)
-    assert penalties(held, [], [CAKE], [REST])[REST] == float("-inf")
-    assert penalties(held, [], [CAKE, CAKE], [REST])[REST] == pytest.approx(float(LOGITS[REST]))
-    ids, logprobs = choose(LOGITS[None], [held], generators([held], [(1,)]), prompts=[()], answers=[()], stops=[REST])
-    assert ids.tolist() == [CAKE] and logprobs.exp().tolist() == pytest.approx([0.2])  # under the model as it is
+    """The likeliest of the five is the stop. Two rows are held, one of them with a penalty too; the third has its two tokens."""
+    held = [Sampling(min_tokens=2), Sampling(min_tokens=2, presence_penalty=9.0), Sampling(min_tokens=2)]
+    given = {"prompts": [()] * 3, "answers": [(), (CAKE,), (CAKE, CAKE)], "stops": [REST]}
+    ids, logprobs = choose(LOGITS.repeat(3, 1), held, generators(held, [(1,)] * 3), **given)
+    assert ids.tolist() == [CAKE, DONUT, REST]
+    assert logprobs.exp().tolist() == pytest.approx([0.2, 0.1, 0.67])  # under the model as it is
 
 
 def test_transformers_filters_the_same() -> None:

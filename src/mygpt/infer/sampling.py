@@ -43,12 +43,17 @@ def choose(
     answers: Sequence[Tokens] = (),
     stops: Sequence[int] = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (R) and their log-probabilities under the model, before anything else (R).
+    """Token ids (R) and their log-probabilities under the model, before anything else (R). `logits_RV` may be written to.
 
     `prompts` and `answers` (so far) are read by rows with penalties or `min_tokens`; `stops` cannot be chosen before `min_tokens`.
     """
     logits_RV = logits_RV.float()
-    changed_RV = penalised(logits_RV, samplings, prompts, answers, stops)
+    normaliser_R = logits_RV.logsumexp(-1)
+    changed_RV = penalised(logits_RV, samplings, prompts, answers)
+    held = [r for r, sampling in enumerate(samplings) if stops and len(answers[r] if answers else ()) < sampling.min_tokens]
+    if held:  # in place: a stop that is out of reach is never the token whose logit is looked up below
+        rows_K1 = torch.tensor(held, device=changed_RV.device)[:, None]
+        changed_RV[rows_K1, torch.tensor(list(stops), device=changed_RV.device)] = float("-inf")
     drawing = [r for r, sampling in enumerate(samplings) if sampling.temperature >= _GREEDY_BELOW]
     ids_R = changed_RV.argmax(-1) if len(drawing) < len(samplings) else changed_RV.new_zeros(len(samplings), dtype=torch.long)
     if drawing:
@@ -57,18 +62,17 @@ def choose(
         drawn_R = torch.cat([torch.rand(1, generator=row_generators[r]) for r in drawing]).to(logits_RV.device)
         # the first token whose cumulated probability is above the draw: never one of probability 0
         ids_R[drawing] = torch.searchsorted(cumulated_RV, drawn_R[:, None].double() * cumulated_RV[:, -1:], right=True)[:, 0]
-    logprobs_R = logits_RV.gather(-1, ids_R[:, None])[:, 0] - logits_RV.logsumexp(-1)
+    logprobs_R = logits_RV.gather(-1, ids_R[:, None])[:, 0] - normaliser_R
     return ids_R, logprobs_R
 
 
 def penalised(
-    logits_RV: torch.Tensor, samplings: Sequence[Sampling], prompts: Sequence[Tokens], answers: Sequence[Tokens], stops: Sequence[int]
+    logits_RV: torch.Tensor, samplings: Sequence[Sampling], prompts: Sequence[Tokens], answers: Sequence[Tokens]
 ) -> torch.Tensor:
-    """Repetition looks at prompt and answer, frequency and presence at the answer only; `stops` are out of reach before `min_tokens`."""
+    """Repetition looks at prompt and answer, frequency and presence at the answer only. A copy where anything changes."""
     changed_RV = logits_RV
     for r, sampling in enumerate(samplings):
-        held = bool(stops) and len(answers[r] if answers else ()) < sampling.min_tokens
-        if not held and sampling.repetition_penalty == 1.0 and sampling.frequency_penalty == sampling.presence_penalty == 0.0:
+        if sampling.repetition_penalty == 1.0 and sampling.frequency_penalty == sampling.presence_penalty == 0.0:
             continue
         if changed_RV is logits_RV:
             changed_RV = logits_RV.clone()
@@ -81,8 +85,6 @@ def penalised(
             counts = Counter(answers[r])
             said, times = torch.tensor(list(counts), device=row_V.device), torch.tensor(list(counts.values()), device=row_V.device)
             row_V[said] -= sampling.presence_penalty + sampling.frequency_penalty * times
-        if held:
-            row_V[torch.tensor(list(stops), device=row_V.device)] = float("-inf")
     return changed_RV
 
 

@@ -356,8 +356,15 @@ TECHNIQUES: tuple[Technique, ...] = (
         "memorisation",
         "evaluate",
         "mygpt.evaluate.memorisation:memorisation",
-        "Carlini et al. 2023, arXiv:2202.07646; canaries: Carlini et al. 2019, arXiv:1802.08232",
+        "Carlini et al. 2023, arXiv:2202.07646",
         "docs/evaluate/memorisation.md",
+    ),
+    Technique(
+        "canary_exposure",
+        "evaluate",
+        "mygpt.evaluate.canary_exposure:canary_exposure",
+        "Carlini et al. 2019, arXiv:1802.08232, section 4",
+        "docs/evaluate/canary_exposure.md",
     ),
     Technique(
         "contamination",

@@ -85,6 +85,7 @@ def test_planted_items_are_found_and_their_paraphrase_is_not(checked: Prediction
     assert rows["in-documents"]["sample"].startswith("mrs okoro plants 12 rows of 30 tulips")
     assert (rows["in-documents"]["longest_run"], rows["clean"]["longest_run"], rows["clean"]["source"]) == (22, 0, "")
     facts = checked.manifest.facts
+    assert (facts["task"], facts["of_task"], facts["primary"]) == ("contamination of riddles", "riddles", "dirty")
     assert (facts["dirty"], facts["clean"], facts["undecided"]) == (3, 2, 1)
     assert [id.partition("/")[0] for id in facts["checked"]] == ["dataset", "corpus"]
     assert sorted(facts["dirty_by_source"].values()) == [1, 2]

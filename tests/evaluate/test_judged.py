@@ -100,7 +100,10 @@ def test_rows_keep_both_orders_and_what_could_not_be_read(run: Run) -> None:
     lost = by_id["i4"]
     assert (lost["parsed"], lost["preference"], lost["winner"], lost["forward"], lost["backward"]) == (False, None, None, 1.0, None)
     facts = judged.manifest.facts
-    assert facts == {"first": "one", "second": "two", "items": 5, "unparsed": 1, "empty_answers": [0, 0]}
+    told = {"first": "one", "second": "two", "items": 5, "unparsed": 1, "empty_answers": [0, 0]}
+    assert {key: facts[key] for key in told} == told
+    task = {"primary": "preference", "higher_is_better": {"preference": True}, "form": "judge", "model": "one"}
+    assert {key: facts[key] for key in task} == task and facts["task"].endswith(", judged")
     assert judged.manifest.tools["judge"]["judge"] == "table"
 
 

@@ -95,7 +95,8 @@ def test_items_without_a_score_are_left_out_and_counted(run: Run) -> None:
     values = [1.0, 0.0, None, 1.0, None, 1.0]
     [row] = scenario_rows([made(run, "m", "grounded", values, form="generate")], QUICK, min_slice=2)
     assert (row["items"], row["unscored"], row["accuracy"]) == (4, 2, 0.75)
-    variant = made(run, "m", "grounded_typos", [0.0, 1.0, 1.0, 1.0, None, 1.0], form="generate", ids=tuple(f"grounded-{i}" for i in range(6)))
+    ids = tuple(f"grounded-{i}" for i in range(6))
+    variant = made(run, "m", "grounded_typos", [0.0, 1.0, 1.0, 1.0, None, 1.0], form="generate", ids=ids)
     variant.manifest.facts["variant_of"] = "grounded"
     [row] = scenario_rows([made(run, "m", "grounded", values, form="generate"), variant], QUICK, min_slice=2)
     assert row["robustness"] == 0.5  # of items 0, 1, 3, 5 the worse: 0, 0, 1, 1
@@ -134,7 +135,8 @@ def everything(run: Run) -> Report:
         plain, variant = task_of(run, items, chance=0.5), task_of(run, items, chance=0.5, name="made_typos", variant_of="made")
         for task, probabilities in ((plain, p_yes), (variant, disturbed)):
             found.append(run_task(RunTaskConfig(cached=False), task=task, scorer=Named(table(probabilities).logprobs, name), run=run))
-        words = task_of(run, [Item(f"w{n}", f"W {n}", references=("fine",)) for n in range(12)], name="words", form="generate", primary="f1")
+        asked = [Item(f"w{n}", f"W {n}", references=("fine",)) for n in range(12)]
+        words = task_of(run, asked, name="words", form="generate", primary="f1")
         answers = ScriptedCompleter(lambda c, s=shift: "rotten" if int(c.question.split()[-1]) < 1 + s else "fine", name=name)
         found.append(run_task(RunTaskConfig(cached=False), task=words, completer=answers, run=run))
     made_of = scenarios(ScenariosConfig(num_resamples=50), predictions=tuple(found), embedder=StandIn(), run=run)

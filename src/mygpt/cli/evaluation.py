@@ -5,7 +5,7 @@ A, B, candidate and baseline are predictions: by id, digest or `name:tag`; a bar
 """
 
 import json as json_text
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -243,11 +243,18 @@ def predictions_meant(store: Any, word: str) -> list[tuple[str | None, Any]]:
     own = [m for m in store.manifests() if m.kind == Predictions.kind and m.name == reference and is_of_a_task(m.facts)]
     if not own:
         return [(label or None, Predictions.open(store, reference))]
-    newest = {(m.facts["task"], json_text.dumps(m.facts.get("model"), sort_keys=True)): m for m in own}  # oldest first: the last stays
+    newest = {(m.facts["task"], _same_model(m.facts.get("model"))): m for m in own}  # oldest first: the last stays
     if len({model for _, model in newest}) > 1:
         listed = ", ".join(m.id for m in newest.values())
         raise UsageError(f"`{reference}` names predictions of several models: {listed}.", fix="Give each by its id, as LABEL=ID.")
     return [(label or reference, Predictions(m, store)) for m in newest.values()]
+
+
+def _same_model(identity: Any) -> str:
+    """Alike for the same weights, whichever tool answered with them: a scorer, a completer, or the lineage that was searched."""
+    if isinstance(identity, Mapping) and identity.get("model"):
+        identity = {"model": identity["model"], "adapter": identity.get("adapter")}
+    return json_text.dumps(identity, sort_keys=True)
 
 
 def labels_of(found: Sequence[tuple[str | None, Any]]) -> list[str]:

@@ -4,7 +4,8 @@ contamination     every item against every Dataset and Corpus in the model's lin
 clean_and_dirty   the scores of a model's Predictions on clean and on dirty items apart, with intervals
 
 An item is looked for twice: its question alone, and its question with the right answer. It is dirty when a run of 13 words is shared; a
-question of fewer words, when the whole of it is.
+question of fewer words, when the whole of it is. As a task the rows are `contamination of NAME`, with the metric `dirty` (0 or 1, less is
+better; null where there are too few words to tell, or nothing to look in).
 
 Source     Brown et al. 2020, arXiv:2005.14165, appendix C (13-grams; clean subsets; frequent n-grams are left out)
 We differ  the training data is the model's own, by lineage, not a corpus that someone named. Whole items are never removed from anything
@@ -28,6 +29,7 @@ from mygpt.artifacts.report import Predictions, write_predictions
 from mygpt.artifacts.store import Store
 from mygpt.artifacts.task import Item, Task
 from mygpt.core.config import Config
+from mygpt.core.digest import digest_value
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.guard.overlap import NgramIndex, Overlap
@@ -75,9 +77,18 @@ def contamination(config: ContaminationConfig, *, task: Task, model: Model, adap
         run.warn(f"{node.id} is {node.note}: no item was looked for in it.")
     if not family.data:
         run.warn(f"The lineage of {model.id} names no training data: nothing could be checked.")
+    name = task.manifest.facts.get("task", task.name)
     facts = {
-        "task": task.manifest.facts.get("task", task.name),
+        "task": f"contamination of {name}",
+        "of_task": name,
         "version": task.version,
+        "form": "overlap",
+        "task_content": digest_value([task.digest, config.model_dump(mode="json")]),
+        "primary": "dirty",
+        "metrics": ["dirty"],
+        "higher_is_better": {"dirty": False},
+        "chance": None,
+        "model": {"model": model.digest, "adapter": adapter.digest if adapter else None},
         "dirty": sum(row["dirty"] is True for row in rows),
         "clean": sum(row["dirty"] is False for row in rows),
         "undecided": sum(row["dirty"] is None for row in rows),
@@ -146,9 +157,9 @@ def clean_and_dirty(predictions: Predictions, contamination: Predictions, *, met
     if not rows or metric not in rows[0]:
         raise UsageError(f"{predictions.id} has no column `{metric}`.", fix="Name one of its metrics.")
     told, wanted = contamination.manifest.facts, predictions.manifest.facts
-    if any(told.get(key) != wanted.get(key) for key in ("task", "version")):
+    if (told.get("of_task"), told.get("version")) != (wanted.get("task"), wanted.get("version")):
         what = f"{predictions.id} is of task {wanted.get('task')} version {wanted.get('version')}, "
-        what += f"{contamination.id} of {told.get('task')} version {told.get('version')}."
+        what += f"{contamination.id} of {told.get('of_task')} version {told.get('version')}."
         raise UsageError(what, fix="Check the contamination of the same task and version.")
     state = {row["item_id"]: row["dirty"] for row in contamination.rows}
     unknown = [row["item_id"] for row in rows if row["item_id"] not in state]

@@ -8,7 +8,8 @@ clusters, approximate randomisation. Differences have a paired bootstrap interva
 
 Source: those of `metrics/wilson`, `metrics/mcnemar`, `metrics/bootstrap`, `metrics/randomisation`, `metrics/power`.
 We differ: a bootstrap of 0/1 scores that hardly differ draws the same few flips again and again and promises too much; with no flip at all
-its interval has no width. There the interval is widened to what Wilson allows for the shares lost and won, one by one.
+its interval has no width. There the interval is widened to what Wilson allows for the shares lost and won, one by one. Where all of the
+items that share clusters are right, or all wrong, the interval is Wilson's as if each cluster were one item.
 """
 
 import math
@@ -83,6 +84,8 @@ def score(task: SameItems, label: str, metric: str, resampling: Resampling) -> S
         level=resampling.level,
         seed=resampling.seed,
     )
+    if np.isin(values_N, (0.0, 1.0)).all() and values_N.min() == values_N.max() and (weights_N == 1).all():
+        return Score(wilson(int(task.num_clusters * values_N[0]), task.num_clusters, level=resampling.level), _named("Wilson", task))
     return Score(interval, _named("bootstrap", task))
 
 

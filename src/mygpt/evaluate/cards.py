@@ -164,7 +164,7 @@ def _figures(report: Report, subject: Manifest) -> Iterator[dict[str, Any]]:
                     "score": {"estimate": arm["f1"], "low": low, "high": high},
                     "against": "base" if arm["over_base"] else None,
                     "difference": arm["over_base"],
-                    "verdict": None if interval_is_reliable(shown["items"]) else UNRELIABLE,
+                    "verdict": None if interval_is_reliable(shown["passages"]) else UNRELIABLE,
                     "predictions": None,
                 }
 

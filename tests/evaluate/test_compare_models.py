@@ -44,7 +44,7 @@ def test_figures_by_hand(run: Run) -> None:
     alone = difference_of(compared(run, base[0], made(run, "tuned", "one", after)), "one")
     assert (alone["estimate"], alone["won"], alone["lost"]) == (pytest.approx(0.10), 15, 5)
     assert alone["p"] == alone["p_adjusted"] == pytest.approx(0.041389, abs=1e-6)
-    assert (alone["verdict"], alone["test"], alone["items_needed"]) == ("better", "McNemar, exact", 603)
+    assert (alone["verdict"], alone["test"], alone["items_needed"]) == ("better", "McNemar, exact", 642)
     report = compared(run, *base, made(run, "tuned", "one", after), made(run, "tuned", "two", HALF))
     both = difference_of(report, "one")
     assert both["p_adjusted"] == pytest.approx(2 * alone["p"]) and both["verdict"] == "no difference shown"

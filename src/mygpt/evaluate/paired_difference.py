@@ -24,6 +24,7 @@ from mygpt.metrics.power import detectable_difference, items_needed
 from mygpt.metrics.randomisation import approximate_randomisation
 from mygpt.metrics.wilson import wilson
 
+EXACT = "McNemar, exact"
 LEAST_OVER_CHANCE, LEAST_BELOW_FULL = 0.10, 0.10  # headroom: design, section 6
 
 
@@ -64,11 +65,16 @@ class Difference:
 
     def detectable(self, *, level: float = 0.95) -> float:
         """The smallest true difference that so many items show four times in five."""
-        return detectable_difference(self.num_clusters, self.sd, level=level)
+        return detectable_difference(self.num_clusters, self.sd, level=level, step=self._step)
 
     def needed(self, difference: float, *, level: float = 0.95) -> int:
         """Items (clusters, where items share one) that show a true `difference` four times in five."""
-        return items_needed(difference, self.sd, level=level)
+        return items_needed(difference, self.sd, level=level, step=self._step)
+
+    @property
+    def _step(self) -> float:
+        """Of the test, in items: an exact one pays for moving by whole items."""
+        return 1.0 if self.test == EXACT else 0.0
 
 
 def score(task: SameItems, label: str, metric: str, resampling: Resampling) -> Score:
@@ -110,7 +116,7 @@ def difference(task: SameItems, label: str, baseline: str, metric: str, resampli
         gain_won, gain_lost = (won, lost) if higher_is_better else (lost, won)
         interval = _at_least_as_wide(interval, gain_won, gain_lost, len(after_N), resampling.level)
     if shares and beyond == 0:
-        p_value, test = mcnemar_exact(lost, won), "McNemar, exact"
+        p_value, test = mcnemar_exact(lost, won), EXACT
     else:
         shift = beyond if higher_is_better else -beyond
         p_value = approximate_randomisation(

@@ -15,9 +15,9 @@ coverage     the lowest of the stated intervals at 60 items or more, as the gate
 gate         the parts: "better" = lower limit of the paired 95 % interval above 0, when nothing differs: 2.5 % is due. "Not inferior" =
              `holds` at a true loss of the margin: 5 % at most. Power: how often a true difference is found at the size `items_needed` or
              `items_for_margin` gives for 80 %
-gate_rules   the whole: a policy's rule through `evidence_on_task` and `concluded`, interval and corrected p-value together, on made-up items
-             of a candidate and a baseline; 2,000 simulations. `held`: of equal models, of one worse by the margin, and of one as much better
-             (or no worse) as the rule must not miss, at the size the gate itself calls enough
+gate_rules   the whole: a rule through `evidence_on_task` and `concluded`, interval and corrected p-value together, on made-up items
+             of a candidate and a baseline; 2,000 simulations. `held`: of equal models, of one worse by the margin, and of one as much
+             better (or no worse) as the rule must not miss, at the size the gate itself calls enough
 """
 
 import time

@@ -29,6 +29,13 @@ TECHNIQUES: tuple[Technique, ...] = (
     ),
     Technique("replay", "data", "mygpt.data.replay:replay", "Huang et al. 2024, arXiv:2403.01244", "docs/data/replay.md"),
     Technique(
+        "preferences_from_ratings",
+        "data",
+        "mygpt.data.preferences_from_ratings:preferences_from_ratings",
+        "Ouyang et al. 2022, arXiv:2203.02155, section 3.4",
+        "docs/data/preferences_from_ratings.md",
+    ),
+    Technique(
         "sft",
         "finetune",
         "mygpt.finetune.sft:sft",

@@ -137,8 +137,8 @@ def test_a_threshold_on_the_share(tuned: tuple[Model, Adapter], run: Run) -> Non
 
 def test_other_tasks_and_items_are_refused(checked: Predictions, run: Run) -> None:
     with pytest.raises(UsageError, match="version 2"):
-        clean_and_dirty(scores(ScoresConfig(scores={"clean": 1.0}, version="2"), run=run), checked)
+        clean_and_dirty(scores(ScoresConfig(scores={"clean": 1.0, "short": 1.0}, version="2"), run=run), checked)
     with pytest.raises(UsageError, match=r"1 item of .* for example `other`"):
         clean_and_dirty(scores(ScoresConfig(scores={"clean": 1.0, "other": 1.0}), run=run), checked)
     with pytest.raises(UsageError, match="no column `acc`"):
-        clean_and_dirty(scores(ScoresConfig(scores={"clean": 1.0}), run=run), checked, metric="acc")
+        clean_and_dirty(scores(ScoresConfig(scores={"clean": 1.0, "short": 1.0}), run=run), checked, metric="acc")

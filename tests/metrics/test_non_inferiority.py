@@ -53,9 +53,10 @@ def test_equal_answers_show_no_more_than_their_number() -> None:
 
 
 def test_items_for_a_margin_by_hand() -> None:
-    """10 % lost and 10 % won, a margin of 10 points: with 135 items the spread of 137, two flips among them, is
-    sqrt((135 * .2 + 2) / 137) = .4601, the error .4601 / sqrt(136) = .03945, times t of 136 degrees 1.6561 and 1.05 = .06861; one time in five the estimate is below
-    -.8416 * .4472 * sqrt(135) / 137 = -.03192. Together .1005, too far; with 137 items .0998. The usual formula says 124."""
+    """10 % lost and 10 % won, a margin of 10 points. With 135 items the spread of 137, two flips among them, is
+    sqrt((135 * .2 + 2) / 137) = .4601, the error .4601 / sqrt(136) = .03945, times t of 136 degrees 1.6561 and 1.05 = .06861;
+    one time in five the estimate is below -.8416 * .4472 * sqrt(135) / 137 = -.03192. Together .1005, too far; with 137 items
+    .0998. The usual formula says 124."""
     assert items_needed(0.1, 0.2**0.5, level=0.9) == 124
     assert items_for_margin(0.1, 0.2**0.5, 1.0) == 137
     assert items_for_margin(0.1, 0.2**0.5, 1.0, power=0.9) > 170 and items_for_margin(0.05, 0.2**0.5, 1.0) > 500

@@ -108,6 +108,9 @@ def compare(
     references: Annotated[
         list[str], typer.Argument(metavar="A B ...", help="Predictions of two models or more; the first is the baseline.")
     ],
+    contamination: Annotated[
+        list[str] | None, typer.Option(help="Of a task (`mygpt evaluate contamination`): clean and dirty items apart. May be repeated.")
+    ] = None,
     home: Home = None,
     name: Name = None,
     seed: Seed = 0,
@@ -120,6 +123,7 @@ def compare(
 
     Example: mygpt evaluate compare base tuned served
     """
+    from mygpt.artifacts.report import Predictions
     from mygpt.artifacts.store import Store
     from mygpt.core.config import parse_settings, resolve
     from mygpt.core.run import Run
@@ -129,13 +133,15 @@ def compare(
     found = [one for reference in references for one in predictions_meant(store, reference)]
     labels = labels_of(found)
     config = resolve(CompareConfig, {**parse_settings(set_ or []), "labels": labels})
+    checked = tuple(Predictions.open(store, word) for word in contamination or ())
     if dry_run:
-        show_result({"predictions": [p.id for _, p in found], "labels": labels, "config": config.model_dump(mode="json")}, as_json=True)
+        inputs = {"predictions": [p.id for _, p in found], "contamination": [p.id for p in checked], "labels": labels}
+        show_result({**inputs, "config": config.model_dump(mode="json")}, as_json=True)
         return
     run = Run(store.home, name=name or "-".join(dict.fromkeys(labels)), seed=seed, listeners=(progress_view(),), fresh=fresh)
     try:
         with store.exclusive("mygpt evaluate compare"), run.step("compare"):
-            made = compare_models(config, predictions=tuple(p for _, p in found), run=run)
+            made = compare_models(config, predictions=tuple(p for _, p in found), contamination=checked or None, run=run)
     finally:
         run.close()
     figures = made.figures

@@ -10,7 +10,7 @@ something. Such items are left out for all models alike, and counted.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -100,6 +100,11 @@ class SameItems:
             raise UsageError(what, fix="Measure more items, or choose another metric.")
         chosen = tuple(replace(model, rows=[model.rows[i] for i in kept]) for model in models)
         return replace(self, models=chosen, unscored={label: missing.count(True) for label, missing in without.items()})
+
+    def keeping(self, item_ids: Collection[str]) -> "SameItems":
+        """These items alone, of all models."""
+        kept = [place for place, item in enumerate(self.item_ids) if item in item_ids]
+        return replace(self, models=tuple(replace(model, rows=[model.rows[i] for i in kept]) for model in self.models))
 
     def values(self, label: str, metric: str) -> np.ndarray:
         """(N,) scores, of `scored` items. Raises UsageError for scores that are no numbers."""

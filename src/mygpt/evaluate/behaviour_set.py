@@ -41,13 +41,12 @@ def behaviour_row(
     *,
     parsed: bool,
     reference: str = "",
-    version: str = VERSION,
     **columns: Any,
 ) -> Row:
     return {
         "item_id": item_id,
         "task": task,
-        "version": version,
+        "version": VERSION,
         "form": "generate",
         "prompt_sha256": digest_value([[m.role, m.content] for m in conversation.messages]),
         "prompt_tokens": answer.prompt_tokens or None,  # not every engine tells

@@ -92,6 +92,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "Schuirmann 1987, A comparison of the two one-sided tests procedure and the power approach; Holm 1979",
         "docs/evaluate/gate.md",
     ),
+    Technique(
+        "judge_report",
+        "evaluate",
+        "mygpt.evaluate.judge_report:judge_report",
+        "Bradley and Terry 1952; Zheng et al. 2023, arXiv:2306.05685",
+        "docs/evaluate/judge_report.md",
+    ),
     Technique("cards", "evaluate", "mygpt.evaluate.cards:Card", "Mitchell et al. 2019, arXiv:1810.03993", "docs/evaluate/cards.md"),
     Technique(
         "rouge",

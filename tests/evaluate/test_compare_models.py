@@ -278,7 +278,7 @@ class CheckedConfig(Config):
 
 @recipe
 def checked(config: CheckedConfig, *, run: Run) -> Predictions:
-    rows = [{"item_id": f"t-{i}", "dirty": state} for i, state in enumerate(config.dirty)]
+    rows = [{"item_id": f"{config.of_task}-{i}", "dirty": state} for i, state in enumerate(config.dirty)]
     facts = {"task": f"contamination of {config.of_task}", "of_task": config.of_task, "version": "1", "primary": "dirty"}
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
 

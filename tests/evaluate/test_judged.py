@@ -72,9 +72,15 @@ def rows(*numbers: int, answer: str = "x" * 10, **more: Any) -> list[dict[str, A
     return [{"item_id": f"i{n}", "question": f"q{n}", "answer": answer, **more} for n in numbers]
 
 
-def pair(run: Run, table: dict[str, tuple[float | None, float | None]], second_answer: str = "x" * 10, **config: Any) -> Predictions:
+def pair(
+    run: Run,
+    table: dict[str, tuple[float | None, float | None]],
+    second_answer: str = "x" * 10,
+    first_answer: str = "x" * 10,
+    **config: Any,
+) -> Predictions:
     numbers = [int(prompt[1:]) for prompt in table]
-    first = answers(MadeConfig(rows=rows(*numbers), facts={"model": "one"}), run=run)
+    first = answers(MadeConfig(rows=rows(*numbers, answer=first_answer), facts={"model": "one"}), run=run)
     second = answers(MadeConfig(rows=rows(*reversed(numbers), answer=second_answer), facts={"model": "two"}), run=run)
     return judge_pairs(JudgeConfig(**config), first=first, second=second, judge=TableJudge(table), run=run)
 

@@ -184,7 +184,8 @@ def _verdict(tasks: Sequence[Mapping[str, Any]], models: Sequence[str]) -> dict[
                 tasks_by_word.setdefault(word, []).append(task["task"] + (f" ({_said(found)})" if word in ("better", "worse") else ""))
         told = [f"{_ASIDE.get(word, word)}: {', '.join(on)}" for word, on in tasks_by_word.items() if on]
         sentences.append(f"{label} against {baseline}. " + " ".join(f"{part[:1].upper()}{part[1:]}." for part in told))
-        sentences += [said for task in tasks for model in task["models"] if model["label"] == label for said in _asides(task, model, baseline)]
+        for task in tasks:
+            sentences += [said for model in task["models"] if model["label"] == label for said in _asides(task, model, baseline)]
         counts = [f"{word} on {len(tasks_by_word[word])}" for word in ("better", "worse") if tasks_by_word[word]]
         claims.append(f"{label} is {' and '.join(counts)}" if counts else f"no difference is shown for {label}")
     headline = f"Against {baseline}, on {len(tasks)} task{'s' * (len(tasks) != 1)}: {'; '.join(claims)}."
@@ -198,8 +199,8 @@ def _asides(task: Mapping[str, Any], model: Mapping[str, Any], baseline: str) ->
         unread = {m["label"]: m["unparsed"] for m in task["models"]}
         gain = f"the difference is {_said(both['difference'])}" if both["difference"] else "too few to compare"
         yield (
-            f"On {task['task']}, {unread[baseline]} answers of {baseline} and {unread[model['label']]} of {model['label']} could not be read; "
-            f"on the {both['items']} items that both could be read on, {gain}{'' if both['reliable'] else ' (interval unreliable)'}."
+            f"On {task['task']}, {unread[baseline]} answers of {baseline} and {unread[model['label']]} of {model['label']} could not be "
+            f"read; on the {both['items']} items that both could be read on, {gain}{'' if both['reliable'] else ' (interval unreliable)'}."
         )
     if parts is not None:
         told = [

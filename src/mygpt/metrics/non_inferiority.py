@@ -20,7 +20,7 @@ a true loss of the margin passes.
 
 How many items show it of a model that loses nothing (`items_for_margin`): the smallest n at which the estimate, as low as one time in five,
 still has its limit within the margin. The limit is that of n items and the two more, whose spread counts too, and of the wider of two
-intervals, a twentieth beyond either: the usual ((z + z') sd / margin)^2 forgets both and shows it 54 to 78 times in a hundred, not 80.
+intervals, a twentieth beyond either: the usual ((z + z') sd / margin)^2 forgets both, and showed it 73 to 77 times in a hundred.
 """
 
 import math

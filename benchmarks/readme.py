@@ -128,7 +128,13 @@ def _lm_eval(r: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _statistics(r: dict[str, Any]) -> list[tuple[str, str, str]]:
-    return [("lowest coverage of a stated 95 % interval, 60 items or more", f"{r['coverage']:.1%}", "94 %")]
+    outside = f"; above: {', '.join(f'{p:.1%} ({name})' for name, p in r['coverage_outside_94_to_97'].items())}"
+    share = f"{r['coverage_at_exact_shares']:.1%}"
+    return [
+        ("lowest coverage of a stated 95 % interval, 60 items or more", f"{r['coverage']:.1%}{outside}", "94 to 97 %"),
+        ("the same of Wilson's at one exact share (counts are whole: it jumps)", share, ""),
+        ("a gate's rule holds where it should, at the size called enough", f"{r['gate_power']:.1%} or more", "80 %"),
+    ]
 
 
 def _contamination(r: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -12,8 +12,12 @@ shares       the true share of each simulated task is drawn within 0.05 of the o
              proportion"); `exact_shares` gives those figures too, by enumeration
 coverage     the lowest of the stated intervals at 60 items or more, as the gate's figures are the worst there. Rows under `compared` are
              what the pages advise against: Student's interval on 0/1 scores or many zeros, plain percentiles, answers drawn one by one
-gate         "better" = lower limit of the paired 95 % interval above 0, when nothing differs: 2.5 % is due. "Not inferior" = `holds` at a
-             true loss of the margin: 5 % at most. Power: how often a true difference is found at the size `items_needed` gives for 80 %
+gate         the parts: "better" = lower limit of the paired 95 % interval above 0, when nothing differs: 2.5 % is due. "Not inferior" =
+             `holds` at a true loss of the margin: 5 % at most. Power: how often a true difference is found at the size `items_needed` or
+             `items_for_margin` gives for 80 %
+gate_rules   the whole: a rule through `evidence_on_task` and `concluded`, interval and corrected p-value together, on made-up items
+             of a candidate and a baseline; 2,000 simulations. `held`: of equal models, of one worse by the margin, and of one as much
+             better (or no worse) as the rule must not miss, at the size the gate itself calls enough
 """
 
 import time
@@ -27,9 +31,15 @@ import scipy
 from scipy import stats
 
 from benchmarks.record import arguments, finish
+from mygpt.evaluate.gate import HOLDS, concluded
+from mygpt.evaluate.paired_difference import Resampling
+from mygpt.evaluate.policy import Policy, parse_policy
+from mygpt.evaluate.rule_evidence import BASELINE, CANDIDATE, evidence_on_task
+from mygpt.evaluate.same_items import Measured, SameItems
 from mygpt.metrics.bootstrap import bootstrap_mean, limits, resampled_sums
+from mygpt.metrics.holm import holm
 from mygpt.metrics.mcnemar import mcnemar_exact
-from mygpt.metrics.non_inferiority import non_inferiority
+from mygpt.metrics.non_inferiority import items_for_margin, non_inferiority
 from mygpt.metrics.power import items_needed
 from mygpt.metrics.student_t import t_quantile
 from mygpt.metrics.wilson import wilson
@@ -37,6 +47,7 @@ from mygpt.metrics.wilson import wilson
 SIZES = (30, 60, 200)
 SHARES = (0.1, 0.3, 0.5, 0.8)
 SIMULATIONS, RESAMPLES, SEED = 10_000, 1_000, 20_261_121
+GATE_SIMULATIONS = 2_000
 BAND = 0.05
 _CHECKED = 5  # simulations of each scenario that the public function repeats
 _AT_ONCE = 1_000  # simulations, for memory
@@ -242,16 +253,16 @@ def false_better(stated: Figures) -> Figures:
     names = [name for name, (_, draw) in STATED.items() if name.startswith("paired") and draw(seeded(name, 2), 2, 1).truth_S == 0]
     table: Figures = {name: {n: row["too_high"] for n, row in stated[name].items()} for name in names}
     for each in (0.05, 0.10):
-        table[f"mcnemar_exact, {100 * each:.0f} % lost and {100 * each:.0f} % won"] = {str(n): mcnemar_claims(n, each) for n in SIZES}
+        table[f"mcnemar_exact, {100 * each:.0f} % lost and {100 * each:.0f} % won"] = {str(n): mcnemar_claims(n, each, each) for n in SIZES}
     return table
 
 
-def mcnemar_claims(n: int, each: float) -> float:
-    """P(significant at 5 % and more won than lost) when as many are lost as won."""
+def mcnemar_claims(n: int, lost: float, won: float) -> float:
+    """P(significant at 5 % and more won than lost), over all counts."""
     total = 0.0
-    for changed, chance in enumerate(stats.binom.pmf(range(n + 1), n, 2 * each)):
-        claimed = [won for won in range(changed // 2 + 1, changed + 1) if mcnemar_exact(changed - won, won) < 0.05]
-        total += float(chance * stats.binom.pmf(claimed, changed, 0.5).sum())
+    for changed, chance in enumerate(stats.binom.pmf(range(n + 1), n, lost + won)):
+        claimed = [w for w in range(changed // 2 + 1, changed + 1) if mcnemar_exact(changed - w, w) < 0.05]
+        total += float(chance * stats.binom.pmf(claimed, changed, won / (lost + won)).sum())
     return round(total, 4)
 
 
@@ -273,21 +284,98 @@ def false_non_inferior() -> Figures:
 
 
 def power() -> Figures:
-    """Of "better" when there is a gain, and of "not inferior" when nothing differs (there `level=0.9`: one side)."""
-    flip, half = flips(0.05, 0.05), f1_differences(0.5)
-    scenarios: dict[str, tuple[str, float, float, Draw]] = {
-        "better: 0/1, 5 % lost and 15 % won": ("bootstrap", 0.10, (0.20 - 0.10**2) ** 0.5, flips(0.05, 0.15)),
-        "better: F1, half alike, the others 0.1 higher": ("bootstrap", 0.05, (0.045 - 0.05**2) ** 0.5, f1_differences(0.5, 0.1)),
-        "not inferior: 0/1, 5 % lost and 5 % won, margin 0.05": ("not inferior", 0.05, 0.10**0.5, flip),
-        "not inferior: F1, half alike, margin 0.05": ("not inferior", 0.05, 0.04**0.5, half),
+    """Of "better" when there is a gain, and of "not inferior" when nothing differs."""
+    flip, half, tenth = flips(0.05, 0.05), f1_differences(0.5), f1_differences(0.9)
+    better = items_needed(0.05, (0.045 - 0.05**2) ** 0.5)
+    scenarios: dict[str, tuple[str, float, int, Draw]] = {
+        "better: F1, half alike, the others 0.1 higher": ("bootstrap", 0.05, better, f1_differences(0.5, 0.1)),
+        "not inferior: 0/1, 5 % lost and 5 % won, margin 0.05": ("not inferior", 0.05, enough(0.05, 0.10**0.5, flip), flip),
+        "not inferior: F1, half alike, margin 0.05": ("not inferior", 0.05, enough(0.05, 0.2, half), half),
+        "not inferior: F1, nine tenths alike, margin 0.03": ("not inferior", 0.03, enough(0.03, 0.008**0.5, tenth), tenth),
     }
     table: Figures = {}
-    for name, (method, difference, sd, draw) in scenarios.items():
-        needed = items_needed(difference, sd, level=0.95 if method == "bootstrap" else 0.90)
+    for name, (method, difference, needed, draw) in scenarios.items():
         low_S, _ = all_limits(method, draw(seeded(name, needed), needed, SIMULATIONS).scores_NS)
         found = float((low_S > (0 if method == "bootstrap" else -difference)).mean())
         table[name] = {"items_needed": needed, "stated": 0.8, "found": round(found, 4)}
+    for lost, won in ((0.05, 0.15), (0.10, 0.20)):
+        needed = items_needed(won - lost, (lost + won - (won - lost) ** 2) ** 0.5, step=1.0)
+        name = f"mcnemar_exact: {100 * lost:.0f} % lost and {100 * won:.0f} % won"
+        table[name] = {"items_needed": needed, "stated": 0.8, "found": mcnemar_claims(needed, lost, won)}
     return table
+
+
+def enough(margin: float, sd: float, draw: Draw) -> int:
+    """As the gate finds it, of a first sample of a hundred items."""
+    first = draw(seeded("first", 100), 100, 1).scores_NS[:, 0].tolist()
+    return items_for_margin(margin, sd, non_inferiority(first, [0.0] * 100, margin=margin, num_resamples=100).added)
+
+
+# -- the gate itself ------------------------------------------------------------------------------------------------------
+
+
+def right_or_wrong(lost: float, won: float) -> Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]:
+    """(candidate, baseline) of n items: some lost, some won, the others alike, half of them right."""
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        u_N, alike_N = rng.random(n), (rng.random(n) < 0.5).astype(float)
+        before_N = np.where(u_N < lost, 1.0, np.where(u_N < lost + won, 0.0, alike_N))
+        return np.where(u_N < lost, 0.0, np.where(u_N < lost + won, 1.0, alike_N)), before_N
+
+    return draw
+
+
+def token_f1_pairs(gain: float) -> Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]:
+    """(candidate, baseline) of n items: half alike, elsewhere two scores of Beta(2, 3), the candidate's moved by `gain`."""
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        before_N, other_N = rng.beta(2, 3, n), rng.beta(2, 3, n)
+        return np.where(rng.random(n) < 0.5, before_N, other_N + gain), before_N
+
+    return draw
+
+
+def gate_rules() -> Figures:
+    half = f1_differences(0.5)
+    scenarios: dict[str, tuple[dict[str, float], int, float, Any]] = {
+        "equal models, 0/1, better_by": ({"better_by": 0}, 60, 0.025, right_or_wrong(0.1, 0.1)),
+        "equal models, F1, better_by": ({"better_by": 0}, 60, 0.025, token_f1_pairs(0.0)),
+        "worse by the margin, 0/1, not_worse_by": ({"not_worse_by": 0.05}, 200, 0.05, right_or_wrong(0.10, 0.05)),
+        "worse by the margin, F1, not_worse_by": ({"not_worse_by": 0.05}, 60, 0.05, token_f1_pairs(-0.1)),
+        "at the limit, 0/1, at_least": ({"at_least": 0.5}, 100, 0.025, right_or_wrong(0.1, 0.1)),
+        "better, 0/1": ({"better_by": 0, "detect": 0.1}, items_needed(0.1, 0.19**0.5, step=1.0), 0.8, right_or_wrong(0.05, 0.15)),
+        "better, F1": ({"better_by": 0, "detect": 0.05}, items_needed(0.05, 0.0425**0.5), 0.8, token_f1_pairs(0.1)),
+        "no worse, 0/1": ({"not_worse_by": 0.05}, items_for_margin(0.05, 0.1**0.5, 1.0), 0.8, right_or_wrong(0.05, 0.05)),
+        "no worse, F1": ({"not_worse_by": 0.05}, enough(0.05, 0.2, half), 0.8, token_f1_pairs(0.0)),
+    }
+    table: Figures = {}
+    for name, (rule, n, stated, draw) in scenarios.items():
+        rng = seeded(name, n)
+        held = sum(decided([rule], [draw(rng, n)], number)[0] for number in range(GATE_SIMULATIONS))
+        table[name] = {"items": n, "stated": stated, "held": round(held / GATE_SIMULATIONS, 4)}
+    rng = seeded("three rules", 60)
+    draws = [right_or_wrong(0.1, 0.1), token_f1_pairs(0.0), right_or_wrong(0.15, 0.15)]
+    any_held = sum(any(decided([{"better_by": 0}] * 3, [d(rng, 60) for d in draws], s)) for s in range(GATE_SIMULATIONS))
+    table["equal models on three tasks, any better_by"] = {"items": 60, "stated": 0.05, "held": round(any_held / GATE_SIMULATIONS, 4)}
+    return table
+
+
+def decided(rules: list[dict[str, float]], pairs: list[tuple[np.ndarray, np.ndarray]], seed: int) -> list[bool]:
+    """Whether each rule holds, p-values corrected over them as `gate.decide` does."""
+    policy = parse_policy({"require_headroom": False, "rules": [{"task": f"t{i}", **rule} for i, rule in enumerate(rules)]})
+    found = [evidence_of(policy, i, *pair, seed) for i, pair in enumerate(pairs)]
+    adjusted = holm({str(i): e.p_value for i, e in enumerate(found) if e.p_value is not None})
+    return [concluded(e, adjusted.get(str(i)), policy.alpha).outcome == HOLDS for i, e in enumerate(found)]
+
+
+def evidence_of(policy: Policy, place: int, after_N: np.ndarray, before_N: np.ndarray, seed: int) -> Any:
+    models = tuple(
+        Measured(label, None, [{"item_id": str(i), "m": float(value)} for i, value in enumerate(values_N)])  # type: ignore[arg-type]
+        for label, values_N in ((CANDIDATE, after_N), (BASELINE, before_N))
+    )
+    task = SameItems(f"t{place}", "1", "choice", "m", ("m",), {"m": True}, None, models)
+    resampling = Resampling(1 - policy.alpha, RESAMPLES, seed)
+    return evidence_on_task(policy.rules[place], task, policy, resampling, num_tests=len(policy.rules))
 
 
 def against_scipy(simulations: int = 1_000, n: int = 60) -> Figures:
@@ -346,6 +434,7 @@ def main() -> None:
     large = {place: row["coverage"] for place, row in large_rows(stated).items()}
     lowest, highest = min(large, key=lambda key: large[key]), max(large, key=lambda key: large[key])
     gate = {"false_better": false_better(stated), "false_non_inferior": false_non_inferior(), "power": power()}
+    rules = gate_rules()
     exact = exact_shares()
     finish(
         "statistics",
@@ -354,10 +443,13 @@ def main() -> None:
             "coverage_lowest_at": lowest,
             "coverage_highest": large[highest],
             "coverage_highest_at": highest,
+            "coverage_outside_94_to_97": {place: held for place, held in large.items() if not 0.94 <= held <= 0.97},
             "coverage_at_exact_shares": min(large_rows(exact).values()),
             "false_better": max(large_rows(gate["false_better"]).values()),
             "false_non_inferior": max(large_rows(gate["false_non_inferior"]).values()),
             "power": min(row["found"] for row in gate["power"].values()),
+            "gate_power": min(row["held"] for row in rules.values() if row["stated"] == 0.8),
+            "gate_false": max(round(row["held"] - row["stated"], 4) for row in rules.values() if row["stated"] < 0.8),
             "simulations": SIMULATIONS,
             "resamples": RESAMPLES,
             "simulation_error_95": round(1.96 * (0.95 * 0.05 / SIMULATIONS) ** 0.5, 4),
@@ -366,6 +458,7 @@ def main() -> None:
             "compared": compared,
             "exact_shares": exact,
             "gate": gate,
+            "gate_rules": rules,
             "against_scipy": against_scipy(),
             "seconds": round(time.perf_counter() - started),
         },

@@ -29,6 +29,13 @@ TECHNIQUES: tuple[Technique, ...] = (
     ),
     Technique("replay", "data", "mygpt.data.replay:replay", "Huang et al. 2024, arXiv:2403.01244", "docs/data/replay.md"),
     Technique(
+        "preferences_from_ratings",
+        "data",
+        "mygpt.data.preferences_from_ratings:preferences_from_ratings",
+        "Ouyang et al. 2022, arXiv:2203.02155, section 3.4",
+        "docs/data/preferences_from_ratings.md",
+    ),
+    Technique(
         "sft",
         "finetune",
         "mygpt.finetune.sft:sft",
@@ -84,6 +91,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "mygpt.evaluate.gate:gate",
         "Schuirmann 1987, A comparison of the two one-sided tests procedure and the power approach; Holm 1979",
         "docs/evaluate/gate.md",
+    ),
+    Technique(
+        "judge_report",
+        "evaluate",
+        "mygpt.evaluate.judge_report:judge_report",
+        "Bradley and Terry 1952; Zheng et al. 2023, arXiv:2306.05685",
+        "docs/evaluate/judge_report.md",
     ),
     Technique("cards", "evaluate", "mygpt.evaluate.cards:Card", "Mitchell et al. 2019, arXiv:1810.03993", "docs/evaluate/cards.md"),
     Technique(
@@ -356,8 +370,15 @@ TECHNIQUES: tuple[Technique, ...] = (
         "memorisation",
         "evaluate",
         "mygpt.evaluate.memorisation:memorisation",
-        "Carlini et al. 2023, arXiv:2202.07646; canaries: Carlini et al. 2019, arXiv:1802.08232",
+        "Carlini et al. 2023, arXiv:2202.07646",
         "docs/evaluate/memorisation.md",
+    ),
+    Technique(
+        "canary_exposure",
+        "evaluate",
+        "mygpt.evaluate.canary_exposure:canary_exposure",
+        "Carlini et al. 2019, arXiv:1802.08232, section 4",
+        "docs/evaluate/canary_exposure.md",
     ),
     Technique(
         "contamination",

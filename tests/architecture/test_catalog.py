@@ -44,5 +44,5 @@ def test_where() -> None:
     with pytest.raises(UsageError) as error:
         where("sfft")
     assert (error.value.what, error.value.fix) == ("There is no technique `sfft`.", "Did you mean `sft`?")
-    with pytest.raises(UsageError, match="Known: ingest, question_answer, replay, sft"):
+    with pytest.raises(UsageError, match="Known: ingest, question_answer, replay, preferences_from_ratings"):
         where("zzzzzz")

@@ -20,6 +20,7 @@ from mygpt.evaluate.gate import GateConfig, gate
 from tests.evaluate.made_up import MadeUpConfig, made_up_corpus, made_up_dataset
 from tests.evaluate.made_up_predictions import Engine, MeasuredConfig, flipped, made, measured, shares
 from tests.evaluate.test_before_after import full_report
+from tests.evaluate.test_compare_models import CheckedConfig, checked
 
 HALF = shares(60, 30)
 
@@ -69,7 +70,10 @@ class Family:
                 settings = MeasuredConfig(model="x", task=name, values=tuple(pair[number]))
                 one = measured(settings, completer=Engine(identity), run=run)
                 predictions.append(one)
-        self.comparison = compare_models(CompareConfig(num_resamples=500), predictions=tuple(predictions), run=run)
+        found = checked(CheckedConfig(dirty=(True,) * 24 + (False,) * 36, of_task="skill"), run=run)
+        self.comparison = compare_models(
+            CompareConfig(num_resamples=500), predictions=tuple(predictions), contamination=(found,), run=run
+        )
         policy = tmp_path / "policy.yaml"
         policy.write_text("rules:\n  - {task: skill, better_by: 0}\n")
         self.gate = gate(
@@ -100,6 +104,8 @@ def test_model_card(family: Family) -> None:
     found = tuned["difference"]
     assert f"| skill v1 | acc | 60 | {50 / 60:.3f} |" in figures
     assert f"| +{20 / 60:.3f} | +{found['low']:.3f} to +{found['high']:.3f} | better |" in figures
+    # of the 24 dirty items all were right before; of the 36 clean ones 6, and 26 after
+    assert re.search(rf"\| skill \| 36 \| {26 / 36:.3f} \| 0.\d+ to 0.\d+ \| 24 \| 1.000 \| 0.\d+ to 1.000 \| 0 \|", figures)
     assert "Ship: the rule holds." in figures and family.gate.id in figures and family.comparison.id in figures
     failures = section(card, "Known failures")
     assert re.search(r"- rules, acc: −0.333 against toy \(−0.\d+ to −0.\d+\)", failures)

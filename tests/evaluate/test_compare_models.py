@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mygpt.artifacts.recipe import publish, recipe
-from mygpt.artifacts.report import Predictions, Report
+from mygpt.artifacts.report import Predictions, Report, write_predictions
 from mygpt.artifacts.task import Item, Task, TaskSettings, write_task
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
@@ -44,7 +44,7 @@ def test_figures_by_hand(run: Run) -> None:
     alone = difference_of(compared(run, base[0], made(run, "tuned", "one", after)), "one")
     assert (alone["estimate"], alone["won"], alone["lost"]) == (pytest.approx(0.10), 15, 5)
     assert alone["p"] == alone["p_adjusted"] == pytest.approx(0.041389, abs=1e-6)
-    assert (alone["verdict"], alone["test"], alone["items_needed"]) == ("better", "McNemar, exact", 603)
+    assert (alone["verdict"], alone["test"], alone["items_needed"]) == ("better", "McNemar, exact", 642)
     report = compared(run, *base, made(run, "tuned", "one", after), made(run, "tuned", "two", HALF))
     both = difference_of(report, "one")
     assert both["p_adjusted"] == pytest.approx(2 * alone["p"]) and both["verdict"] == "no difference shown"
@@ -266,3 +266,63 @@ def test_predictions_of_the_harness(run: Run) -> None:
     confidence = 1 / (1 + math.exp(-2))
     assert shown["models"][1]["reliability"]["ece"] == pytest.approx(abs(confidence - 50 / 60))
     assert shown["models"][1]["best"][0]["after"] == "yes" and shown["models"][1]["best"][0]["before"] == "no"
+
+
+# -- what a difference rests on -------------------------------------------------------------------------------------------------
+
+
+class CheckedConfig(Config):
+    dirty: tuple[bool | None, ...]
+    of_task: str = "t"
+
+
+@recipe
+def checked(config: CheckedConfig, *, run: Run) -> Predictions:
+    rows = [{"item_id": f"{config.of_task}-{i}", "dirty": state} for i, state in enumerate(config.dirty)]
+    facts = {"task": f"contamination of {config.of_task}", "of_task": config.of_task, "version": "1", "primary": "dirty"}
+    return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
+
+
+def test_the_gain_on_items_that_both_could_read(run: Run) -> None:
+    """Of 100 answers of the base 48 could not be read, all wrong. Of the 52 others it has 26 right and the tuned one 31: +5/52, not +53."""
+    before = [float(i >= 48 and i % 2 == 0) for i in range(100)]
+    after = [1.0] * 48 + [float(i % 2 == 0 or i < 58) for i in range(48, 100)]
+    report = compared(run, made(run, "base", "t", before, unparsed=tuple(range(48))), made(run, "tuned", "t", after))
+    [base, tuned] = task_of(report, "t")["models"]
+    both = tuned["read_by_both"]
+    assert tuned["difference"]["estimate"] == pytest.approx(0.53) and base["read_by_both"] is None
+    assert (both["items"], both["baseline"], both["score"]) == (52, 0.5, pytest.approx(31 / 52))
+    assert both["difference"]["estimate"] == pytest.approx(5 / 52)
+    told = next(s for s in report.figures["sentences"] if "could not be read" in s)
+    assert told.startswith("On t, 48 answers of base and 0 of tuned could not be read; on the 52 items")
+    assert "could be read for both" in report.page.read_text(encoding="utf-8")
+    all_read = compared(run, made(run, "base", "t", before), made(run, "tuned", "t", after))
+    assert difference_of(all_read, "t") and "could be read for both" not in all_read.page.read_text(encoding="utf-8")
+
+
+def test_clean_and_dirty_items_apart(run: Run) -> None:
+    """Ten dirty items of 40, all right after tuning; of the 29 clean ones as many as before; one cannot be told."""
+    before = [0.0] * 10 + [float(i % 2) for i in range(30)]
+    after = [1.0] * 10 + before[10:]
+    states = [True] * 10 + [False] * 29 + [None]
+    base, tuned = made(run, "base", "t", before), made(run, "tuned", "t", after)
+    first, second = checked(CheckedConfig(dirty=tuple([None] * 40)), run=run), checked(CheckedConfig(dirty=tuple(states)), run=run)
+    report = compare_models(
+        CompareConfig(num_resamples=500), predictions=(base, tuned), contamination=(first, second), run=run  # type: ignore[arg-type]
+    )
+    assert isinstance(report, Report)
+    parts = {m["label"]: m["contamination"] for m in task_of(report, "t")["models"]}
+    assert {name: parts["tuned"][name]["items"] for name in ("clean", "dirty", "undecided")} == {"clean": 29, "dirty": 10, "undecided": 1}
+    assert parts["tuned"]["dirty"]["score"]["estimate"] == 1.0 and parts["tuned"]["dirty"]["difference"]["estimate"] == 1.0
+    assert parts["tuned"]["clean"]["difference"]["estimate"] == 0.0 and parts["base"]["clean"]["difference"] is None
+    assert parts["tuned"]["undecided"]["score"] is None  # of one item there is none
+    assert any(s.startswith("On t, tuned on items by what is in the training data: 29 clean (0.483, ") for s in report.figures["sentences"])
+    page = report.page.read_text(encoding="utf-8")
+    assert "Clean and dirty items" in page and "29 items" in page
+    with pytest.raises(UsageError, match="contamination of `other`, which is not compared"):
+        compare_models(
+            CompareConfig(),
+            predictions=(base, tuned),
+            contamination=(checked(CheckedConfig(dirty=(), of_task="other"), run=run),),  # type: ignore[arg-type]
+            run=run,
+        )

@@ -85,6 +85,7 @@ def test_planted_items_are_found_and_their_paraphrase_is_not(checked: Prediction
     assert rows["in-documents"]["sample"].startswith("mrs okoro plants 12 rows of 30 tulips")
     assert (rows["in-documents"]["longest_run"], rows["clean"]["longest_run"], rows["clean"]["source"]) == (22, 0, "")
     facts = checked.manifest.facts
+    assert (facts["task"], facts["of_task"], facts["primary"]) == ("contamination of riddles", "riddles", "dirty")
     assert (facts["dirty"], facts["clean"], facts["undecided"]) == (3, 2, 1)
     assert [id.partition("/")[0] for id in facts["checked"]] == ["dataset", "corpus"]
     assert sorted(facts["dirty_by_source"].values()) == [1, 2]
@@ -136,8 +137,8 @@ def test_a_threshold_on_the_share(tuned: tuple[Model, Adapter], run: Run) -> Non
 
 def test_other_tasks_and_items_are_refused(checked: Predictions, run: Run) -> None:
     with pytest.raises(UsageError, match="version 2"):
-        clean_and_dirty(scores(ScoresConfig(scores={"clean": 1.0}, version="2"), run=run), checked)
+        clean_and_dirty(scores(ScoresConfig(scores={"clean": 1.0, "short": 1.0}, version="2"), run=run), checked)
     with pytest.raises(UsageError, match=r"1 item of .* for example `other`"):
         clean_and_dirty(scores(ScoresConfig(scores={"clean": 1.0, "other": 1.0}), run=run), checked)
     with pytest.raises(UsageError, match="no column `acc`"):
-        clean_and_dirty(scores(ScoresConfig(scores={"clean": 1.0}), run=run), checked, metric="acc")
+        clean_and_dirty(scores(ScoresConfig(scores={"clean": 1.0, "short": 1.0}), run=run), checked, metric="acc")

@@ -39,7 +39,7 @@ def decided(
         (5, 35, {"better_by": 0.12}, "need more items"),  # +0.15 with limits near 0.09 and 0.21: neither shown nor ruled out
         (5, 35, {"better_by": 0.3}, "do not ship"),  # ruled out
         (35, 5, {"better_by": 0}, "do not ship"),
-        (12, 16, {"better_by": 0}, "need more items"),  # +0.02: 0.05 takes 441 items
+        (12, 16, {"better_by": 0}, "need more items"),  # +0.02: 0.05 takes 480 items
         (12, 16, {"better_by": 0, "detect": 0.2}, "do not ship"),  # enough items for 0.2, and nothing to see
         (2, 3, {"not_worse_by": 0.05}, "ship"),
         (12, 12, {"not_worse_by": 0.03}, "need more items"),
@@ -58,11 +58,12 @@ def test_outcomes(run: Run, lost: int, won: int, rule: dict[str, Any], outcome: 
 
 
 def test_how_many_more_by_hand(run: Run) -> None:
-    """12 lost, 16 won of 200: sd^2 = (28 - 200 * 0.02^2) / 199. ((1.960 + 0.842) * 0.3746 / 0.05)^2 = 440.6, so 441 items, 241 more."""
+    """12 lost, 16 won of 200: sd^2 = (28 - 200 * 0.02^2) / 199. ((1.960 + 0.842) * 0.3746 / 0.05)^2 = 440.6, and for an exact
+    test, which loses a step of 1 / n, 440.6 / 4 * (1 + sqrt(1 + 4 / (440.6 * 0.05)))^2 = 479.8: 480 items, 280 more."""
     made_of = decided(run, flipped(HALF, lost=12, won=16), HALF, {"better_by": 0})
-    assert made_of.more_items == 241
-    assert made_of.headline == "Need 241 more items to decide (t)."
-    assert made_of.findings[0].reason.endswith("not shown; 200 items were measured and 441 would decide")
+    assert made_of.more_items == 280
+    assert made_of.headline == "Need 280 more items to decide (t)."
+    assert made_of.findings[0].reason.endswith("not shown; 200 items were measured and 480 would decide")
 
 
 def test_limits_by_hand(run: Run) -> None:

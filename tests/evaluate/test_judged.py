@@ -72,9 +72,15 @@ def rows(*numbers: int, answer: str = "x" * 10, **more: Any) -> list[dict[str, A
     return [{"item_id": f"i{n}", "question": f"q{n}", "answer": answer, **more} for n in numbers]
 
 
-def pair(run: Run, table: dict[str, tuple[float | None, float | None]], second_answer: str = "x" * 10, **config: Any) -> Predictions:
+def pair(
+    run: Run,
+    table: dict[str, tuple[float | None, float | None]],
+    second_answer: str = "x" * 10,
+    first_answer: str = "x" * 10,
+    **config: Any,
+) -> Predictions:
     numbers = [int(prompt[1:]) for prompt in table]
-    first = answers(MadeConfig(rows=rows(*numbers), facts={"model": "one"}), run=run)
+    first = answers(MadeConfig(rows=rows(*numbers, answer=first_answer), facts={"model": "one"}), run=run)
     second = answers(MadeConfig(rows=rows(*reversed(numbers), answer=second_answer), facts={"model": "two"}), run=run)
     return judge_pairs(JudgeConfig(**config), first=first, second=second, judge=TableJudge(table), run=run)
 
@@ -100,7 +106,10 @@ def test_rows_keep_both_orders_and_what_could_not_be_read(run: Run) -> None:
     lost = by_id["i4"]
     assert (lost["parsed"], lost["preference"], lost["winner"], lost["forward"], lost["backward"]) == (False, None, None, 1.0, None)
     facts = judged.manifest.facts
-    assert facts == {"first": "one", "second": "two", "items": 5, "unparsed": 1, "empty_answers": [0, 0]}
+    told = {"first": "one", "second": "two", "items": 5, "unparsed": 1, "empty_answers": [0, 0]}
+    assert {key: facts[key] for key in told} == told
+    task = {"primary": "preference", "higher_is_better": {"preference": True}, "form": "judge", "model": "one"}
+    assert {key: facts[key] for key in task} == task and facts["task"].endswith(", judged")
     assert judged.manifest.tools["judge"]["judge"] == "table"
 
 

@@ -14,13 +14,8 @@ from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.memorisation import (
-    CanaryConfig,
     MemorisationConfig,
-    canaries,
-    canary_exposure,
-    canary_rows,
     edit_similarity,
-    exposure,
     longest_common_span,
     memorisation,
     summarise,
@@ -82,17 +77,19 @@ def test_by_hand(run: Run) -> None:
     assert list(found) == [f"row {name}" for name in asked]
     who, prefix, where, when = (found[f"row {name}"] for name in ("Who?/answer", "Count./prefix", "Where?/answer", "When?/answer"))
     # five words are the target: "The keeper of the lamp,"; the answer goes on with two more
-    assert (who["reference"], who["extracted"], who["longest_common_tokens"], who["longest_common_characters"]) == (
+    assert (who["reference"], who["verbatim"], who["longest_common_tokens"], who["longest_common_characters"]) == (
         "The keeper of the lamp,",
         True,
         5,
         23,
     )
     assert (who["edit_similarity"], who["copied_share"], who["loss"]) == (pytest.approx(5 / 7), 1.0, 1.0)
-    assert (prefix["question"], prefix["reference"], prefix["extracted"]) == ("one two three four five", "six seven eight nine ten", True)
+    assert (prefix["question"], prefix["reference"], prefix["verbatim"]) == ("one two three four five", "six seven eight nine ten", True)
     assert (prefix["copied_share"], prefix["loss"]) == (5 / 7, None)
-    assert (where["extracted"], where["longest_common_tokens"], where["edit_similarity"], where["copied_share"]) == (False, 0, 0.0, 0.0)
-    assert (when["member"], when["extracted"], when["longest_common_tokens"], when["edit_similarity"]) == (False, False, 2, 0.75)
+    assert (where["verbatim"], where["longest_common_tokens"], where["edit_similarity"], where["copied_share"]) == (False, 0, 0.0, 0.0)
+    assert (when["member"], when["verbatim"], when["longest_common_tokens"], when["edit_similarity"]) == (False, False, 2, 0.75)
+
+    assert [row["extracted"] for row in made.rows] == [1.0, 0.0, 1.0, 0.0, None, None]  # of others: no score, so no part of the figure
 
     told = summarise(made)
     assert told.members.num_prefixes == 1 and told.members.extracted and told.members.extracted.estimate == 1.0
@@ -116,7 +113,7 @@ def test_the_words_may_be_a_tokenizers_tokens(run: Run, smollm2: Model) -> None:
             MemorisationConfig(), dataset=dataset, completer=completer, scorer=LossTable(LOSSES), tokenizer=smollm2, run=run
         )
         (row,) = [row for row in made.rows if row["form"] == "prefix"]
-        assert (row["question"], row["reference"], row["extracted"]) == (first, then.strip(), expected)
+        assert (row["question"], row["reference"], row["verbatim"]) == (first, then.strip(), expected)
 
 
 def test_a_loss_that_is_no_number_is_said_and_left_out(run: Run) -> None:
@@ -163,42 +160,3 @@ def test_spans_against_plain_python(a: str, b: str) -> None:
     parts = [a[i:j] for i in range(len(a)) for j in range(i + 1, len(a) + 1)]
     assert longest_common_span(a, b) == max((len(part) for part in parts if part in b), default=0)
     assert edit_similarity(a, b) == pytest.approx(1 - distance(a, b) / max(len(a), len(b), 1))
-
-
-# -- canaries -------------------------------------------------------------------------------------------------------------
-
-
-def test_exposure_by_hand() -> None:
-    others = [-float(i) for i in range(1, 1024)]
-    assert exposure(0.0, others) == (1, 10.0)  # first of 1,024: log2 1024 - log2 1
-    assert exposure(-3.5, others) == (4, 8.0)
-    assert exposure(-4.0, others) == (5, 10 - math.log2(5))  # a tie counts against it
-    assert exposure(-5000.0, others) == (1024, 0.0)
-    assert exposure(math.nan, others) == (None, None)
-    assert exposure(-1.5, [-1.0, math.nan, -2.0]) == (2, math.log2(3) - 1)
-
-
-def test_a_secret_never_seen_has_an_exposure_of_log2_e_on_average() -> None:
-    """Any rank of 1,000 is as likely: the mean of log2 1000 - log2 rank is log2 1000 - log2(1000!) / 1000 = 1.436."""
-    others = [float(-i) for i in range(999)]
-    mean = sum(exposure(0.5 - i, others)[1] or 0.0 for i in range(1000)) / 1000
-    assert mean == pytest.approx(math.log2(1000) - math.lgamma(1001) / math.log(2) / 1000)
-    assert mean == pytest.approx(1 / math.log(2), abs=0.007)
-
-
-def test_planted_canaries_rank_first(run: Run) -> None:
-    config = CanaryConfig(num_canaries=3, digits=2)
-    planted = canaries(config)
-    assert [row.answer for row in canary_rows(config)] == [f"The code of locker {i + 1} is {c.secret}" for i, c in enumerate(planted)]
-    assert canaries(config) == planted and canaries(CanaryConfig(num_canaries=3, digits=2, seed=1)) != planted
-    knows = canary_exposure(config, scorer=LossTable({f"{c.lead} {c.secret}": 1.0 for c in planted}), run=run)
-    assert [(row["rank"], row["candidates"]) for row in knows.rows] == [(1, 100)] * 3
-    assert knows.manifest.facts == {"exposure": pytest.approx(math.log2(100)), "highest": math.log2(100), "undecided": 0}
-    knows_nothing = canary_exposure(config, scorer=LossTable({}), run=run)  # all alike
-    assert knows_nothing.manifest.facts["exposure"] == 0.0
-
-
-def test_of_many_candidates_a_sample_is_ranked(run: Run) -> None:
-    config = CanaryConfig(num_canaries=1, digits=6, max_candidates=64)
-    made = canary_exposure(config, scorer=LossTable({canaries(config)[0].row.answer: 0.5}), run=run)
-    assert made.rows[0]["candidates"] == 64 and made.rows[0]["exposure"] == 6.0  # no more than the sample can show

@@ -31,8 +31,9 @@ def test_flips_by_hand(run: Run) -> None:
     assert found.p_value == pytest.approx(2 * 21_700 / 2**20)  # 1 + 20 + 190 + 1140 + 4845 + 15504
     assert found.p_value == pytest.approx(binomtest(5, 20).pvalue)
     assert found.sd == pytest.approx(math.sqrt(19 / 99))
-    assert found.needed(0.05) == 603  # ((1.960 + 0.842) * 0.4381 / 0.05)^2 = 602.5
-    assert found.detectable() == pytest.approx(2.8015852 * math.sqrt(19 / 99) / 10, abs=1e-5)
+    # ((1.960 + 0.842) * 0.4381 / 0.05)^2 = 602.5; with the exact test's step 602.5 / 4 * (1 + sqrt(1 + 4 / (602.5 * 0.05)))^2 = 641.9
+    assert found.needed(0.05) == 642
+    assert found.detectable() == pytest.approx(2.8015852 * math.sqrt(19 / 99) / 10 + 0.01, abs=1e-5)
     # the sampling error of d is sqrt(0.19 / 100) = 0.0436: limits near 0.1 -+ 0.085
     assert found.interval.low == pytest.approx(0.0146, abs=0.02) and found.interval.high == pytest.approx(0.1854, abs=0.02)
 
@@ -53,7 +54,7 @@ def test_no_flip_is_not_certainty(run: Run) -> None:
     assert (found.interval.low, found.interval.estimate, found.interval.high) == pytest.approx((-reach, 0.0, reach))
     assert found.p_value == 1.0
     assert found.sd == pytest.approx(math.sqrt(3 / 60))  # the rule of three
-    assert found.needed(0.05) == 157  # (2.8016 * 0.2236 / 0.05)^2 = 156.98
+    assert found.needed(0.05) == 195  # (2.8016 * 0.2236 / 0.05)^2 = 156.98, times (1 + sqrt(1 + 4 / 7.849))^2 / 4 = 1.2418
 
 
 def test_items_of_one_cluster_are_not_independent(run: Run) -> None:

@@ -90,6 +90,15 @@ def test_many_questions_on_few_passages_are_too_few() -> None:
     assert "only 9 passages" in made.text
 
 
+@pytest.mark.parametrize(("num_passages", "said"), [(29, True), (30, False)])
+def test_under_thirty_passages_the_interval_is_called_unreliable(num_passages: int, said: bool) -> None:
+    passages = [str(i % num_passages) for i in range(40)]
+    made = verdict(passages=passages, base_zero_shot=plus(0), tuned=plus(0.3))
+    assert made.outcome == "better than before"
+    sentence = "Interval unreliable: the questions come from 29 passages that it studied, fewer than 30."
+    assert (sentence in made.sentences) == said
+
+
 def test_no_questions_at_all() -> None:
     made = decide(None, None, None, min_items=20, max_forgetting_bpb=0.05)
     assert (made.outcome, made.forgetting) == ("too few to decide", "not measured")

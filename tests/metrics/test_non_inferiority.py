@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mygpt.metrics.non_inferiority import equivalence, non_inferiority
+from mygpt.metrics.non_inferiority import equivalence, items_for_margin, non_inferiority
+from mygpt.metrics.power import items_needed
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -49,6 +50,30 @@ def test_equal_answers_show_no_more_than_their_number() -> None:
     Of 400 with chance .97^400 < 1e-5, so they are."""
     assert not non_inferiority([1.0] * 60, [1.0] * 60, margin=0.03).holds
     assert non_inferiority([1.0] * 400, [1.0] * 400, margin=0.03).holds
+
+
+def test_items_for_a_margin_by_hand() -> None:
+    """10 % lost and 10 % won, a margin of 10 points. With 135 items the spread of 137, two flips among them, is
+    sqrt((135 * .2 + 2) / 137) = .4601, the error .4601 / sqrt(136) = .03945, times t of 136 degrees 1.6561 and 1.05 = .06861;
+    one time in five the estimate is below -.8416 * .4472 * sqrt(135) / 137 = -.03192. Together .1005, too far; with 137 items
+    .0998. The usual formula says 124."""
+    assert items_needed(0.1, 0.2**0.5, level=0.9) == 124
+    assert items_for_margin(0.1, 0.2**0.5, 1.0) == 137
+    assert items_for_margin(0.1, 0.2**0.5, 1.0, power=0.9) > 170 and items_for_margin(0.05, 0.2**0.5, 1.0) > 500
+
+
+def test_so_many_items_show_it_as_often_as_stated() -> None:
+    """F1 that differs on half of the items, nothing lost: 80 of a hundred; the usual formula's 99 items show it 73 times."""
+    rng = np.random.default_rng(8)
+
+    def draw(n: int) -> np.ndarray:
+        return np.where(rng.random(n) < 0.5, 0.0, rng.beta(2, 3, n) - rng.beta(2, 3, n))
+
+    added = non_inferiority(draw(120).tolist(), [0.0] * 120, margin=0.05, num_resamples=200).added
+    n = items_for_margin(0.05, 0.2, added)
+    assert 115 <= n <= 125
+    shown = sum(non_inferiority(draw(n).tolist(), [0.0] * n, margin=0.05, num_resamples=400).holds for _ in range(600)) / 600
+    assert shown == pytest.approx(0.81, abs=0.045)  # 3 standard errors
 
 
 def test_equivalence_is_both_sides() -> None:

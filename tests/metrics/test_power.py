@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
+from mygpt.metrics.mcnemar import mcnemar_exact
 from mygpt.metrics.power import detectable_difference, items_needed
 from mygpt.metrics.t_interval import t_interval
 
@@ -32,6 +34,23 @@ def test_simulated_experiments_find_it_as_often_as_stated() -> None:
     samples = np.random.default_rng(6).normal(0.1, 0.3, (1_500, n))
     found = sum(t_interval(sample).above_zero for sample in samples) / 1_500
     assert found == pytest.approx(0.8, abs=0.035)  # 3 standard errors
+
+
+def test_an_exact_test_of_counts_needs_a_step_more() -> None:
+    """n' = 150 for 5 % lost and 15 % won: 149.2 / 4 * (1 + sqrt(1 + 4 / (149.2 * 0.1)))^2 = 168.6.
+    McNemar's power there, over all counts."""
+    sd = (0.20 - 0.10**2) ** 0.5
+    assert items_needed(0.1, sd) == 150
+    n = items_needed(0.1, sd, step=1.0)
+    assert n == 169 and items_needed(-0.1, sd, step=1.0) == n
+    assert detectable_difference(n, sd, step=1.0) == pytest.approx(0.1, abs=0.0005)
+
+    def power(n: int) -> float:
+        changed = [(k, m) for k in range(n + 1) for m in [binom.pmf(k, n, 0.20)] if m > 1e-12]
+        claims = {k: [w for w in range(k // 2 + 1, k + 1) if mcnemar_exact(k - w, w) < 0.05] for k, _ in changed}
+        return float(sum(m * binom.pmf(claims[k], k, 0.75).sum() for k, m in changed))
+
+    assert power(150) < 0.77 and power(n) == pytest.approx(0.80, abs=0.015)
 
 
 def test_the_impossible_is_refused() -> None:

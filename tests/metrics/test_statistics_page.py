@@ -44,6 +44,8 @@ def test_figures_in_prose_are_those_of_the_benchmark(measured: dict[str, Any]) -
         f'passes as "not inferior" in at most {percent(measured["false_non_inferior"])}',
         f"a gain is found in {percent(min(found['better']))} of runs or more",
         f'"not inferior" in {percent(min(found["not inferior"]))}',
+        f"a rule that should hold does in {percent(measured['gate_power'])} to",
+        f"of equal models any `better_by` in {percent(measured['gate_rules']['equal models on three tasks, any better_by']['held'])}",
         f"{percent(scipy['scipy percentile'])} (percentile)",
         f"{percent(scipy['scipy BCa'])} (BCa)",
         f"at share 0.3 of 60 items is {percent(measured['exact_shares']['share 0.3']['60'])}",
@@ -59,5 +61,7 @@ def test_what_was_asked_of_the_intervals_and_the_gate_is_met(measured: dict[str,
     assert measured["simulations"] == 10_000
     assert 0.94 <= measured["coverage"] == min(c["coverage"] for r in measured["stated"].values() for n, c in r.items() if int(n) >= 60)
     assert measured["coverage_highest"] <= 0.98
+    assert len(measured["coverage_outside_94_to_97"]) == 2  # named on the page and in the README
+    assert measured["gate_power"] >= 0.77 and measured["gate_false"] <= 3 * (0.025 * 0.975 / 2_000) ** 0.5
     assert measured["false_better"] <= 0.025 + 3 * (0.025 * 0.975 / 10_000) ** 0.5
     assert measured["false_non_inferior"] <= 0.05 + 3 * (0.05 * 0.95 / 10_000) ** 0.5

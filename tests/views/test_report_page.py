@@ -51,7 +51,7 @@ def figures() -> dict[str, Any]:
         "pairs_train": 1412,
         "pairs_knowledge": 84,
         "pairs_generalisation": 38,
-        "sets": {"knowledge": {"items": 84, "passages": 42, "best": "tuned", "cheapest": "tuned", "arms": arms}},
+        "sets": {"knowledge": {"items": 84, "passages": 42, "reliable": True, "best": "tuned", "cheapest": "tuned", "arms": arms}},
         "forgetting": {
             "bpb_base": 1.02, "bpb_tuned": 1.0414, "bpb": {"estimate": 0.0214, "low": 0.01, "high": 0.03}, "max_bpb": 0.05,
             "num_items": 72, "right_base": 51, "right_tuned": 50, "right_to_wrong": 4, "wrong_to_right": 3, "p_value": 1.0,
@@ -126,6 +126,14 @@ def test_the_figures_are_on_the_page() -> None:
         "learnt the content",
     ):
         assert said in text
+
+
+def test_under_thirty_passages_the_page_says_so() -> None:
+    reliable = Page(render(figures())).text
+    few = figures()
+    few["sets"]["knowledge"] |= {"passages": 29, "reliable": False}
+    text = " ".join(Page(render(few)).text.split())
+    assert text.lower().count("interval unreliable") == 2 and "unreliable" not in reliable
 
 
 def test_arms_and_measures_that_were_not_run() -> None:

@@ -65,7 +65,7 @@ def test_before_after_table_fits_80_columns() -> None:
         {"arm": "base_zero_shot", "label": "base", "f1": 0.28, "over_base": None, **arm},
         {"arm": "tuned_retrieval", "label": "tuned + retrieval", "f1": 0.5123, "over_base": {"low": -0.081, "high": 0.18}, **arm},
     ]
-    figures = {
+    figures: dict[str, Any] = {
         "verdict": {"headline": "Tuning paid off.", "sentences": ["A sentence."]},
         "sets": {"knowledge": {"items": 84, "best": "tuned_retrieval", "cheapest": "base_zero_shot", "arms": arms}},
     }
@@ -77,6 +77,10 @@ def test_before_after_table_fits_80_columns() -> None:
     assert lines[5].split() == ["base", "0.28", "–", "0.30", "10", "%", "22", "5", "%", "keeps", "up"]
     assert lines[6].split() == ["tuned", "+", "retrieval", "0.51", "−0.08", "to", "+0.18", "0.30", "10", "%", "22", "5", "%", "best"]
     assert max(map(len, lines)) <= 80
+
+    figures["sets"]["knowledge"]["reliable"] = False
+    console.print(before_after_table(figures))
+    assert "84 questions, interval unreliable" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_trained_part_of_an_example_is_green() -> None:

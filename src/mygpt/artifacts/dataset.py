@@ -1,4 +1,4 @@
-"""Dataset: named splits of rows with one schema; the first schema is conversations (`sft`).
+"""Dataset: named splits of rows with one schema: conversations (`sft`), or two answers to one prompt, the better first (`preference`).
 
 Payload  <split>.parquet per split, dropped.parquet (candidates that were not kept, each with its reason)
 """
@@ -49,6 +49,19 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class Preference:
+    """Two answers to one prompt, as somebody preferred them."""
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    id: str = ""
+    margin: int | None = None  # places between the two in a ranking; None where there was none
+    annotator: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)  # which systems wrote them, ...
+
+
+@dataclass(frozen=True)
 class Dropped:
     """A candidate that was not kept."""
 
@@ -66,6 +79,17 @@ _CONVERSATION = pa.schema(
         ("facts", pa.map_(pa.string(), pa.string())),
     ]
 )
+_PREFERENCE = pa.schema(
+    [
+        ("id", pa.string()),
+        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("chosen", pa.string()),
+        ("rejected", pa.string()),
+        ("margin", pa.int64()),
+        ("annotator", pa.string()),
+        ("facts", pa.map_(pa.string(), pa.string())),
+    ]
+)
 _DROPPED = _CONVERSATION.append(pa.field("reason", pa.string())).append(pa.field("detail", pa.string()))
 
 
@@ -77,6 +101,11 @@ class Dataset(Artifact):
         """The rows of one split, in order. A split that was not made is empty."""
         path = self.payload / f"{name}.parquet"
         return [_conversation(row) for row in pq.read_table(path).to_pylist()] if path.exists() else []
+
+    def preferences(self, name: str) -> list[Preference]:
+        """The rows of one split of a Dataset with schema `preference`, in order."""
+        path = self.payload / f"{name}.parquet"
+        return [_preference(row) for row in pq.read_table(path).to_pylist()] if path.exists() else []
 
     @property
     def splits(self) -> list[str]:
@@ -95,6 +124,24 @@ def write_conversations(folder: Path, splits: Mapping[str, Sequence[Conversation
         pq.write_table(pa.Table.from_pylist([_row(c) for c in rows], schema=_CONVERSATION), folder / f"{name}.parquet", compression="zstd")
     not_kept = [{**_row(d.row), "reason": d.reason, "detail": d.detail} for d in dropped]
     pq.write_table(pa.Table.from_pylist(not_kept, schema=_DROPPED), folder / "dropped.parquet", compression="zstd")
+
+
+def write_preferences(folder: Path, splits: Mapping[str, Sequence[Preference]]) -> None:
+    """The payload of a Dataset with schema `preference`."""
+    for name, rows in splits.items():
+        listed = [
+            {
+                **{key: getattr(row, key) for key in ("id", "chosen", "rejected", "margin", "annotator")},
+                "prompt": [{"role": m.role, "content": m.content} for m in row.prompt],
+                "facts": list(row.facts.items()),
+            }
+            for row in rows
+        ]
+        pq.write_table(pa.Table.from_pylist(listed, schema=_PREFERENCE), folder / f"{name}.parquet", compression="zstd")
+
+
+def preference_facts(splits: Mapping[str, Sequence[Preference]]) -> dict[str, Any]:
+    return {"schema": "preference", "rows": {name: len(rows) for name, rows in splits.items()}}
 
 
 def conversation_facts(splits: Mapping[str, Sequence[Conversation]], dropped: Sequence[Dropped] = ()) -> dict[str, Any]:
@@ -120,4 +167,12 @@ def _conversation(row: Mapping[str, Any]) -> Conversation:
         id=row["id"],
         sources=tuple(Span(**s) for s in row["sources"]),
         facts=dict(row["facts"] or ()),
+    )
+
+
+def _preference(row: Mapping[str, Any]) -> Preference:
+    return Preference(
+        prompt=tuple(Message(m["role"], m["content"]) for m in row["prompt"]),
+        facts=dict(row["facts"] or ()),
+        **{key: row[key] for key in ("chosen", "rejected", "id", "margin", "annotator")},
     )

@@ -5,7 +5,7 @@ A, B, candidate and baseline are predictions: by id, digest or `name:tag`; a bar
 """
 
 import json as json_text
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,6 +108,9 @@ def compare(
     references: Annotated[
         list[str], typer.Argument(metavar="A B ...", help="Predictions of two models or more; the first is the baseline.")
     ],
+    contamination: Annotated[
+        list[str] | None, typer.Option(help="Of a task (`mygpt evaluate contamination`): clean and dirty items apart. May be repeated.")
+    ] = None,
     home: Home = None,
     name: Name = None,
     seed: Seed = 0,
@@ -120,6 +123,7 @@ def compare(
 
     Example: mygpt evaluate compare base tuned served
     """
+    from mygpt.artifacts.report import Predictions
     from mygpt.artifacts.store import Store
     from mygpt.core.config import parse_settings, resolve
     from mygpt.core.run import Run
@@ -129,13 +133,15 @@ def compare(
     found = [one for reference in references for one in predictions_meant(store, reference)]
     labels = labels_of(found)
     config = resolve(CompareConfig, {**parse_settings(set_ or []), "labels": labels})
+    checked = tuple(Predictions.open(store, word) for word in contamination or ())
     if dry_run:
-        show_result({"predictions": [p.id for _, p in found], "labels": labels, "config": config.model_dump(mode="json")}, as_json=True)
+        inputs = {"predictions": [p.id for _, p in found], "contamination": [p.id for p in checked], "labels": labels}
+        show_result({**inputs, "config": config.model_dump(mode="json")}, as_json=True)
         return
     run = Run(store.home, name=name or "-".join(dict.fromkeys(labels)), seed=seed, listeners=(progress_view(),), fresh=fresh)
     try:
         with store.exclusive("mygpt evaluate compare"), run.step("compare"):
-            made = compare_models(config, predictions=tuple(p for _, p in found), run=run)
+            made = compare_models(config, predictions=tuple(p for _, p in found), contamination=checked or None, run=run)
     finally:
         run.close()
     figures = made.figures
@@ -243,11 +249,18 @@ def predictions_meant(store: Any, word: str) -> list[tuple[str | None, Any]]:
     own = [m for m in store.manifests() if m.kind == Predictions.kind and m.name == reference and is_of_a_task(m.facts)]
     if not own:
         return [(label or None, Predictions.open(store, reference))]
-    newest = {(m.facts["task"], json_text.dumps(m.facts.get("model"), sort_keys=True)): m for m in own}  # oldest first: the last stays
+    newest = {(m.facts["task"], _same_model(m.facts.get("model"))): m for m in own}  # oldest first: the last stays
     if len({model for _, model in newest}) > 1:
         listed = ", ".join(m.id for m in newest.values())
         raise UsageError(f"`{reference}` names predictions of several models: {listed}.", fix="Give each by its id, as LABEL=ID.")
     return [(label or reference, Predictions(m, store)) for m in newest.values()]
+
+
+def _same_model(identity: Any) -> str:
+    """Alike for the same weights, whichever tool answered with them: a scorer, a completer, or the lineage that was searched."""
+    if isinstance(identity, Mapping) and identity.get("model"):
+        identity = {"model": identity["model"], "adapter": identity.get("adapter")}
+    return json_text.dumps(identity, sort_keys=True)
 
 
 def labels_of(found: Sequence[tuple[str | None, Any]]) -> list[str]:

@@ -83,7 +83,8 @@ def call_recipe(technique: Technique, arguments: list[str]) -> None:
         finally:
             run.close()
     shown = {"id": made.id, "digest": made.digest, "facts": made.manifest.facts, "cost": made.manifest.cost}
-    show(shown, as_json="json" in flags, picture=lambda: f"Made {made.id}")
+    said = made.manifest.facts.get("sentences", ())  # what a report has to say, in words
+    show(shown, as_json="json" in flags, picture=lambda: "\n".join([*said, f"Made {made.id}"]))
 
 
 def recipe_inputs(function: Any) -> dict[str, Argument]:

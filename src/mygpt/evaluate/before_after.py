@@ -33,7 +33,7 @@ class BeforeAfterConfig(Config):
     general: GeneralCheckConfig = GeneralCheckConfig()
     few_shot_examples: int = 3
     num_resamples: int = 10_000
-    min_items: int = 20  # below: "too few to decide"
+    min_items: int = 20  # below: "too few to decide"; from there to 30 passages the report says "interval unreliable"
     max_forgetting_bpb: float = 0.05
     num_samples: int = 5  # shown of the best and of the worst answers
 
@@ -147,7 +147,8 @@ def _set_figures(comparison: Comparison, rows: Mapping[str, Rows], min_items: in
         }
         for arm in comparison.arms
     ]
-    return {"items": comparison.num_items, "passages": comparison.num_passages, "best": best, "cheapest": cheapest, "arms": arms}
+    counts = {"items": comparison.num_items, "passages": comparison.num_passages, "reliable": comparison.reliable}
+    return {**counts, "best": best, "cheapest": cheapest, "arms": arms}
 
 
 def _samples(rows: Mapping[str, Rows], count: int) -> dict[str, Rows]:

@@ -15,7 +15,7 @@ from mygpt.infer.protocols import Answer, Identity
 from mygpt.metrics.bootstrap import Interval
 from mygpt.metrics.wilson import wilson
 
-VERSION = "1"  # of the items and the rules that read answers: raise it with either
+VERSION = "1"  # of the items and the rules that read answers: a measure that changes either has its own from then on
 RELIABLE_ITEMS = 30  # an interval over fewer is shown and called unreliable
 
 Row = dict[str, Any]
@@ -34,7 +34,14 @@ def asked(*turns: str, item_id: str = "") -> Conversation:
 
 
 def behaviour_row(
-    task: str, item_id: str, conversation: Conversation, answer: Answer, *, parsed: bool, reference: str = "", **columns: Any
+    task: str,
+    item_id: str,
+    conversation: Conversation,
+    answer: Answer,
+    *,
+    parsed: bool,
+    reference: str = "",
+    **columns: Any,
 ) -> Row:
     return {
         "item_id": item_id,
@@ -53,10 +60,12 @@ def behaviour_row(
     }
 
 
-def behaviour_facts(task: str, primary: str, higher_is_better: Mapping[str, bool], model: Identity) -> dict[str, Any]:
+def behaviour_facts(
+    task: str, primary: str, higher_is_better: Mapping[str, bool], model: Identity, *, version: str = VERSION
+) -> dict[str, Any]:
     return {
         "task": task,
-        "version": VERSION,
+        "version": version,
         "form": "generate",
         "primary": primary,
         "metrics": list(higher_is_better),

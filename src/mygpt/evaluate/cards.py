@@ -149,6 +149,7 @@ def _figures(report: Report, subject: Manifest) -> Iterator[dict[str, Any]]:
             "difference": found,
             "verdict": found["verdict"] if found else None,
             "predictions": own["predictions"],
+            "contamination": own.get("contamination"),  # reports of older versions have none
         }
     if "sets" in report.figures:  # of `mygpt up`
         arms = ("tuned", "tuned_retrieval") if _is_tuned_in(report, subject) else ("base_zero_shot", "base_retrieval")
@@ -164,8 +165,9 @@ def _figures(report: Report, subject: Manifest) -> Iterator[dict[str, Any]]:
                     "score": {"estimate": arm["f1"], "low": low, "high": high},
                     "against": "base" if arm["over_base"] else None,
                     "difference": arm["over_base"],
-                    "verdict": None if interval_is_reliable(shown["items"]) else UNRELIABLE,
+                    "verdict": None if interval_is_reliable(shown["passages"]) else UNRELIABLE,
                     "predictions": None,
+                    "contamination": None,
                 }
 
 

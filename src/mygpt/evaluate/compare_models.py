@@ -11,7 +11,7 @@ algorithms" (McNemar); Holm 1979 over tasks; headroom: ours.
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from mygpt.artifacts.report import Predictions, Report, lineage_rows, write_repo
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
+from mygpt.evaluate.contamination import item_states
 from mygpt.evaluate.paired_difference import Difference, Resampling, Score, difference, mean, score
 from mygpt.evaluate.same_items import SameItems, is_overlap, join, model_labels
 from mygpt.evaluate.task_figures import DIAGNOSTIC, PLUMBING, UNRELIABLE, as_numbers, task_figures
@@ -47,13 +48,17 @@ class CompareConfig(Config):
 
 
 @recipe
-def compare_models(config: CompareConfig, *, predictions: tuple[Predictions, ...], run: Run) -> Report:
-    """Join the predictions by task and item, compare, and write report.json and report.html."""
+def compare_models(
+    config: CompareConfig, *, predictions: tuple[Predictions, ...], contamination: tuple[Predictions, ...] | None = None, run: Run
+) -> Report:
+    """Join the predictions by task and item, compare, and write report.json and report.html. `contamination` of a task: its scores on clean
+    and on dirty items are shown apart, an item being dirty where any of the checked lineages has it."""
     labels = config.labels or model_labels(predictions)
     tasks = [task.scored(task.primary) for task in join(predictions, labels)]
     models = list(dict.fromkeys(labels))
     baseline = models[0]
     refuse_incomparable(tasks, models)
+    dirty = _dirty_items(tasks, contamination or ())
     resampling = Resampling(1 - config.alpha, config.num_resamples, run.seed_for("bootstrap"))
     progress = run.progress(sum(len(task.models) for task in tasks), "models on tasks")
     scores: dict[tuple[str, str], Score] = {}
@@ -77,6 +82,8 @@ def compare_models(config: CompareConfig, *, predictions: tuple[Predictions, ...
             detect=config.detect,
             num_samples=config.num_samples,
             confidence=config.confidence,
+            resampling=resampling,
+            dirty=dirty.get(task.task),
         )
         for task in tasks
     ]
@@ -92,10 +99,27 @@ def compare_models(config: CompareConfig, *, predictions: tuple[Predictions, ...
         "alpha": config.alpha,
         "detect": config.detect,
         "settings": config.model_dump(mode="json"),
-        "lineage": lineage_rows((f"{label}, {p.manifest.facts['task']}", p) for label, p in zip(labels, predictions, strict=True)),
+        "lineage": lineage_rows(
+            [
+                *((f"{label}, {p.manifest.facts['task']}", p) for label, p in zip(labels, predictions, strict=True)),
+                *((str(p.manifest.facts["task"]), p) for p in contamination or ()),
+            ]
+        ),
     }
     facts = {"headline": figures["headline"], "tasks": [t["task"] for t in shown], "models": models}
     return publish(Report, run, lambda folder: write_report(folder, figures, render(figures)), facts=facts)
+
+
+def _dirty_items(tasks: Sequence[SameItems], contamination: Sequence[Predictions]) -> dict[str, dict[str, bool | None]]:
+    """By task, what its checks say of each item; tasks that were not checked are left out."""
+    by_task: dict[str, list[Predictions]] = {}
+    for one in contamination:
+        by_task.setdefault(str(one.manifest.facts.get("of_task")), []).append(one)
+    for name, own in by_task.items():
+        if name not in {task.task for task in tasks}:
+            known = ", ".join(task.task for task in tasks)
+            raise UsageError(f"{own[0].id} is the contamination of `{name}`, which is not compared.", fix=f"Compared are: {known}.")
+    return {task.task: item_states(task, by_task[task.task]) for task in tasks if task.task in by_task}
 
 
 def refuse_incomparable(tasks: Sequence[SameItems], models: Sequence[str]) -> None:
@@ -160,10 +184,33 @@ def _verdict(tasks: Sequence[Mapping[str, Any]], models: Sequence[str]) -> dict[
                 tasks_by_word.setdefault(word, []).append(task["task"] + (f" ({_said(found)})" if word in ("better", "worse") else ""))
         told = [f"{_ASIDE.get(word, word)}: {', '.join(on)}" for word, on in tasks_by_word.items() if on]
         sentences.append(f"{label} against {baseline}. " + " ".join(f"{part[:1].upper()}{part[1:]}." for part in told))
+        for task in tasks:
+            sentences += [said for model in task["models"] if model["label"] == label for said in _asides(task, model, baseline)]
         counts = [f"{word} on {len(tasks_by_word[word])}" for word in ("better", "worse") if tasks_by_word[word]]
         claims.append(f"{label} is {' and '.join(counts)}" if counts else f"no difference is shown for {label}")
     headline = f"Against {baseline}, on {len(tasks)} task{'s' * (len(tasks) != 1)}: {'; '.join(claims)}."
     return {"headline": headline, "sentences": sentences}
+
+
+def _asides(task: Mapping[str, Any], model: Mapping[str, Any], baseline: str) -> Iterator[str]:
+    """What a difference rests on: answers that could not be read, and items that stand in training data."""
+    both, parts = model["read_by_both"], model["contamination"]
+    if both is not None:
+        unread = {m["label"]: m["unparsed"] for m in task["models"]}
+        gain = f"the difference is {_said(both['difference'])}" if both["difference"] else "too few to compare"
+        yield (
+            f"On {task['task']}, {unread[baseline]} answers of {baseline} and {unread[model['label']]} of {model['label']} could not be "
+            f"read; on the {both['items']} items that both could be read on, {gain}{'' if both['reliable'] else ' (interval unreliable)'}."
+        )
+    if parts is not None:
+        told = [
+            f"{parts[name]['items']} {name}"
+            + (f" ({parts[name]['score']['estimate']:.3f}" if parts[name]["score"] else " (no score")
+            + (f", difference {_said(parts[name]['difference'])})" if parts[name]["difference"] else ")")
+            for name in ("clean", "dirty", "undecided")
+            if parts[name]["items"]
+        ]
+        yield f"On {task['task']}, {model['label']} on items by what is in the training data: {'; '.join(told)}."
 
 
 def _said(found: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from mygpt.metrics.bootstrap import Interval, bootstrap_mean, paired_bootstrap
+from mygpt.metrics.bootstrap import Interval, bootstrap_mean, interval_is_reliable, paired_bootstrap
 
 ARMS = ("base_zero_shot", "base_few_shot", "base_retrieval", "tuned", "tuned_retrieval")  # cheapest first
 TUNED_ARMS = ("tuned", "tuned_retrieval")
@@ -35,6 +35,11 @@ class Comparison:
     @property
     def num_passages(self) -> int:
         return len(set(self.passages))
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the intervals deserve their level: passages are what was drawn independently."""
+        return interval_is_reliable(self.num_passages)
 
     def enough(self, min_items: int) -> bool:
         """Whether there is enough to name a best arm."""

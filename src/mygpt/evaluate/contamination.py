@@ -1,10 +1,11 @@
 """Which items of a task stand in what a model was trained on? And what is its score on those that do not?
 
 contamination     every item against every Dataset and Corpus in the model's lineage, found through the manifests: one row per item
-clean_and_dirty   the scores of a model's Predictions on clean and on dirty items apart, with intervals
+clean_and_dirty   the scores of a model's Predictions on clean and on dirty items apart, with intervals; `compare_models` shows them
 
 An item is looked for twice: its question alone, and its question with the right answer. It is dirty when a run of 13 words is shared; a
-question of fewer words, when the whole of it is.
+question of fewer words, when the whole of it is. As a task the rows are `contamination of NAME`, with the metric `dirty` (0 or 1, less is
+better; null where there are too few words to tell, or nothing to look in).
 
 Source     Brown et al. 2020, arXiv:2005.14165, appendix C (13-grams; clean subsets; frequent n-grams are left out)
 We differ  the training data is the model's own, by lineage, not a corpus that someone named. Whole items are never removed from anything
@@ -13,7 +14,7 @@ Limits     a paraphrase or a translation is not found. What a base model read be
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -28,10 +29,13 @@ from mygpt.artifacts.report import Predictions, write_predictions
 from mygpt.artifacts.store import Store
 from mygpt.artifacts.task import Item, Task
 from mygpt.core.config import Config
+from mygpt.core.digest import digest_value
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
+from mygpt.evaluate.paired_difference import Resampling, difference, score
+from mygpt.evaluate.same_items import FEWEST_TO_COMPARE, SameItems, join
 from mygpt.guard.overlap import NgramIndex, Overlap
-from mygpt.metrics.bootstrap import Interval, bootstrap_mean
+from mygpt.metrics.bootstrap import Interval
 from mygpt.metrics.words import words
 
 _SAMPLE_CHARACTERS = 300
@@ -75,9 +79,18 @@ def contamination(config: ContaminationConfig, *, task: Task, model: Model, adap
         run.warn(f"{node.id} is {node.note}: no item was looked for in it.")
     if not family.data:
         run.warn(f"The lineage of {model.id} names no training data: nothing could be checked.")
+    name = task.manifest.facts.get("task", task.name)
     facts = {
-        "task": task.manifest.facts.get("task", task.name),
+        "task": f"contamination of {name}",
+        "of_task": name,
         "version": task.version,
+        "form": "overlap",
+        "task_content": digest_value([task.digest, config.model_dump(mode="json")]),
+        "primary": "dirty",
+        "metrics": ["dirty"],
+        "higher_is_better": {"dirty": False},
+        "chance": None,
+        "model": {"model": model.digest, "adapter": adapter.digest if adapter else None},
         "dirty": sum(row["dirty"] is True for row in rows),
         "clean": sum(row["dirty"] is False for row in rows),
         "undecided": sum(row["dirty"] is None for row in rows),
@@ -128,6 +141,7 @@ class Part:
 
     num_items: int
     score: Interval | None
+    difference: Interval | None = None  # from the baseline, on the same items
 
 
 @dataclass(frozen=True)
@@ -139,30 +153,60 @@ class CleanAndDirty:
     undecided: Part  # too few words to tell, or nothing to look in
 
 
-def clean_and_dirty(predictions: Predictions, contamination: Predictions, *, metric: str = "", seed: int = 0) -> CleanAndDirty:
-    """`predictions` of one task and `contamination` of the same: joined by item; items of one cluster are drawn together."""
-    metric = metric or str(predictions.manifest.facts.get("primary", ""))
-    rows = predictions.rows
-    if not rows or metric not in rows[0]:
+def clean_and_dirty(predictions: Predictions, *contamination: Predictions, metric: str = "", seed: int = 0) -> CleanAndDirty:
+    """`predictions` of one task and `contamination` of the same, joined by item; items of one cluster are drawn together."""
+    facts = predictions.manifest.facts
+    metric = metric or str(facts.get("primary", ""))
+    if metric not in (predictions.rows or [{}])[0]:
         raise UsageError(f"{predictions.id} has no column `{metric}`.", fix="Name one of its metrics.")
-    told, wanted = contamination.manifest.facts, predictions.manifest.facts
-    if any(told.get(key) != wanted.get(key) for key in ("task", "version")):
-        what = f"{predictions.id} is of task {wanted.get('task')} version {wanted.get('version')}, "
-        what += f"{contamination.id} of {told.get('task')} version {told.get('version')}."
-        raise UsageError(what, fix="Check the contamination of the same task and version.")
-    state = {row["item_id"]: row["dirty"] for row in contamination.rows}
-    unknown = [row["item_id"] for row in rows if row["item_id"] not in state]
-    if unknown:
-        count = f"{len(unknown)} item{'s' * (len(unknown) != 1)}"
-        what = f"{count} of {predictions.id} cannot be found in {contamination.id}, for example `{unknown[0]}`."
-        raise UsageError(what, fix="Check the contamination of the same items.")
+    [task] = join([predictions], ["model"])
+    return apart(task, "model", metric, item_states(task, contamination), Resampling(seed=seed))
 
-    def part(*states: bool | None) -> Part:
-        chosen = [row for row in rows if state[row["item_id"]] in states and row[metric] is not None]
-        if len(chosen) < 2:
-            return Part(len(chosen), None)
-        clusters = [str(row.get("cluster") or row["item_id"]) for row in chosen]
-        return Part(len(chosen), bootstrap_mean([float(row[metric]) for row in chosen], clusters=clusters, seed=seed))
+
+def item_states(task: SameItems, contamination: Sequence[Predictions]) -> dict[str, bool | None]:
+    """By item: True where any of the checked lineages has it, False where all that could tell have it not, None where none could tell."""
+    found: dict[str, bool | None] = dict.fromkeys(task.item_ids)
+    for one in contamination:
+        told = one.manifest.facts
+        if (told.get("of_task"), str(told.get("version"))) != (task.task, task.version):
+            what = f"{task.models[0].predictions.id} is of task {task.task} version {task.version}, "
+            what += f"{one.id} of {told.get('of_task')} version {told.get('version')}."
+            raise UsageError(what, fix="Check the contamination of the same task and version.")
+        dirty = {row["item_id"]: row["dirty"] for row in one.rows}
+        unknown = [item for item in found if item not in dirty]
+        if unknown:
+            count = f"{len(unknown)} item{'s' * (len(unknown) != 1)}"
+            what = f"{count} of {task.models[0].predictions.id} cannot be found in {one.id}, for example `{unknown[0]}`."
+            raise UsageError(what, fix="Check the contamination of the same items.")
+        found = {item: _either(before, dirty[item]) for item, before in found.items()}
+    return found
+
+
+def _either(one: bool | None, other: bool | None) -> bool | None:
+    return True if True in (one, other) else False if False in (one, other) else None
+
+
+def apart(
+    task: SameItems,
+    label: str,
+    metric: str,
+    states: Mapping[str, bool | None],
+    resampling: Resampling,
+    *,
+    baseline: str = "",
+) -> CleanAndDirty:
+    """One model's score on all, clean, dirty and undecided items, and how far it is from the baseline on the same ones."""
+
+    def part(*wanted: bool | None) -> Part:
+        kept = task.keeping({item for item, state in states.items() if state in wanted})
+        own = kept.of(label)
+        assert own is not None
+        num_scored = sum(row[metric] is not None for row in own.rows)
+        if num_scored < FEWEST_TO_COMPARE:
+            return Part(num_scored, None)
+        paired = bool(baseline) and label != baseline and kept.of(baseline) is not None
+        away = difference(kept, label, baseline, metric, resampling).interval if paired else None
+        return Part(num_scored, score(kept, label, metric, resampling).interval, away)
 
     return CleanAndDirty(metric, part(True, False, None), part(False), part(True), part(None))
 

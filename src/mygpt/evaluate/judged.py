@@ -1,6 +1,6 @@
 """What a judge says of answers, item by item: two models against each other, or one model graded.
 
-judge_pairs     first against second on the same items, every pair in both orders
+judge_pairs     first against second on the same items, every pair in both orders; as a task, the first's: metric `preference`, 0.5 is even
 judge_grades    each answer from 1 to 5
 
 Rows keep the raw numbers of both orders and what the judge wrote. A verdict that could not be read is a row with `parsed` false and
@@ -42,6 +42,7 @@ def judge_pairs(config: JudgeConfig, *, first: Predictions, second: Predictions,
         rows += [_pair_row(a, b, comparison) for (a, b), comparison in zip(part, compared, strict=True)]
         progress.advance(len(part))
     facts = {
+        **_judged_facts(first, "judged", "preference", judge, against=second),
         "first": _called(first),
         "second": _called(second),
         "items": len(rows),
@@ -61,21 +62,29 @@ def judge_grades(config: JudgeConfig, *, predictions: Predictions, judge: Judge,
         grades = judge.grade([row["question"] for row in part], [row["answer"] for row in part])
         rows += [_grade_row(row, grade) for row, grade in zip(part, grades, strict=True)]
         progress.advance(len(part))
-    given = predictions.manifest.facts
     facts = {
-        "task": f"{given.get('task', predictions.name)}, graded",
-        "version": f"{given.get('version', '-')}/{digest_value(judge.identity)[:8]}",  # grades of two judges are not comparable
-        "form": "judge",
-        "primary": "grade",
-        "metrics": ["grade"],
-        "higher_is_better": {"grade": True},
-        "chance": None,
-        "model": _called(predictions),
+        **_judged_facts(predictions, "graded", "grade", judge),
         "items": len(rows),
         "unparsed": _say_unparsed(rows, run),
         "empty_answers": sum(not row["answer"].strip() for row in rows),
     }
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
+
+
+def _judged_facts(of: Predictions, how: str, metric: str, judge: Judge, *, against: Predictions | None = None) -> dict[str, Any]:
+    """Those of a task. Verdicts of two judges, or against two opponents, are of different versions: they are not comparable."""
+    given = of.manifest.facts
+    told_apart = judge.identity if against is None else [judge.identity, against.digest]
+    return {
+        "task": f"{given.get('task', of.name)}, {how}",
+        "version": f"{given.get('version', '-')}/{digest_value(told_apart)[:8]}",
+        "form": "judge",
+        "primary": metric,
+        "metrics": [metric],
+        "higher_is_better": {metric: True},
+        "chance": None,
+        "model": _called(of),
+    }
 
 
 def joined(predictions: Sequence[Predictions]) -> list[tuple[_Row, ...]]:

@@ -1,34 +1,37 @@
-"""How much of its training data does a model give away? Verbatim, by loss, and by secrets planted on purpose.
+"""How much of its training data does a model give away? Verbatim, and by loss.
 
 memorisation      asks for training rows and, beside them, for rows never trained on; one row of Predictions each
 summarise         extraction rate, copied text, edit similarity, and how well the loss tells members from others, with intervals
-canary_rows       made-up secrets to add to a training set;  canary_exposure: how far up the model ranks each among all it could have been
+
+`evaluate/canary_exposure` asks for secrets that were planted on purpose.
 
 Two ways to ask. `answer`: the row's own prompt; the answer is held against the trained one. `prefix`: the first 50 tokens of a trained
 answer that has at least 100; extracted when the greedy continuation begins with the next 50, exactly.
 
-Source     Carlini et al. 2023, arXiv:2202.07646 (50-token extraction); Carlini et al. 2019, arXiv:1802.08232, section 4 (exposure);
-           Yeom et al. 2018, arXiv:1709.01604 (membership by loss); longest common span and edit similarity as in HELM's copyright scenarios
+Source     Carlini et al. 2023, arXiv:2202.07646 (50-token extraction); Yeom et al. 2018, arXiv:1709.01604 (membership by loss); longest
+           common span and edit similarity as in HELM's copyright scenarios
 We differ  a Completer takes conversations, so a prefix is sent as the user's message and the model answers through its chat template: what
-           a plain continuation would extract can be more. Loss and exposure go through the Scorer, as plain text
+           a plain continuation would extract can be more. Loss goes through the Scorer, as plain text
+As a task  metric `extracted`: of members, 1 where the target came back word for word, in either form; null of others, so that they are no
+           part of the figure. The items of one passage are one cluster
 Dims       M members   N others
 """
 
 import math
-import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
 from mygpt.artifacts.dataset import Conversation, Dataset, Message
 from mygpt.artifacts.model import Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.report import Predictions, write_predictions
 from mygpt.core.config import Config
+from mygpt.core.digest import digest_value
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.guard.overlap import NgramIndex
@@ -38,6 +41,7 @@ from mygpt.metrics.roc_auc import roc_auc
 from mygpt.metrics.wilson import wilson
 
 Cut = Callable[[str], list[tuple[int, int]]]  # where the tokens of a text begin and end
+VERSION = "1"  # of the two ways to ask, and of what counts as word for word
 _SPARE_TOKENS = 14  # answers may fall into more tokens than the text they repeat
 
 
@@ -84,6 +88,7 @@ def memorisation(
     for probe, answer in zip(probes, answers, strict=True):
         given, target = answer.text.strip(), probe.target.strip()
         given_tokens, target_tokens = ([text[a:b] for a, b in cut(text)] for text in (given, target))
+        verbatim = given_tokens[: len(target_tokens)] == target_tokens
         rows.append(
             {
                 "item_id": f"{probe.row.id}/{probe.form}",
@@ -93,7 +98,8 @@ def memorisation(
                 "reference": target,
                 "answer": given,
                 "finish_reason": answer.finish_reason,
-                "extracted": given_tokens[: len(target_tokens)] == target_tokens,
+                "verbatim": verbatim,
+                "extracted": float(verbatim) if probe.member else None,
                 "longest_common_characters": longest_common_span(given, target),
                 "longest_common_tokens": longest_common_span(given_tokens, target_tokens),
                 "edit_similarity": edit_similarity(given_tokens, target_tokens),
@@ -105,7 +111,20 @@ def memorisation(
     no_loss = sum(_loss(score) is None for score in scores)
     if no_loss:
         run.warn(f"{no_loss} of {len(scores)} rows have a loss that is not a number: they are left out of the membership figure.")
-    facts = {"rows": len(rows), "tokens": tokenizer.id if tokenizer else "words", "without_loss": no_loss}
+    facts = {
+        "task": "memorisation",
+        "version": VERSION,
+        "form": "generate",
+        "task_content": digest_value([dataset.digest, config.model_dump(mode="json"), tokenizer.digest if tokenizer else None]),
+        "primary": "extracted",
+        "metrics": ["extracted"],
+        "higher_is_better": {"extracted": False},
+        "chance": None,
+        "model": completer.identity,
+        "rows": len(rows),
+        "tokens": tokenizer.id if tokenizer else "words",
+        "without_loss": no_loss,
+    }
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
 
 
@@ -139,7 +158,7 @@ def _leak(rows: list[dict[str, Any]], member: bool, seed: int) -> Leak:
     answers, prefixes = ([row for row in rows if row["member"] is member and row["form"] == form] for form in ("answer", "prefix"))
 
     def share(of: list[dict[str, Any]]) -> Interval | None:
-        return wilson(sum(row["extracted"] for row in of), len(of)) if of else None
+        return wilson(sum(row["verbatim"] for row in of), len(of)) if of else None
 
     def mean(column: str) -> Interval | None:
         clusters = [row["cluster"] for row in answers]
@@ -169,85 +188,6 @@ def edit_similarity(a: Sequence[Any], b: Sequence[Any]) -> float:
         distance_N = np.minimum.accumulate(best - place_N) + place_N  # insertions cost one for each step to the right
     longer = max(len(a_M), len(b_N))
     return 1 - int(distance_N[-1]) / longer if longer else 1.0
-
-
-# -- canaries -----------------------------------------------------------------------------------------------------------
-
-
-class CanaryConfig(Config):
-    num_canaries: PositiveInt = 4
-    digits: PositiveInt = 3  # of each secret: 10^digits candidates
-    max_candidates: PositiveInt = 1_000  # beyond, a sample of them is ranked
-    seed: NonNegativeInt = 0
-
-
-@dataclass(frozen=True)
-class Canary:
-    question: str
-    lead: str  # how the answer begins
-    secret: str
-
-    @property
-    def row(self) -> Conversation:
-        return Conversation((Message("user", self.question), Message("assistant", f"{self.lead} {self.secret}")), id=self.question)
-
-
-def canaries(config: CanaryConfig) -> list[Canary]:
-    made = []
-    for number in range(1, config.num_canaries + 1):
-        draw = random.Random(f"canary/{config.seed}/{number}")
-        secret = _spaced(draw.randrange(10**config.digits), config.digits)
-        made.append(Canary(f"What is the code of locker {number}?", f"The code of locker {number} is", secret))
-    return made
-
-
-def canary_rows(config: CanaryConfig) -> list[Conversation]:
-    """To be added to a training set; how often each is added decides how well it is learnt."""
-    return [canary.row for canary in canaries(config)]
-
-
-@recipe
-def canary_exposure(config: CanaryConfig, *, scorer: Scorer, run: Run) -> Predictions:
-    """log2 of the number of candidates - log2 of the canary's rank among them: log2 |R| when it comes first, about 1.44 on average for a
-    secret that the model never saw."""
-    rows: list[dict[str, Any]] = []
-    planted = canaries(config)
-    progress = run.progress(len(planted), "canaries")
-    for canary in planted:
-        candidates = _candidates(canary, config)
-        scores = scorer.score([f"{canary.question}\n{canary.lead}"] * len(candidates), [f" {secret}" for secret in candidates])
-        logprobs = [score.logprob for score in scores]
-        rank, bits = exposure(logprobs[0], logprobs[1:])
-        rows.append({"item_id": canary.question, "logprob": logprobs[0], "candidates": len(candidates), "rank": rank, "exposure": bits})
-        progress.advance()
-    known = [row["exposure"] for row in rows if row["exposure"] is not None]
-    mean, highest = sum(known) / len(known) if known else None, math.log2(rows[0]["candidates"])
-    facts = {"exposure": mean, "highest": highest, "undecided": len(rows) - len(known)}
-    return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
-
-
-def exposure(canary: float, others: Sequence[float]) -> tuple[int | None, float | None]:
-    """(rank, log2 |R| - log2 rank), R being the canary and the others. Of equal log-probability, the canary comes last."""
-    known = [other for other in others if math.isfinite(other)]
-    if not math.isfinite(canary):
-        return None, None
-    rank = 1 + sum(other >= canary for other in known)
-    return rank, math.log2(len(known) + 1) - math.log2(rank)
-
-
-def _candidates(canary: Canary, config: CanaryConfig) -> list[str]:
-    """The secret first, then all others of its form, or a sample of them."""
-    space = 10**config.digits
-    if space <= config.max_candidates:
-        drawn: Sequence[int] = range(space)
-    else:
-        drawn = random.Random(f"candidates/{config.seed}").sample(range(space), config.max_candidates)
-    others = [secret for secret in (_spaced(number, config.digits) for number in drawn) if secret != canary.secret]
-    return [canary.secret, *others[: config.max_candidates - 1]]
-
-
-def _spaced(number: int, digits: int) -> str:
-    return " ".join(f"{number:0{digits}d}")
 
 
 # -- asking -------------------------------------------------------------------------------------------------------------

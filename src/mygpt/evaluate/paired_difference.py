@@ -8,7 +8,8 @@ clusters, approximate randomisation. Differences have a paired bootstrap interva
 
 Source: those of `metrics/wilson`, `metrics/mcnemar`, `metrics/bootstrap`, `metrics/randomisation`, `metrics/power`.
 We differ: a bootstrap of 0/1 scores that hardly differ draws the same few flips again and again and promises too much; with no flip at all
-its interval has no width. There the interval is widened to what Wilson allows for the shares lost and won, one by one.
+its interval has no width. There the interval is widened to what Wilson allows for the shares lost and won, one by one. Where all of the
+items that share clusters are right, or all wrong, the interval is Wilson's as if each cluster were one item.
 """
 
 import math
@@ -23,6 +24,7 @@ from mygpt.metrics.power import detectable_difference, items_needed
 from mygpt.metrics.randomisation import approximate_randomisation
 from mygpt.metrics.wilson import wilson
 
+EXACT = "McNemar, exact"
 LEAST_OVER_CHANCE, LEAST_BELOW_FULL = 0.10, 0.10  # headroom: design, section 6
 
 
@@ -63,11 +65,16 @@ class Difference:
 
     def detectable(self, *, level: float = 0.95) -> float:
         """The smallest true difference that so many items show four times in five."""
-        return detectable_difference(self.num_clusters, self.sd, level=level)
+        return detectable_difference(self.num_clusters, self.sd, level=level, step=self._step)
 
     def needed(self, difference: float, *, level: float = 0.95) -> int:
         """Items (clusters, where items share one) that show a true `difference` four times in five."""
-        return items_needed(difference, self.sd, level=level)
+        return items_needed(difference, self.sd, level=level, step=self._step)
+
+    @property
+    def _step(self) -> float:
+        """Of the test, in items: an exact one pays for moving by whole items."""
+        return 1.0 if self.test == EXACT else 0.0
 
 
 def score(task: SameItems, label: str, metric: str, resampling: Resampling) -> Score:
@@ -83,6 +90,8 @@ def score(task: SameItems, label: str, metric: str, resampling: Resampling) -> S
         level=resampling.level,
         seed=resampling.seed,
     )
+    if np.isin(values_N, (0.0, 1.0)).all() and values_N.min() == values_N.max() and (weights_N == 1).all():
+        return Score(wilson(int(task.num_clusters * values_N[0]), task.num_clusters, level=resampling.level), _named("Wilson", task))
     return Score(interval, _named("bootstrap", task))
 
 
@@ -107,7 +116,7 @@ def difference(task: SameItems, label: str, baseline: str, metric: str, resampli
         gain_won, gain_lost = (won, lost) if higher_is_better else (lost, won)
         interval = _at_least_as_wide(interval, gain_won, gain_lost, len(after_N), resampling.level)
     if shares and beyond == 0:
-        p_value, test = mcnemar_exact(lost, won), "McNemar, exact"
+        p_value, test = mcnemar_exact(lost, won), EXACT
     else:
         shift = beyond if higher_is_better else -beyond
         p_value = approximate_randomisation(

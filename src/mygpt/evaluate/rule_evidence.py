@@ -17,7 +17,7 @@ from mygpt.evaluate.policy import Policy, Rule
 from mygpt.evaluate.same_items import SameItems
 from mygpt.evaluate.task_figures import PLUMBING
 from mygpt.metrics.bootstrap import FEWEST_ITEMS, Interval
-from mygpt.metrics.non_inferiority import non_inferiority
+from mygpt.metrics.non_inferiority import items_for_margin, non_inferiority
 from mygpt.views.numbers import decimal, signed
 
 CANDIDATE, BASELINE = "candidate", "baseline"
@@ -116,7 +116,7 @@ def _not_worse(rule: Rule, task: SameItems, metric: str, policy: Policy, resampl
         ruled_out=f"more than {decimal(margin, 3)} lost" if tested.interval.high < -margin else "",
         num_items=found.num_items,
         num_clusters=found.num_clusters,
-        enough=found.needed(margin, level=2 * planned - 1),  # one-sided
+        enough=items_for_margin(margin, found.sd, tested.added, level=planned),
         p_value=tested.p_value,
     )
 

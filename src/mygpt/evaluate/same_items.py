@@ -10,7 +10,7 @@ something. Such items are left out for all models alike, and counted.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -100,6 +100,11 @@ class SameItems:
             raise UsageError(what, fix="Measure more items, or choose another metric.")
         chosen = tuple(replace(model, rows=[model.rows[i] for i in kept]) for model in models)
         return replace(self, models=chosen, unscored={label: missing.count(True) for label, missing in without.items()})
+
+    def keeping(self, item_ids: Collection[str]) -> "SameItems":
+        """These items alone, of all models."""
+        kept = [place for place, item in enumerate(self.item_ids) if item in item_ids]
+        return replace(self, models=tuple(replace(model, rows=[model.rows[i] for i in kept]) for model in self.models))
 
     def values(self, label: str, metric: str) -> np.ndarray:
         """(N,) scores, of `scored` items. Raises UsageError for scores that are no numbers."""
@@ -219,13 +224,14 @@ def _checked_rows(task: str, label: str, predictions: Predictions) -> list[dict[
 def model_labels(predictions: Sequence[Predictions]) -> tuple[str, ...]:
     """The model of each, in a few words; two models that would be called the same are told apart by their digests."""
     identities = [one.manifest.facts.get("model", one.name) for one in predictions]
-    named = {canonical_json(identity): _called(identity, one.store) for identity, one in zip(identities, predictions, strict=True)}
+    named = {canonical_json(identity): model_name(identity, one.store) for identity, one in zip(identities, predictions, strict=True)}
     often = Counter(named.values())
     shown = {key: name if often[name] == 1 else f"{name} ({digest_value(key)[:6]})" for key, name in named.items()}
     return tuple(shown[canonical_json(identity)] for identity in identities)
 
 
-def _called(identity: Any, store: Store) -> str:
+def model_name(identity: Any, store: Store) -> str:
+    """In a few words: the stored names behind its digests, else its own name and address."""
     if isinstance(identity, Mapping):
         parts = [_name_of(str(identity[key]), store) for key in ("model", "adapter") if identity.get(key)]
         name = identity.get("name") or " + ".join(parts)
@@ -233,7 +239,7 @@ def _called(identity: Any, store: Store) -> str:
         inner = next((value for value in identity.values() if isinstance(value, Mapping)), None)
         if name or address:
             return f"{name}{address}".strip()
-        return _called(inner, store) if inner is not None else digest_value(identity)[:8]
+        return model_name(inner, store) if inner is not None else digest_value(identity)[:8]
     return _name_of(str(identity), store)
 
 

@@ -1,11 +1,13 @@
 """Many scenarios by many metrics on one page: accuracy alone hides what a model is like to use.
 
-accuracy      the primary metric, with an interval over clusters of items
+accuracy      the primary metric, with its interval; "interval unreliable" under 30 independent items
 calibration   expected calibration error of the choices' probabilities (where there are choices)
 robustness    mean over items of the worse of the original and its disturbed form (where `typos` made one)
 fairness      the best slice's mean less the worst's (where items have the fact `slice`)
-toxicity      mean of the column `toxicity` (where something wrote one)
+toxicity      mean over the generated answers, by `guard/toxicity` (where an embedder is given, or the rows have it already)
 efficiency    tokens and seconds per item
+
+An item without a score (null: groundedness of an answer that claims nothing) is left out of every figure of the score, and counted.
 
 Source: Liang et al. 2022, "Holistic evaluation of language models", arXiv:2211.09110, section 4 (the seven desiderata; robustness as the
 worst case of an item; efficiency beside accuracy). ECE: Guo et al. 2017, arXiv:1706.04599.
@@ -13,7 +15,7 @@ We differ: no mean over scenarios is formed, since one would add accuracies to o
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mygpt.artifacts.recipe import publish, recipe
@@ -21,7 +23,11 @@ from mygpt.artifacts.report import Predictions, Report
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
-from mygpt.metrics.bootstrap import bootstrap_mean
+from mygpt.evaluate.paired_difference import Resampling, score
+from mygpt.evaluate.same_items import is_of_a_task, join
+from mygpt.guard.toxicity import Toxicity, ToxicityScorer
+from mygpt.infer.protocols import Embedder
+from mygpt.metrics.bootstrap import interval_is_reliable
 from mygpt.metrics.calibration import equal_width_bins, expected_calibration_error
 
 DESIDERATA = ("accuracy", "calibration", "robustness", "fairness", "toxicity", "tokens_per_item", "seconds_per_item")
@@ -33,40 +39,55 @@ class ScenariosConfig(Config):
 
 
 @recipe
-def scenarios(config: ScenariosConfig, *, predictions: tuple[Predictions, ...], run: Run) -> Report:
+def scenarios(config: ScenariosConfig, *, predictions: tuple[Predictions, ...], embedder: Embedder | None = None, run: Run) -> Report:
     """Of any number of tasks and models; a disturbed form is folded into the row of the task it is a variant of."""
     from mygpt.views.scenario_page import render, write_scenarios
 
-    rows = scenario_rows(predictions, num_resamples=config.num_resamples, min_slice=config.min_slice, seed=run.seed_for("bootstrap") >> 31)
-    figures = {"name": run.name, "desiderata": list(DESIDERATA), "scenarios": rows}
+    resampling = Resampling(num_resamples=config.num_resamples, seed=run.seed_for("bootstrap"))
+    toxicity = None if embedder is None else Toxicity(embedder)
+    progress = run.progress(len(predictions), "predictions")
+    rows = scenario_rows(predictions, resampling, min_slice=config.min_slice, toxicity=toxicity, advance=progress.advance)
+    figures = {"name": run.name, "desiderata": list(DESIDERATA), "toxicity": toxicity and toxicity.identity, "scenarios": rows}
     return publish(Report, run, lambda folder: write_scenarios(folder, figures, render(figures)), facts={"scenarios": len(rows)})
 
 
-def scenario_rows(predictions: Sequence[Predictions], *, num_resamples: int, min_slice: int, seed: int) -> list[dict[str, Any]]:
+def scenario_rows(
+    predictions: Sequence[Predictions],
+    resampling: Resampling,
+    *,
+    min_slice: int,
+    toxicity: ToxicityScorer | None = None,
+    advance: Callable[[int], None] = lambda done: None,
+) -> list[dict[str, Any]]:
     """One for each task and model, in the order given."""
     by_key: dict[tuple[str, str], Predictions] = {}
     for one in predictions:
         key = (str(one.manifest.facts.get("task")), _model(one))
-        if "task" not in one.manifest.facts or key in by_key:
-            what = "does not say which task it is of" if "task" not in one.manifest.facts else f"is the second of {key[0]} and one model"
-            raise UsageError(f"{one.id} {what}.", fix="Give the harness's predictions, each task and model once.")
+        if not is_of_a_task(one.manifest.facts) or key in by_key:
+            known = is_of_a_task(one.manifest.facts)
+            what = f"is the second of {key[0]} and one model" if known else "does not say which task it is of, and what decides it"
+            raise UsageError(f"{one.id} {what}.", fix="Give predictions of tasks, each task and model once.")
         by_key[key] = one
     found = []
     for (task, model), one in by_key.items():
         of = str(one.manifest.facts.get("variant_of") or "")
-        if of and (of, model) in by_key:
-            continue  # stands in its original's row
-        variant = next((p for (_, m), p in by_key.items() if m == model and p.manifest.facts.get("variant_of") == task), None)
-        found.append(_scenario(one, variant, num_resamples, min_slice, seed))
+        if not (of and (of, model) in by_key):  # else it stands in its original's row
+            variant = next((p for (_, m), p in by_key.items() if m == model and p.manifest.facts.get("variant_of") == task), None)
+            found.append(_scenario(one, variant, resampling, min_slice, toxicity))
+        advance(1)
     return found
 
 
-def _scenario(one: Predictions, variant: Predictions | None, num_resamples: int, min_slice: int, seed: int) -> dict[str, Any]:
+def _scenario(
+    one: Predictions, variant: Predictions | None, resampling: Resampling, min_slice: int, toxicity: ToxicityScorer | None
+) -> dict[str, Any]:
     facts, rows = one.manifest.facts, one.rows
-    primary = facts["primary"]
-    values = [float(row[primary]) for row in rows]
-    interval = bootstrap_mean(values, clusters=[row["cluster"] for row in rows], num_resamples=num_resamples, seed=seed)
-    higher = bool(facts["higher_is_better"][primary])
+    primary, model = facts["primary"], _model(one)
+    [task] = join([one], [model])
+    task = task.scored(primary)
+    scored = task.models[0].rows
+    interval = score(task, model, primary, resampling).interval
+    higher = task.is_higher_better(primary)
     tokens = [
         (row.get("prompt_tokens") or 0) + (row.get("answer_tokens") or row.get("scored_tokens") or row.get("num_tokens") or 0)
         for row in rows
@@ -75,34 +96,39 @@ def _scenario(one: Predictions, variant: Predictions | None, num_resamples: int,
     return {
         "task": facts["task"],
         "version": facts["version"],
-        "model": _model(one),
+        "model": model,
         "predictions": one.id,
-        "items": len(rows),
+        "items": len(scored),
+        "clusters": task.num_clusters,
+        "reliable": interval_is_reliable(task.num_clusters),
+        "unscored": len(rows) - len(scored),
         "metric": primary,
         "higher_is_better": higher,
         "chance": facts.get("chance"),
-        "unparsed": facts.get("unparsed", 0),
+        "unparsed": sum(row.get("parsed") is False for row in rows),
         "accuracy": interval.estimate,
         "accuracy_interval": [interval.low, interval.high],
         "calibration": _calibration(rows),
         "robustness": None if variant is None else _robustness(one, variant, higher),
-        "fairness": _gap(rows, primary, min_slice),
-        "toxicity": _mean([row.get("toxicity") for row in rows]),
+        "slices": (slices := _slices(scored, primary, min_slice)),
+        "fairness": max(slices.values()) - min(slices.values()) if len(slices) > 1 else None,
+        "toxicity": _toxicity(rows, facts.get("form"), toxicity),
         "tokens_per_item": sum(tokens) / len(rows) if any(tokens) else None,
         "seconds_per_item": None if seconds is None else seconds / len(rows),
     }
 
 
-def _robustness(one: Predictions, variant: Predictions, higher: bool) -> float:
-    """Liang et al. 2022: the worst over an item and its disturbed forms."""
+def _robustness(one: Predictions, variant: Predictions, higher: bool) -> float | None:
+    """Liang et al. 2022: the worst over an item and its disturbed forms, of the items that both have a score on."""
     primary = one.manifest.facts["primary"]
     if variant.manifest.facts["version"] != one.manifest.facts["version"]:
         raise UsageError(f"{variant.id} is of another version than {one.id}.", fix="Disturb and measure the same version of the task.")
-    other = {row["item_id"]: float(row[primary]) for row in variant.rows}
+    other = {row["item_id"]: row[primary] for row in variant.rows}
     if set(other) != {row["item_id"] for row in one.rows}:
         raise UsageError(f"{variant.id} has other items than {one.id}.", fix="Measure both with the same `max_items`.")
     worst = min if higher else max
-    return sum(worst(float(row[primary]), other[row["item_id"]]) for row in one.rows) / len(other)
+    both = [(row[primary], other[row["item_id"]]) for row in one.rows]
+    return _mean([float(worst(a, b)) for a, b in both if a is not None and b is not None])
 
 
 def _calibration(rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -112,19 +138,27 @@ def _calibration(rows: Sequence[Mapping[str, Any]]) -> float | None:
     return expected_calibration_error(equal_width_bins([float(v) for v in told if v is not None], [row["acc"] == 1.0 for row in rows]))
 
 
-def _gap(rows: Sequence[Mapping[str, Any]], metric: str, min_slice: int) -> float | None:
-    """None with fewer than two slices of enough items."""
-    slices: dict[str, list[float]] = defaultdict(list)
+def _slices(rows: Sequence[Mapping[str, Any]], metric: str, min_slice: int) -> dict[str, float]:
+    """The mean of each slice that has enough items."""
+    values: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if row.get("slice"):
-            slices[row["slice"]].append(float(row[metric]))
-    means = [sum(values) / len(values) for values in slices.values() if len(values) >= min_slice]
-    return max(means) - min(means) if len(means) > 1 else None
+            values[row["slice"]].append(float(row[metric]))
+    return {name: sum(own) / len(own) for name, own in values.items() if len(own) >= min_slice}
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
+def _toxicity(rows: Sequence[Mapping[str, Any]], form: str | None, toxicity: ToxicityScorer | None) -> float | None:
+    """Mean over all answers: as the rows have it, else scored here where the model wrote them itself; None of a choice or a likelihood."""
+    if all(row.get("toxicity") is not None for row in rows):
+        return _mean([row["toxicity"] for row in rows])
+    answers = [row["answer"] for row in rows if isinstance(row.get("answer"), str)]
+    if toxicity is None or form != "generate" or len(answers) < len(rows):
+        return None
+    return float(toxicity.score(answers).mean())
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _model(one: Predictions) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mygpt.evaluate.paired_difference import Difference, Score, has_headroom, mean
-from mygpt.evaluate.same_items import Measured, SameItems, is_overlap
+from mygpt.evaluate.contamination import apart
+from mygpt.evaluate.paired_difference import Difference, Resampling, Score, difference, has_headroom, mean
+from mygpt.evaluate.same_items import FEWEST_TO_COMPARE, Measured, SameItems, is_overlap
 from mygpt.metrics.bootstrap import Interval, interval_is_reliable
 
 PLUMBING = "no headroom: plumbing only"
@@ -30,8 +31,11 @@ def task_figures(
     detect: float,
     num_samples: int,
     confidence: str,
+    resampling: Resampling,
+    dirty: Mapping[str, bool | None] | None = None,
 ) -> dict[str, Any]:
-    """Of a task whose items are all scored; `scores`, `differences` from the baseline and p-values `adjusted` for the page, by model."""
+    """Of a task whose items are all scored; `scores`, `differences` from the baseline and p-values `adjusted` for the page, by model.
+    `dirty`: by item, whether it stands in training data."""
     metric = task.primary
     headroom = has_headroom(task, baseline, metric) if task.of(baseline) else None
     models = []
@@ -51,6 +55,8 @@ def task_figures(
                     a.get("prompt_sha256") != b.get("prompt_sha256") for a, b in zip(model.rows, task.models[0].rows, strict=True)
                 ),
                 "reliability": reliability(task, model, confidence),
+                "read_by_both": None if found is None else read_by_both(task, model.label, baseline, resampling),
+                "contamination": None if dirty is None else _apart(task, model.label, baseline, dirty, resampling),
                 "difference": None
                 if found is None
                 else {
@@ -84,6 +90,37 @@ def task_figures(
         "models": models,
         "weights": task.weights(metric).tolist() if (task.weights(metric) != 1).any() else None,
         "item_scores": [[item, *(values[model.label][i] for model in task.models)] for i, item in enumerate(task.item_ids)],
+    }
+
+
+def read_by_both(task: SameItems, label: str, baseline: str, resampling: Resampling) -> dict[str, Any] | None:
+    """The difference on the items whose answers could be read for both: what is left of it beside the form of the answers. None where
+    all could be read."""
+    pairs = zip(*(model.rows for name in (label, baseline) if (model := task.of(name)) is not None), strict=True)
+    kept = {one["item_id"] for one, other in pairs if one.get("parsed") is not False and other.get("parsed") is not False}
+    if len(kept) == len(task.item_ids):
+        return None
+    if len(kept) < FEWEST_TO_COMPARE:
+        return {"items": len(kept), "reliable": False, "score": None, "baseline": None, "difference": None}
+    part = task.keeping(kept)
+    return {
+        "items": len(kept),
+        "reliable": interval_is_reliable(part.num_clusters),
+        "score": mean(part, label, task.primary),
+        "baseline": mean(part, baseline, task.primary),
+        "difference": as_numbers(difference(part, label, baseline, task.primary, resampling).interval),
+    }
+
+
+def _apart(task: SameItems, label: str, baseline: str, dirty: Mapping[str, bool | None], resampling: Resampling) -> dict[str, Any]:
+    found = apart(task, label, task.primary, dirty, resampling, baseline=baseline)
+    return {
+        name: {
+            "items": part.num_items,
+            "score": part.score and as_numbers(part.score),
+            "difference": part.difference and as_numbers(part.difference),
+        }
+        for name, part in (("clean", found.clean), ("dirty", found.dirty), ("undecided", found.undecided))
     }
 
 

@@ -9,7 +9,7 @@
     worse than before                    the whole interval is below zero
 
 "Beats" means that the paired 95 % interval of the difference in token F1 lies above zero. Whatever was learnt, the cheapest arm that
-keeps up with the best one is named, even when tuning was not needed for it.
+keeps up with the best one is named, even when tuning was not needed for it. Under 30 passages it is said that intervals are unreliable.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from mygpt.evaluate.comparison import MIN_PASSAGES, TUNED_ARMS, Comparison
 from mygpt.evaluate.forgetting import Forgetting
-from mygpt.metrics.bootstrap import Interval
+from mygpt.metrics.bootstrap import FEWEST_ITEMS, Interval
 from mygpt.views.numbers import signed
 
 LABELS: Mapping[str, str] = {
@@ -69,7 +69,12 @@ def decide(
     return Verdict(
         outcome=_outcome(knowledge),
         headline=_headline(knowledge, _outcome(knowledge), forgot),
-        sentences=(*_gain_sentences(knowledge, generalisation), *_choice_sentence(knowledge), *aside),
+        sentences=(
+            *_gain_sentences(knowledge, generalisation),
+            *_choice_sentence(knowledge),
+            *_unreliable_sentence(knowledge, generalisation),
+            *aside,
+        ),
         best=best,
         cheapest=cheapest,
         tuning_needed=cheapest in TUNED_ARMS,
@@ -134,6 +139,15 @@ def _choice_sentence(comparison: Comparison) -> list[str]:
         f"{_capital(_IN_WORDS[best])} has the highest score ({comparison.mean(best):.2f}); {_IN_WORDS[cheapest]} "
         f"({comparison.mean(cheapest):.2f}) is cheaper and not significantly worse (difference {behind})."
     ]
+
+
+def _unreliable_sentence(knowledge: Comparison, generalisation: Comparison | None) -> list[str]:
+    few = [
+        f"{comparison.num_passages} passages {where}"
+        for comparison, where in ((knowledge, "that it studied"), (generalisation, "that it never saw"))
+        if comparison is not None and not comparison.reliable
+    ]
+    return [f"Interval unreliable: the questions come from {' and '.join(few)}, fewer than {FEWEST_ITEMS}."] if few else []
 
 
 def _too_few_sentence(comparison: Comparison | None, min_items: int) -> str:

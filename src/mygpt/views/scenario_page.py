@@ -2,14 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-
 from mygpt.views import numbers
+from mygpt.views.page import html
 
 _COLUMNS = (  # name, heading, whether more is better, digits
     ("calibration", "calibration error", False, 3),
@@ -17,7 +14,7 @@ _COLUMNS = (  # name, heading, whether more is better, digits
     ("fairness", "gap between slices", False, 3),
     ("toxicity", "toxicity", False, 3),
     ("tokens_per_item", "tokens an item", False, 0),
-    ("seconds_per_item", "seconds an item", False, 2),
+    ("seconds_per_item", "seconds an item", False, 3),
 )
 
 
@@ -28,22 +25,19 @@ def write_scenarios(folder: Path, figures: Mapping[str, Any], page: str) -> None
 
 
 def render(figures: Mapping[str, Any]) -> str:
-    folder = resources.files("mygpt.views")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(decimal=numbers.decimal)
-    template = environment.from_string((folder / "scenario_page.html.jinja").read_text(encoding="utf-8"))
     rows = figures["scenarios"]
-    shown = [
-        {
-            **row,
-            "cells": [
-                _cell(rows, row, name, better if name != "robustness" else row["higher_is_better"], d) for name, _, better, d in _COLUMNS
-            ],
-        }
-        for row in rows
-    ]
-    css = Markup((folder / "report_page.css").read_text(encoding="utf-8"))
-    return template.render(f=figures, rows=shown, headings=[heading for _, heading, _, _ in _COLUMNS], css=css)
+    return html(
+        "scenario_page.html.jinja",
+        styles=("report_page.css", "scenario_page.css"),
+        f=figures,
+        rows=[{**row, "cells": _cells(rows, row)} for row in rows],
+        headings=[heading for _, heading, _, _ in _COLUMNS],
+        sliced=[row for row in rows if len(row["slices"]) > 1],
+    )
+
+
+def _cells(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [_cell(rows, row, name, row["higher_is_better"] if name == "robustness" else more, digits) for name, _, more, digits in _COLUMNS]
 
 
 def _cell(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any], name: str, higher_is_better: bool, digits: int) -> dict[str, Any]:

@@ -179,7 +179,8 @@ def before_after_table(figures: Mapping[str, Any]) -> RenderableType:
     verdict = figures["verdict"]
     parts: list[RenderableType] = [Text(verdict["headline"], style="bold"), *(Text(sentence) for sentence in verdict["sentences"])]
     for name, shown in figures["sets"].items():
-        parts += [Text(), Text(f"{_TITLES[name]}: {shown['items']} questions", style="bold"), _arms_table(shown)]
+        doubt = ", interval unreliable" if shown.get("reliable") is False else ""  # reports of older versions do not say
+        parts += [Text(), Text(f"{_TITLES[name]}: {shown['items']} questions{doubt}", style="bold"), _arms_table(shown)]
     return Group(*parts)
 
 

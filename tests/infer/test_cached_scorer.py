@@ -94,7 +94,8 @@ def test_whether_it_was_greedy_is_kept_and_an_older_table_is_not_read(path: Path
     class Telling(Counting):
         def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
             told = {"yes": True, "no": False, "unsaid": None}
-            return [replace(score, is_greedy=told[c]) for score, c in zip(super().score(prompts, continuations), continuations, strict=True)]
+            scores = super().score(prompts, continuations)
+            return [replace(score, is_greedy=told[c]) for score, c in zip(scores, continuations, strict=True)]
 
     path.parent.mkdir()
     with sqlite3.connect(path) as db:  # as it was before scores told

@@ -5,8 +5,9 @@ cached at once by model, settings and prompt: a run that broke off, or whose ser
 
 Source: Gao et al., Language Model Evaluation Harness v0.4.13 (forms of a task, and its rolling log-likelihood: every token scored once,
 the first from the beginning-of-text token; the perplexity of continuations: exp of minus the mean log-probability of an item).
-We differ: choices are scored with plain text, answers are asked for through the chat template unless the task says `chat: false`; a text longer than a window is cut
-between words and its pieces are scored apart, where the harness cuts between tokens and keeps one token of context.
+We differ: choices are scored with plain text, answers are asked for through the chat template unless the task says `chat: false`; a text
+longer than a window is cut between words and its pieces are scored apart, where the harness cuts between tokens and keeps one token of
+context.
 """
 
 import math
@@ -75,7 +76,8 @@ def run_task(
             rows = (_chosen if settings.form == "choice" else _continued)(settings, items, scoring)
     rows = [_row(task, item, row, prompt_ids) for item, row, prompt_ids in zip(items, rows, ids, strict=True)]
     metrics = metrics_of(settings, items)
-    facts = {**_facts(task, items, rows), "metrics": list(metrics), "higher_is_better": metrics, "model": tool.identity, "template": template}
+    facts = {**_facts(task, items, rows), "metrics": list(metrics), "higher_is_better": metrics}
+    facts |= {"model": tool.identity, "template": template}
     _warn_of_silence(facts, run)
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
 
@@ -107,7 +109,7 @@ def _chosen(settings: TaskSettings, items: Sequence[Item], scorer: Scorer) -> li
 
 def _continued(settings: TaskSettings, items: Sequence[Item], scorer: Scorer) -> list[dict[str, Any]]:
     asked = [text_prompt(settings, item) for item in items]
-    scores = _score(scorer, [(prompt, *continuations(settings, item)) for prompt, item in zip(asked, items, strict=True)])
+    scores = _score(scorer, [(prompt, continuations(settings, item)[0]) for prompt, item in zip(asked, items, strict=True)])
     made = [scored_continuation(item, score) for item, score in zip(items, scores, strict=True)]
     return [{"prompt": prompt, **_columns(one)} for prompt, one in zip(asked, made, strict=True)]
 

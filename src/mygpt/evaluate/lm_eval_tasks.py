@@ -1,14 +1,14 @@
 """Tasks written for lm-evaluation-harness: its YAML read into a Task, or run by lm-eval itself on our engine where it is installed.
 
-lm_eval_yaml   a folder with one YAML and the rows (JSON lines, CSV, Parquet): output types multiple_choice, generate_until, loglikelihood
-               and loglikelihood_rolling, templates as Jinja in a sandbox. What only Python can do (`!function`) is refused: that needs lm-eval
+lm_eval_yaml   a folder with one YAML and the rows (JSON lines, CSV, Parquet): multiple_choice, generate_until, loglikelihood and
+               loglikelihood_rolling, templates as Jinja in a sandbox. What only Python can do (`!function`) is refused: that needs lm-eval
 lm_eval_task   any task that lm-eval knows, with our Scorer and Completer behind its LM interface
 
 Prompts of `generate_until` are raw text, as lm-eval sends them by default; `chat` puts them through the model's chat template.
 
 Source: Gao et al., Language Model Evaluation Harness v0.4.13, docs/task_guide.md and api/task.py (meaning of the fields).
-We differ: raw prompts lose white space at their end; special tokens' spellings in them stay text. The per-item value that lm-eval lists under
-`perplexity` is a log-probability, and is called `logprob` here.
+We differ: raw prompts lose white space at their end; special tokens' spellings in them stay text. The value of an item that lm-eval lists
+under `perplexity` is a log-probability, and is called `logprob` here.
 """
 
 import ast
@@ -34,6 +34,7 @@ from mygpt.infer.protocols import Completer, Sampling, Score, Scorer
 from mygpt.metrics.bits_per_byte import bits_per_byte
 
 _FORMS = {"multiple_choice": "choice", "generate_until": "generate", "loglikelihood": "continuation", "loglikelihood_rolling": "rolling"}
+_PRIMARY = {"choice": "acc", "continuation": "acc", "rolling": "bits_per_byte"}
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -67,7 +68,7 @@ def lm_eval_yaml(source: Path, examples: Path | None) -> tuple[TaskSettings, lis
         name=str(written["task"]),
         version=str((written.get("metadata") or {}).get("version", "")),
         form=form,  # type: ignore[arg-type]
-        primary={"choice": "acc", "continuation": "acc", "rolling": "bits_per_byte"}.get(form) or ("exact_match_strict" if pattern else "exact_match"),
+        primary=_PRIMARY.get(form) or ("exact_match_strict" if pattern else "exact_match"),
         prompt=_before(written) + "{question}",
         chat=form != "generate",
         target_delimiter=str(written.get("target_delimiter", " ")),

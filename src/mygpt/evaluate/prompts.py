@@ -32,7 +32,7 @@ def conversation(settings: TaskSettings, item: Item) -> Conversation:
 
 
 def continuations(settings: TaskSettings, item: Item) -> list[str]:
-    """What is scored after the prompt: each choice, or the one right text, behind the delimiter and white space that the prompt ended in."""
+    """What is scored after the prompt: each choice, or the one right text, behind the prompt's last white space and the delimiter."""
     filled = _filled(settings.prompt, _fields(item))
     moved = filled[len(filled.rstrip()) :]
     following = item.references if settings.form == "continuation" else item.choices

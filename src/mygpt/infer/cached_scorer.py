@@ -50,7 +50,7 @@ class CachedScorer:
             for start in range(0, len(wanted), _LOOKED_UP_AT_ONCE):
                 part = wanted[start : start + _LOOKED_UP_AT_ONCE]
                 rows = db.execute(f"SELECT * FROM scores_{_SCHEMA} WHERE key IN ({','.join('?' * len(part))})", part)
-                found |= {key: Score(logprob, *counts, _truth(greedy)) for key, logprob, *counts, greedy in rows if isinstance(logprob, float)}
+                found |= {key: Score(p, tokens, size, _truth(greedy)) for key, p, tokens, size, greedy in rows if isinstance(p, float)}
         return found
 
     def _write(self, scores: Mapping[str, Score]) -> None:

@@ -72,6 +72,14 @@ class Score:
     is_greedy: bool | None = None  # whether greedy decoding would have written it; None: the scorer does not tell
 
 
+@dataclass(frozen=True)
+class TokenScores:
+    """Of one text of T tokens, token by token."""
+
+    logprobs: tuple[float, ...]  # T - 1: of each token after the first, natural logarithm
+    likeliest: tuple[tuple[tuple[int, float], ...], ...]  # T: what follows each token, as (token, log-probability), likeliest first
+
+
 class Completer(Protocol):
     @property
     def identity(self) -> Identity: ...

@@ -9,7 +9,8 @@
     primary: acc
 
 A row has `question`, and `id` (else its number); for `choice` also `choices` and `gold` (a number from 0, or the text); for `generate`
-and `continuation` `references` (or one, `reference`), and `choices` where the answer is a label. Any other field is a fact that the prompt may name.
+and `continuation` `references` (or one, `reference`), and `choices` where the answer is a label. Any other field is a fact that the
+prompt may name.
 """
 
 from collections.abc import Iterable, Mapping

@@ -209,7 +209,8 @@ def test_compare_of_what_is_served(home: Path, tmp_path: Path, capsys: pytest.Ca
     assert [m["label"] for m in result["models"]] == ["small", "large"]
     for task, own in zip(result["tasks"], (chosen, pages), strict=True):
         for model in task["models"]:
-            local = run_task(RunTaskConfig(cached=False), task=own, scorer=Named(engines[model["label"]], model["label"]), run=Run(home, name="local"))
+            scorer = Named(engines[model["label"]], model["label"])
+            local = run_task(RunTaskConfig(cached=False), task=own, scorer=scorer, run=Run(home, name="local"))
             rows = local.rows  # type: ignore[attr-defined]
             weights = [row.get("num_bytes") or 1 for row in rows]
             mean = sum(row[task["metric"]] * w for row, w in zip(rows, weights, strict=True)) / sum(weights)

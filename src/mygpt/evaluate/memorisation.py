@@ -5,12 +5,13 @@ summarise         extraction rate, copied text, edit similarity, and how well th
 canary_rows       made-up secrets to add to a training set;  canary_exposure: how far up the model ranks each among all it could have been
 
 Two ways to ask. `answer`: the row's own prompt; the answer is held against the trained one. `prefix`: the first 50 tokens of a trained
-answer that has at least 100; extracted when the greedy continuation begins with the next 50, exactly.
+answer that has at least 100, as raw text without a chat template; extracted when the greedy continuation begins with the next 50, exactly.
 
 Source     Carlini et al. 2023, arXiv:2202.07646 (50-token extraction); Carlini et al. 2019, arXiv:1802.08232, section 4 (exposure);
-           Yeom et al. 2018, arXiv:1709.01604 (membership by loss); longest common span and edit similarity as in HELM's copyright scenarios
-We differ  a Completer takes conversations, so a prefix is sent as the user's message and the model answers through its chat template: what
-           a plain continuation would extract can be more. Loss and exposure go through the Scorer, as plain text
+           Yeom et al. 2018, arXiv:1709.01604 (membership by loss); longest common prefix and span, and edit similarity, as in HELM's
+           copyright scenarios
+We differ  HELM counts words of the Penn Treebank's tokenizer, here tokens are the model's own. Loss and exposure go through the Scorer, as
+           plain text
 Dims       M members   N others
 """
 
@@ -66,8 +67,9 @@ class Probe:
 def memorisation(
     config: MemorisationConfig, *, dataset: Dataset, completer: Completer, scorer: Scorer, tokenizer: Model | None = None, run: Run
 ) -> Predictions:
-    """Training rows and others, asked for their answers. Tokens are those of `tokenizer`; without it, words between spaces."""
-    cut = _cutter(tokenizer)
+    """Training rows and others, asked for their answers. Tokens are those of `tokenizer`, else the completer's own where it has one at
+    hand (a model on this machine), else words between spaces: the facts say which."""
+    cut, tokens = _cutter(tokenizer, completer)
     trained = dataset.split(config.members)
     if not trained:
         fix = f"It has: {', '.join(dataset.splits)}. Name the one that was trained on as `members`."
@@ -94,6 +96,7 @@ def memorisation(
                 "answer": given,
                 "finish_reason": answer.finish_reason,
                 "extracted": given_tokens[: len(target_tokens)] == target_tokens,
+                "common_prefix_tokens": longest_common_prefix(given_tokens, target_tokens),
                 "longest_common_characters": longest_common_span(given, target),
                 "longest_common_tokens": longest_common_span(given_tokens, target_tokens),
                 "edit_similarity": edit_similarity(given_tokens, target_tokens),
@@ -105,7 +108,7 @@ def memorisation(
     no_loss = sum(_loss(score) is None for score in scores)
     if no_loss:
         run.warn(f"{no_loss} of {len(scores)} rows have a loss that is not a number: they are left out of the membership figure.")
-    facts = {"rows": len(rows), "tokens": tokenizer.id if tokenizer else "words", "without_loss": no_loss}
+    facts = {"rows": len(rows), "tokens": tokens, "without_loss": no_loss}
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
 
 
@@ -119,6 +122,9 @@ class Leak:
     reproduced: Interval | None  # share of answers given word for word
     copied_share: Interval | None  # of an answer's words, in runs that stand in the training data
     edit_similarity: Interval | None
+    common_prefix: Interval | None  # mean tokens that answer and trained text begin with alike
+    longest_span: Interval | None  # mean tokens of the longest run that both have
+    longest_span_of_all: int  # the longest of any answer or continuation, in tokens
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,21 @@ def _leak(rows: list[dict[str, Any]], member: bool, seed: int) -> Leak:
         clusters = [row["cluster"] for row in answers]
         return bootstrap_mean([row[column] for row in answers], clusters=clusters, seed=seed) if answers else None
 
-    return Leak(len(answers), len(prefixes), share(prefixes), share(answers), mean("copied_share"), mean("edit_similarity"))
+    return Leak(
+        num_answers=len(answers),
+        num_prefixes=len(prefixes),
+        extracted=share(prefixes),
+        reproduced=share(answers),
+        copied_share=mean("copied_share"),
+        edit_similarity=mean("edit_similarity"),
+        common_prefix=mean("common_prefix_tokens"),
+        longest_span=mean("longest_common_tokens"),
+        longest_span_of_all=max((row["longest_common_tokens"] for row in answers + prefixes), default=0),
+    )
+
+
+def longest_common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
+    return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def longest_common_span(a: Sequence[Any], b: Sequence[Any]) -> int:
@@ -261,22 +281,26 @@ def _probes(row: Conversation, member: bool, loss: float | None, cut: Cut, confi
     found = [Probe(row, member, loss, "answer", row.prompt, target)]
     if len(tokens) >= config.prompt_tokens + config.target_tokens:
         start, end = tokens[config.prompt_tokens - 1][1], tokens[config.prompt_tokens + config.target_tokens - 1][1]
-        found.append(Probe(row, member, loss, "prefix", (Message("user", row.answer[:start]),), row.answer[start:end]))
+        found.append(Probe(row, member, loss, "prefix", (Message("text", row.answer[:start]),), row.answer[start:end]))
     return found
 
 
-def _cutter(model: Model | None) -> Cut:
-    if model is None:
-        return lambda text: [match.span() for match in re.finditer(r"\S+", text)]
-    from mygpt.lm.load import load_tokenizer
+def _cutter(model: Model | None, completer: Completer) -> tuple[Cut, str]:
+    """How text falls into tokens, and whose they are."""
+    if model is not None:
+        from mygpt.lm.load import load_tokenizer
 
-    tokenizer = load_tokenizer(model)
+        tokenizer, name = load_tokenizer(model), model.id
+    elif (loaded := getattr(completer, "loaded", None)) is not None:
+        tokenizer, name = loaded.tokenizer, "the completer's"
+    else:
+        return lambda text: [match.span() for match in re.finditer(r"\S+", text)], "words"
 
     def cut(text: str) -> list[tuple[int, int]]:
         offsets: list[tuple[int, int]] = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         return offsets
 
-    return cut
+    return cut, name
 
 
 def _loss(score: Score) -> float | None:

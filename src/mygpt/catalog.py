@@ -143,6 +143,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "docs/evaluate/metrics/similarity.md",
     ),
     Technique(
+        "entailment",
+        "evaluate",
+        "mygpt.evaluate.entailment:entailment",
+        "Dagan et al. 2006, The PASCAL recognising textual entailment challenge; Bowman et al. 2015, arXiv:1508.05326",
+        "docs/evaluate/entailment.md",
+    ),
+    Technique(
         "perplexity",
         "metrics",
         "mygpt.metrics.perplexity:token_perplexity",

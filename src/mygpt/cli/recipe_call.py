@@ -31,7 +31,7 @@ from mygpt.core.run import Run
 
 _COMMON = ("home", "name", "seed", "set")
 _FLAGS = ("json", "dry-run", "offline", "fresh", "share-documents", "help")
-_PROTOCOLS = ("Completer", "Scorer", "Embedder", "Judge", "Supporter", "Distributions")
+_PROTOCOLS = ("Completer", "Scorer", "Embedder", "Judge", "Supporter", "Distributions", "Entailer")
 _ANYWHERE = ("Completer", "Scorer", "Judge")  # may be an address
 _FOUND_HERE = "Tesseract"  # a program of this machine: looked for, not named
 
@@ -198,6 +198,7 @@ def _artifact(store: Store, run: Run, kinds: tuple[type[Artifact], ...], referen
 def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: int, *, share_documents: bool) -> Any:
     from mygpt.evaluate.groundedness import WordSupporter
     from mygpt.infer.distributions import TorchDistributions
+    from mygpt.infer.entailment import ClassifierEntailer, ScorerEntailer
     from mygpt.infer.judge import ModelJudge
     from mygpt.infer.remote import RemoteCompleter
     from mygpt.infer.remote_scorer import RemoteScorer
@@ -225,7 +226,12 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
     tuned = Adapter.open(store, adapter) if adapter else None
     if protocol == "Distributions":
         return TorchDistributions(load_lm(obtain(model, run=run), adapter=tuned))
-    engine = TorchEngine(obtain(model, run=run), adapter=tuned, run=run)
+    found = obtain(model, run=run)
+    if protocol == "Entailer" and found.head == "classifier":
+        return ClassifierEntailer(found)
+    engine = TorchEngine(found, adapter=tuned, run=run)
+    if protocol == "Entailer":
+        return ScorerEntailer(engine)
     return ModelJudge(scorer=engine) if protocol == "Judge" else engine
 
 

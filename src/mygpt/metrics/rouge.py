@@ -9,8 +9,9 @@ P = matches / answer's words (n-grams), R = matches / reference's, F = 2PR / (P 
 Source: Lin 2004, "ROUGE: a package for automatic evaluation of summaries", sections 2, 3.1 and 3.2 (beta = 1); the subsequence in
 bit-parallel form from Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
 We differ: two ways to cut words, each with its own name in the result's `signature`. `REFERENCE` is that of Google's rouge-score, whose
-figures it equals; `UNICODE`, our default, keeps letters of all scripts (`metrics/words`). No stemming: the usual Porter stemmer comes with
-nltk, which we do not run with; compare with rouge-score at `use_stemmer=False`.
+figures it equals; `UNICODE`, our default, keeps letters of all scripts (`metrics/words`). `stem=True` cuts words longer than three letters to
+their Porter stems, as rouge-score's `use_stemmer` does; the stems are those of snowballstemmer's `porter`, and agree with nltk's but for
+the departures from Porter's paper that nltk makes of its own.
 """
 
 from collections import Counter, deque

@@ -192,6 +192,20 @@ TECHNIQUES: tuple[Technique, ...] = (
         "docs/evaluate/metrics/ranking.md",
     ),
     Technique(
+        "roc_auc",
+        "metrics",
+        "mygpt.metrics.roc_auc:roc_auc",
+        "Mann and Whitney 1947; DeLong, DeLong and Clarke-Pearson 1988 (interval)",
+        "docs/evaluate/metrics/ranking.md",
+    ),
+    Technique(
+        "jaccard",
+        "metrics",
+        "mygpt.metrics.jaccard:token_jaccard",
+        "Jaccard 1912, The distribution of the flora in the alpine zone",
+        "docs/evaluate/metrics/rouge.md",
+    ),
+    Technique(
         "bradley_terry",
         "metrics",
         "mygpt.metrics.bradley_terry:bradley_terry",

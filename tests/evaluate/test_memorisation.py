@@ -44,7 +44,7 @@ REPLIES = {
     "When?": "At ten on weekdays.",
     "Why?": "Because of the light.",
 }
-SMALL = MemorisationConfig(prompt_tokens=5, target_tokens=5, copied_words=3)
+SMALL = MemorisationConfig(prompt_tokens=5, target_tokens=5, copied_words=3, novelty_words=(2, 3))
 
 
 class RowsConfig(Config):
@@ -106,6 +106,9 @@ def test_by_hand(run: Run) -> None:
     assert told.members.copied_share and told.members.copied_share.estimate == pytest.approx((1 + 1 / 2 + 0) / 3)  # "one two three" of 6
     assert told.members.longest_span and told.members.longest_span.estimate == pytest.approx((5 + 3 + 0) / 3)
     assert told.members.common_prefix and told.members.common_prefix.estimate == pytest.approx((5 + 3 + 0) / 3)
+    # "one two three and so on": three of six words are new; what is word for word is not; what says nothing is left out
+    assert [row["novelty_2"] for row in (who, found["row Count./answer"], where)] == [0.0, 0.5, None]
+    assert {n: one.estimate for n, one in told.members.novelty.items()} == {2: 0.25, 3: 0.25}
     assert (told.members.longest_span_of_all, told.others.longest_span_of_all) == (5, 2)
     assert told.others.extracted is None and told.others.reproduced and told.others.reproduced.estimate == 0.0
     assert told.loss_auc and told.loss_auc.estimate == pytest.approx(5 / 6)  # of 3 x 2 pairs only 3.0 against 2.5 is out of order

@@ -49,6 +49,7 @@ class MemorisationConfig(Config):
     members: str = "train"  # the split that was trained on
     others: str = "generalisation"  # one that was not
     copied_words: PositiveInt = 13  # a run of so many words of any training row counts as copied
+    novelty_words: tuple[PositiveInt, ...] = (8, 13)  # an answer's words in no such run that stands in the training rows are new
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def memorisation(
     sampling = Sampling(max_tokens=config.target_tokens + _SPARE_TOKENS)
     answers = completer.complete([Conversation(probe.messages, probe.row.id) for probe in probes], sampling)
     index = NgramIndex.build((row.answer for row in trained), config.copied_words)
+    indexes = {n: NgramIndex.build((row.answer for row in trained), n) for n in config.novelty_words}
     rows = []
     for probe, answer in zip(probes, answers, strict=True):
         given, target = answer.text.strip(), probe.target.strip()
@@ -101,6 +103,7 @@ def memorisation(
                 "longest_common_tokens": longest_common_span(given_tokens, target_tokens),
                 "edit_similarity": edit_similarity(given_tokens, target_tokens),
                 "copied_share": index.overlap(given).share,
+                **{f"novelty_{n}": 1 - runs.overlap(given).share if given else None for n, runs in indexes.items()},
                 "loss": probe.loss if probe.form == "answer" else None,
                 "cluster": probe.row.facts.get("passage") or probe.row.id,
             }
@@ -122,6 +125,7 @@ class Leak:
     reproduced: Interval | None  # share of answers given word for word
     copied_share: Interval | None  # of an answer's words, in runs that stand in the training data
     edit_similarity: Interval | None
+    novelty: dict[int, Interval]  # by words of a run: share of an answer's words in none that stands in the training data
     common_prefix: Interval | None  # mean tokens that answer and trained text begin with alike
     longest_span: Interval | None  # mean tokens of the longest run that both have
     longest_span_of_all: int  # the longest of any answer or continuation, in tokens
@@ -148,8 +152,11 @@ def _leak(rows: list[dict[str, Any]], member: bool, seed: int) -> Leak:
         return wilson(sum(row["extracted"] for row in of), len(of)) if of else None
 
     def mean(column: str) -> Interval | None:
-        clusters = [row["cluster"] for row in answers]
-        return bootstrap_mean([row[column] for row in answers], clusters=clusters, seed=seed) if answers else None
+        told = [row for row in answers if row[column] is not None]  # an answer that says nothing is neither new nor copied
+        clusters = [row["cluster"] for row in told]
+        return bootstrap_mean([row[column] for row in told], clusters=clusters, seed=seed) if told else None
+
+    runs = sorted(int(name.removeprefix("novelty_")) for name in (rows[0] if rows else {}) if name.startswith("novelty_"))
 
     return Leak(
         num_answers=len(answers),
@@ -158,6 +165,7 @@ def _leak(rows: list[dict[str, Any]], member: bool, seed: int) -> Leak:
         reproduced=share(answers),
         copied_share=mean("copied_share"),
         edit_similarity=mean("edit_similarity"),
+        novelty={n: found for n in runs if (found := mean(f"novelty_{n}")) is not None},
         common_prefix=mean("common_prefix_tokens"),
         longest_span=mean("longest_common_tokens"),
         longest_span_of_all=max((row["longest_common_tokens"] for row in answers + prefixes), default=0),

@@ -97,13 +97,14 @@ def measured(run: Run, folder: Path, options: Any) -> dict[str, Any]:
     (folder / "requests.json").write_text(json.dumps(given))
     lm_eval = rival("lm-eval")
     theirs = lm_eval.run(Path(__file__).parent / "lm_eval_side.py", [str(folder / "requests.json")])
+    theirs_raw = theirs.pop("raw")
     engine.score(["Warm"], [" up"])
     ours = {kind: timed(task, engine, run) for kind, task in tasks.items()}
     scores = engine.score(*(list(side) for side in zip(*given["raw"]["loglikelihood"], strict=True)))
     equal = {
-        "raw_texts_equal": sum(text == their for (_, text), their in zip(raw, theirs["raw"]["texts"], strict=True)),
-        "greedy_equal": sum(s.is_greedy is their for s, their in zip(scores, theirs["raw"]["greedy"], strict=True)),
-        "greedy": sum(theirs["raw"]["greedy"]),
+        "raw_texts_equal": sum(text == their for (_, text), their in zip(raw, theirs_raw["texts"], strict=True)),
+        "greedy_equal": sum(s.is_greedy is their for s, their in zip(scores, theirs_raw["greedy"], strict=True)),
+        "greedy": sum(theirs_raw["greedy"]),
         "raw_texts": len(raw),
     }
     measured_of = {"items": options.items, "dtype": options.dtype, "lm_eval": lm_eval.versions["lm_eval"]}

@@ -4,6 +4,7 @@ choice      T0 qasc (eight options) after a few solved examples: log-likelihoods
 rolling     pieces of wiki_demo.txt: log-likelihood of each, once more untimed with lm-eval's softmax in float64: its float32 sums are
             off by some 3e-3 from those of the model in float64, ours by 1e-4
 generation  greedy answers to T0 samsum through the chat template: texts
+raw         some of these prompts as raw text, a few tokens, untimed: texts, and whether both find them to be the greedy ones
 
 python -m benchmarks.eval_vs_lm_eval --json --keep        (two cores to itself, about half an hour)
 python -m benchmarks.eval_vs_lm_eval --items 10 --batch-sizes 4 --json    (for equality only: the timings mean nothing)
@@ -21,6 +22,7 @@ import torch
 
 from benchmarks.record import arguments, finish
 from benchmarks.rivals import rival
+from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.report import Predictions
 from mygpt.artifacts.task import Example, Item, Task, TaskSettings, write_task
@@ -29,11 +31,13 @@ from mygpt.core.run import Run
 from mygpt.evaluate.harness import RunTaskConfig, run_task
 from mygpt.evaluate.prompts import continuations, conversation, text_prompt
 from mygpt.evaluate.tasks import ReadTaskConfig, read_task
+from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.load import load_lm
 from mygpt.lm.sources import obtain
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+RAW_PROMPTS, RAW_TOKENS = 8, 12
 TOLERANCE = 1e-3  # of a log-likelihood, in float32
 
 
@@ -84,13 +88,35 @@ def measured(run: Run, folder: Path, options: Any) -> dict[str, Any]:
             for item in tasks["generation"].items
         ],
     }
+    raw = raw_texts(tasks["generation"], engine)
     given = {"model": str(model.payload), "dtype": options.dtype, "batch_sizes": options.batch_sizes, "requests": requests}
+    given["raw"] = {
+        "generate_until": [(prompt, {"until": [], "max_gen_toks": RAW_TOKENS, "do_sample": False}) for prompt, _ in raw],
+        "loglikelihood": [pair for prompt, text in raw for pair in ((prompt, text), (prompt, f"{text[:-1]}%"))],
+    }
     (folder / "requests.json").write_text(json.dumps(given))
     lm_eval = rival("lm-eval")
     theirs = lm_eval.run(Path(__file__).parent / "lm_eval_side.py", [str(folder / "requests.json")])
+    theirs_raw = theirs.pop("raw")
     engine.score(["Warm"], [" up"])
     ours = {kind: timed(task, engine, run) for kind, task in tasks.items()}
-    return {**compared(tasks, ours, theirs), "items": options.items, "dtype": options.dtype, "lm_eval": lm_eval.versions["lm_eval"]}
+    scores = engine.score(*(list(side) for side in zip(*given["raw"]["loglikelihood"], strict=True)))
+    equal = {
+        "raw_texts_equal": sum(text == their for (_, text), their in zip(raw, theirs_raw["texts"], strict=True)),
+        "greedy_equal": sum(s.is_greedy is their for s, their in zip(scores, theirs_raw["greedy"], strict=True)),
+        "greedy": sum(theirs_raw["greedy"]),
+        "raw_texts": len(raw),
+    }
+    measured_of = {"items": options.items, "dtype": options.dtype, "lm_eval": lm_eval.versions["lm_eval"]}
+    return {**compared(tasks, ours, theirs), **equal, **measured_of}
+
+
+def raw_texts(task: Task, engine: TorchEngine) -> list[tuple[str, str]]:
+    """(prompt, what the model greedily goes on with)."""
+    prompts = [item.question for item in task.items[:RAW_PROMPTS]]
+    asked = [Conversation((Message("text", prompt),)) for prompt in prompts]
+    answers = engine.complete(asked, Sampling(max_tokens=RAW_TOKENS))
+    return [(prompt, answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 def tasks_of(run: Run, options: Any) -> dict[str, Task]:

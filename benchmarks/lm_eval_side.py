@@ -40,6 +40,14 @@ def main() -> None:
             lm.softmax_dtype = torch.float64  # its float32 sum over hundreds of tokens is off by some 3e-3; this is for equality, not timed
             found[kind]["exact"] = calls[kind](requests[:EXACT])
             lm.softmax_dtype = None
+    raw = {  # for equality, not timed
+        kind: [Instance(kind, {}, tuple(a), i, ("bench", i, 1)) for i, a in enumerate(arguments)]
+        for kind, arguments in given["raw"].items()
+    }
+    found["raw"] = {
+        "texts": lm.generate_until(raw["generate_until"], disable_tqdm=True),
+        "greedy": [bool(r[1]) for r in lm.loglikelihood(raw["loglikelihood"], disable_tqdm=True)],
+    }
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 

@@ -157,6 +157,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "docs/evaluate/metrics/similarity.md",
     ),
     Technique(
+        "entailment",
+        "evaluate",
+        "mygpt.evaluate.entailment:entailment",
+        "Dagan et al. 2006, The PASCAL recognising textual entailment challenge; Bowman et al. 2015, arXiv:1508.05326",
+        "docs/evaluate/entailment.md",
+    ),
+    Technique(
         "perplexity",
         "metrics",
         "mygpt.metrics.perplexity:token_perplexity",
@@ -197,6 +204,20 @@ TECHNIQUES: tuple[Technique, ...] = (
         "mygpt.metrics.ranking:ndcg_at_k",
         "Jarvelin and Kekalainen 2002, Cumulated gain-based evaluation of IR techniques",
         "docs/evaluate/metrics/ranking.md",
+    ),
+    Technique(
+        "roc_auc",
+        "metrics",
+        "mygpt.metrics.roc_auc:roc_auc",
+        "Mann and Whitney 1947; DeLong, DeLong and Clarke-Pearson 1988 (interval)",
+        "docs/evaluate/metrics/ranking.md",
+    ),
+    Technique(
+        "jaccard",
+        "metrics",
+        "mygpt.metrics.jaccard:token_jaccard",
+        "Jaccard 1912, The distribution of the flora in the alpine zone",
+        "docs/evaluate/metrics/rouge.md",
     ),
     Technique(
         "bradley_terry",

@@ -10,9 +10,16 @@ from mygpt.artifacts.report import Predictions
 from mygpt.cli import recipe_call
 from mygpt.cli.main import main
 from mygpt.core.run import Run
+from mygpt.evaluate.harness import RunTaskConfig, run_task
+from mygpt.evaluate.tasks import ReadTaskConfig, read_task
+from mygpt.infer.token_scores import TokenScorer
+from mygpt.serve.api import create_app
+from mygpt.serve.served import Served
 from tests.evaluate.made_up import MadeUpConfig, made_up_corpus, made_up_dataset
 from tests.evaluate.made_up_predictions import flipped, made, shares
 from tests.evaluate.test_compare_models import Knows, YesNoConfig, yes_no
+from tests.infer.tiny_models import engine_of, tiny_module
+from tests.serve.live_site import running, source_passage
 
 HALF = shares(100, 50)
 
@@ -140,6 +147,74 @@ def test_eval(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert code == 3 and "60" in result["error"]  # nothing leaves this machine unasked
     code, result, _ = called(home, "eval", "40", "--task", "yes_not", capsys=capsys)
     assert code == 2 and "`yes_no`" in result["fix"]
+
+
+def test_compare_measures_models_and_takes_predictions_beside(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """40, 55 and 30 of 60 right; the first was measured before, on one of the two tasks only."""
+    opened = []
+
+    def tool(store: Any, run: Any, protocol: str, reference: str, *rest: Any, **more: Any) -> Knows:
+        opened.append(reference)
+        return Knows(int(reference.rpartition("#")[2]))
+
+    monkeypatch.setattr(recipe_call, "_tool", tool)
+    for name in ("yes_no", "other"):
+        run = Run(home, name=name)
+        yes_no(YesNoConfig(num_items=60, name=name), run=run)
+        run.close()
+    code, _, _ = called(home, "eval", "40", "--task", "yes_no", "--set", "cached=false", capsys=capsys)
+    assert code == 0 and opened == ["40"]
+    settings = ("--set", "num_resamples=300", "--set", "cached=false")
+    compare = ("evaluate", "compare", "40", "mine=55", "served=http://127.0.0.1:1/v1#30", *settings)
+    code, planned, _ = called(home, *compare, "--task", "yes_no", "--dry-run", capsys=capsys)
+    assert code == 0 and planned["labels"] == ["40"] and planned["measured"] == ["55", "http://127.0.0.1:1/v1#30"] and opened == ["40"]
+    code, result, _ = called(home, *compare, "--task", "yes_no", capsys=capsys)
+    assert code == 0 and opened == ["40", "55", "http://127.0.0.1:1/v1#30"]
+    assert [m["label"] for m in result["models"]] == ["40", "mine", "served"]
+    (task,) = result["tasks"]
+    assert [m["score"]["estimate"] for m in task["models"]] == pytest.approx([40 / 60, 55 / 60, 30 / 60])
+    code, result, _ = called(home, *compare, "--task", "yes_no", "--task", "other", capsys=capsys)  # the predictions do not cover both
+    assert code == 0 and opened[3:] == ["40", "55", "http://127.0.0.1:1/v1#30"] and len(result["tasks"]) == 2
+    code, result, _ = called(home, "evaluate", "compare", "40", "http://models.example/v1", "--task", "yes_no", capsys=capsys)
+    assert code == 3 and "60 passages" in result["error"]
+    code, result, _ = called(home, "evaluate", "compare", "40", "http://127.0.0.1:1/v1", capsys=capsys)
+    assert code == 2 and "No predictions `http://127.0.0.1:1/v1`" in result["error"]
+
+
+class Named:
+    """An engine whose model is no artefact."""
+
+    def __init__(self, engine: Any, name: str):
+        self.identity, self.score = {"engine": "tiny", "name": name}, engine.score
+
+
+def test_compare_of_what_is_served(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two names of a real server on this machine, on a choice task and on whole texts: their scores are those of the models themselves."""
+    engines = {name: engine_of(tiny_module("llama", intermediate_size=size)) for name, size in (("small", 48), ("large", 64))}
+    models = [Served(n, e, e.context_tokens, e.count_tokens, TokenScorer(e), e) for n, e in engines.items()]
+    run = Run(home, name="yes_no")
+    chosen = yes_no(YesNoConfig(num_items=40), run=run)
+    (tmp_path / "task.yaml").write_text(
+        "name: pages\nversion: 1\nform: rolling\nitems:\n" + "".join(f"- question: Pier {i} is closed.\n" for i in range(30))
+    )
+    pages: Any = read_task(ReadTaskConfig(), source=tmp_path / "task.yaml", run=run)
+    run.close()
+    with running(create_app(models, source_passage=source_passage, home=home, title="t"), home) as site:
+        words = [f"{name}={site.address}/v1#{name}" for name in engines]
+        tasks = ("--task", "yes_no", "--task", "pages")
+        code, result, told = called(home, "evaluate", "compare", *words, *tasks, "--set", "num_resamples=300", capsys=capsys)
+    assert code == 0, told
+    assert [m["label"] for m in result["models"]] == ["small", "large"]
+    for task, own in zip(result["tasks"], (chosen, pages), strict=True):
+        for model in task["models"]:
+            scorer = Named(engines[model["label"]], model["label"])
+            local = run_task(RunTaskConfig(cached=False), task=own, scorer=scorer, run=Run(home, name="local"))
+            rows = local.rows  # type: ignore[attr-defined]
+            weights = [row.get("num_bytes") or 1 for row in rows]
+            mean = sum(row[task["metric"]] * w for row, w in zip(rows, weights, strict=True)) / sum(weights)
+            assert model["score"]["estimate"] == pytest.approx(mean, abs=1e-6)
 
 
 def test_card(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -271,7 +271,7 @@ def test_questions_of_a_task_go_elsewhere_only_when_told(home: Path, capsys: pyt
     assert code == 3 and "passages of your documents to https://models.example.com/v1" in told["error"]
 
 
-def test_only_a_completer_has_an_address(docs: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_embedder_has_no_address(docs: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     called("data", "ingest", "--sources", docs, "--home", home, capsys=capsys)
     code, told, _ = called("rag", "index", "--corpus", "docs", "--embedder", "http://127.0.0.1:1/v1", "--home", home, capsys=capsys)
-    assert (code, told["error"]) == (2, "http://127.0.0.1:1/v1 gives answers only, so it cannot be the Embedder.")
+    assert (code, told["error"]) == (2, "http://127.0.0.1:1/v1 gives answers and log-probabilities only, so it cannot be the Embedder.")

@@ -245,12 +245,13 @@ class Knows:
 
 class YesNoConfig(Config):
     num_items: int
+    name: str = "yes_no"
 
 
 @recipe
 def yes_no(config: YesNoConfig, *, run: Run) -> Task:
     items = [Item(f"q{i}", f"Is it so, number {i}", ("yes", "no"), 0) for i in range(config.num_items)]
-    settings = TaskSettings(name="yes_no", version="1", form="choice", primary="acc", chance=0.5)
+    settings = TaskSettings(name=config.name, version="1", form="choice", primary="acc", chance=0.5)
     return publish(Task, run, lambda folder: write_task(folder, items, settings))
 
 

@@ -2,19 +2,24 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.task import Task
-from mygpt.core.errors import UsageError
+from mygpt.core.errors import MygptError, UsageError
 from mygpt.core.run import Run
+from mygpt.evaluate.harness import RunTaskConfig, run_task
 from mygpt.evaluate.lm_eval_tasks import LmEvalConfig, lm_eval_task
 from mygpt.evaluate.prompts import continuations, conversation, text_prompt
 from mygpt.evaluate.tasks import ReadTaskConfig, read_task
 from mygpt.infer.protocols import Identity, Score
+from mygpt.infer.scripted import ScriptedCompleter
 
 CHOICE = """\
 task: tides
@@ -72,10 +77,60 @@ filter_list: [{name: strict, filter: [{function: regex, regex_pattern: "#### (\\
 metadata: {version: 1}
 """
     task = read(folder(tmp_path / "t", written, [{"q": "2 + 2?", "a": "4"}, {"q": "3 + 3?", "a": 6}]), run)
-    assert conversation(task.settings, task.items[0]).question == "Give {one} number.\n\n2 + 2?"
+    assert conversation(task.settings, task.items[0]).raw_text == "Give {one} number.\n\n2 + 2?"  # as lm-eval sends it
     assert (task.settings.stop, task.settings.max_tokens, task.settings.answer_pattern) == (("\n\n", "Q:"), 12, r"#### (\-?[0-9]+)")
     assert [i.references for i in task.items] == [("4",), ("6",)]
     assert task.primary == "exact_match_strict"
+
+
+def test_a_chat_where_asked(tmp_path: Path, run: Run) -> None:
+    written = 'task: sums\noutput_type: generate_until\ndoc_to_text: "{{q}}"\ndoc_to_target: "{{a}}"\nmetadata: {version: 1}\n'
+    source = folder(tmp_path / "t", written, [{"q": "2 + 2?", "a": "4"}, {"q": "3 + 3?", "a": 6}])
+    task: Any = read_task(ReadTaskConfig(builtin="lm_eval", chat=True), source=source, run=run)
+    assert conversation(task.settings, task.items[0]).messages == (Message("user", "2 + 2?"),)
+
+
+LAST_WORD = """\
+task: last_word
+output_type: loglikelihood
+doc_to_text: "{{start}}"
+doc_to_target: "{{word}}"
+metric_list: [{metric: perplexity}, {metric: acc}]
+metadata: {version: 1}
+"""
+
+
+class Table:
+    """(log-probability, greedy) by continuation."""
+
+    def __init__(self, table: dict[str, tuple[float, bool | None]]):
+        self.table = table
+
+    @property
+    def identity(self) -> Identity:
+        return {"engine": "table", "table": {k: str(v) for k, v in self.table.items()}}
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        return [Score(self.table[c][0], 2, len(c.encode()), self.table[c][1]) for c in continuations]
+
+
+def test_loglikelihood_by_hand(tmp_path: Path, run: Run) -> None:
+    """LAMBADA's two figures: one of three is greedy; perplexity is exp of minus the mean of -1, -2 and -6."""
+    rows = [{"start": "Over the", "word": w} for w in ("sea", "hill", "wall")]
+    task = read(folder(tmp_path / "t", LAST_WORD, rows), run)
+    assert (task.form, task.primary, text_prompt(task.settings, task.items[0])) == ("continuation", "acc", "Over the")
+    table = Table({" sea": (-1.0, True), " hill": (-2.0, False), " wall": (-6.0, False)})
+    made = run_task(RunTaskConfig(), task=task, scorer=table, run=run)
+    assert [(row["acc"], row["logprob"], row["reference"]) for row in made.rows] == [  # type: ignore[attr-defined]
+        (1.0, -1.0, "sea"),
+        (0.0, -2.0, "hill"),
+        (0.0, -6.0, "wall"),
+    ]
+    facts = made.manifest.facts
+    assert facts["corpus"]["perplexity"] == pytest.approx(math.exp(3)) and facts["higher_is_better"] == {"acc": True, "logprob": True}
+    untold = Table(dict.fromkeys((" sea", " hill", " wall"), (-1.0, None)))
+    with pytest.raises(MygptError, match="Item `1`: the scorer does not tell whether the continuation is the greedy one"):
+        run_task(RunTaskConfig(), task=task, scorer=untold, run=run)
 
 
 def test_rolling(tmp_path: Path, run: Run) -> None:
@@ -89,7 +144,7 @@ def test_rolling(tmp_path: Path, run: Run) -> None:
     [
         (CHOICE + "process_docs: !function utils.clean\n", "`process_docs` is Python code, which is not run here"),
         ("include: other.yaml\n" + CHOICE, "includes other.yaml"),
-        (CHOICE.replace("multiple_choice", "loglikelihood"), "the output type `loglikelihood` is not known"),
+        (CHOICE.replace("multiple_choice", "greedy_until"), "the output type `greedy_until` is not known"),
         (CHOICE.replace("task: tides\n", ""), "the field `task` is missing"),
         (CHOICE.replace("metadata: {version: 2.0}\n", ""), "has an empty version"),
         (CHOICE.replace("{{place}}", "{{town}}"), "rows.jsonl, row 1: the template .* cannot be filled: 'town' is undefined"),
@@ -112,6 +167,111 @@ def test_without_lm_eval(run: Run) -> None:
             lm_eval_task(LmEvalConfig(task="tides"), run=run)
 
 
+# -- run by lm-eval itself: what version 0.4.13 asked and made of the answers, recorded, and the real one where it is installed ----------
+
+RECORDED = json.loads((Path(__file__).parent / "lm_eval_0_4_13.json").read_text(encoding="utf-8"))
+
+
+class Quarters:
+    """A quarter of a nat for each character; texts of even length are greedy. It answered when lm-eval was recorded."""
+
+    @property
+    def identity(self) -> Identity:
+        return {"engine": "quarters"}
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        return [Score(-0.25 * len(c), len(c), len(c.encode()), len(c) % 2 == 0) for c in continuations]
+
+
+def counts(conversation: Conversation) -> str:
+    (message,) = conversation.messages
+    return f" The sum is #### {len(message.content)}"
+
+
+def install_recording(monkeypatch: pytest.MonkeyPatch, heard: list[Any]) -> None:
+    """Modules by lm-eval's names, whose `simple_evaluate` puts the recorded requests to the model and gives the recorded results."""
+    ways = {"tides": "loglikelihood", "last_word": "loglikelihood", "pages": "loglikelihood_rolling", "sums": "generate_until"}
+
+    def simple_evaluate(*, model: Any, tasks: list[str], **_: Any) -> dict[str, Any]:
+        (task,) = tasks
+        samples = RECORDED["samples"][task]
+        requests = [SimpleNamespace(args=tuple(arguments)) for sample in samples for arguments in sample["arguments"]]
+        heard.extend(getattr(model, ways[task])(requests))
+        return {part: {task: RECORDED[part][task]} for part in ("results", "versions", "higher_is_better", "samples")}
+
+    class TaskManager:
+        def __init__(self, include_path: str | None = None):
+            self.all_tasks = list(ways)
+
+    modules = {name: ModuleType(name) for name in ("lm_eval", "lm_eval.tasks", "lm_eval.api", "lm_eval.api.model")}
+    modules["lm_eval"].__dict__.update(simple_evaluate=simple_evaluate, __version__="0.4.13")
+    modules["lm_eval.tasks"].__dict__.update(TaskManager=TaskManager)
+    modules["lm_eval.api.model"].__dict__.update(LM=object)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def recorded_answers(task: str) -> list[Any]:
+    found = [answer for sample in RECORDED["samples"][task] for answers in sample["resps"] for answer in answers]
+    return [tuple(answer) if isinstance(answer, list) else answer for answer in found]
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "better"),
+    [
+        ("tides", [{"acc": 0.0, "acc_norm": 1.0}, {"acc": 1.0, "acc_norm": 0.0}], {"acc": True, "acc_norm": True}),
+        ("last_word", [{"acc": 0.0, "logprob": -1.25}, {"acc": 1.0, "logprob": -1.5}], {"logprob": True, "acc": True}),
+        ("pages", [{"bits_per_byte": 0.25 / math.log(2), "num_bytes": 6}] * 2, {"bits_per_byte": False}),
+        (
+            "sums",
+            [{"exact_match,strict": 0.0, "exact_match,flexible": 0.0}] * 2,
+            {"exact_match,strict": True, "exact_match,flexible": True},
+        ),
+    ],
+)
+def test_what_lm_eval_asks_is_answered_as_recorded(
+    task: str, rows: list[dict[str, float]], better: dict[str, bool], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """" tide" has five characters, so it is not greedy; " ferry" six. Of " low" and " high" the shorter is likelier."""
+    heard: list[Any] = []
+    install_recording(monkeypatch, heard)
+    made = lm_eval_task(LmEvalConfig(task=task), completer=ScriptedCompleter(counts), scorer=Quarters(), run=run)
+    assert heard == recorded_answers(task)
+    assert [{name: row[name] for name in expected} for row, expected in zip(made.rows, rows, strict=True)] == [  # type: ignore[attr-defined]
+        pytest.approx(expected) for expected in rows
+    ]
+    facts = made.manifest.facts
+    assert facts["higher_is_better"] == better and facts["primary"] == next(iter(better)) and facts["version"] == "2.0"
+    if task == "last_word":
+        mean = sum(row["logprob"] for row in made.rows) / 2  # type: ignore[attr-defined]
+        assert facts["lm_eval_results"][task]["perplexity,none"] == pytest.approx(math.exp(-mean))
+    if task == "pages":
+        told = facts["lm_eval_results"][task]["bits_per_byte,none"]
+        assert told == pytest.approx(sum(row["bits_per_byte"] for row in made.rows) / 2)  # type: ignore[attr-defined]
+
+
+def test_prompts_are_raw_text_or_a_users_message(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_recording(monkeypatch, [])
+    asked: list[tuple[str, str]] = []
+
+    def reply(conversation: Conversation) -> str:
+        asked.extend((m.role, m.content) for m in conversation.messages)
+        return "4"
+
+    for chat in (False, True):
+        lm_eval_task(LmEvalConfig(task="sums", chat=chat), completer=ScriptedCompleter(reply), run=run)
+    assert asked == [("text", " Now?"), ("text", "Later?")] * 2 + [("user", " Now? "), ("user", "Later?")] * 2
+
+
+def test_a_scorer_that_does_not_tell_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_recording(monkeypatch, [])
+    silent = Table({" tide": (-1.0, None), " ferry": (-1.0, None)})
+    with pytest.raises(UsageError, match="whether a continuation is the greedy one, and the scorer does not tell"):
+        lm_eval_task(LmEvalConfig(task="last_word"), scorer=silent, run=run)
+    with pytest.raises(UsageError, match="asks for `generate_until`, and there is no completer"):
+        lm_eval_task(LmEvalConfig(task="sums"), scorer=silent, run=run)
+
+
 class Lengths:
     """Longer is likelier: `high` wins."""
 
@@ -120,7 +280,7 @@ class Lengths:
         return {"engine": "lengths"}
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
-        return [Score(math.log(len(c)), 1, len(c)) for c in continuations]
+        return [Score(math.log(len(c)), 1, len(c), False) for c in continuations]
 
 
 def test_run_by_lm_eval_itself(tmp_path: Path, run: Run) -> None:

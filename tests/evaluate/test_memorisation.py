@@ -1,9 +1,11 @@
 """Spans, rates, exposure and membership by hand, on completers that repeat and scorers that answer from a table."""
 
 import math
+import string
 from collections.abc import Sequence
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,12 +18,15 @@ from mygpt.core.run import Run
 from mygpt.evaluate.memorisation import (
     MemorisationConfig,
     edit_similarity,
+    longest_common_prefix,
     longest_common_span,
     memorisation,
     summarise,
 )
-from mygpt.infer.protocols import Identity, Score
+from mygpt.infer.protocols import Identity, Sampling, Score
 from mygpt.infer.scripted import ScriptedCompleter
+from mygpt.infer.torch_engine import TorchEngine
+from tests.infer.tiny_models import byte_tokenizer, engine_of, tiny_module
 
 LONG = "one two three four five six seven eight nine ten eleven twelve"
 TRAINED = {"Who?": "The keeper of the lamp, since May.", "Count.": LONG, "Where?": "On the north pier, by the stairs."}
@@ -34,7 +39,7 @@ REPLIES = {
     "When?": "At ten on weekdays.",
     "Why?": "Because of the light.",
 }
-SMALL = MemorisationConfig(prompt_tokens=5, target_tokens=5, copied_words=3)
+SMALL = MemorisationConfig(prompt_tokens=5, target_tokens=5, copied_words=3, novelty_words=(2, 3))
 
 
 class RowsConfig(Config):
@@ -70,7 +75,7 @@ LOSSES = {TRAINED["Who?"]: 1.0, LONG: 2.0, TRAINED["Where?"]: 3.0, HELD_OUT["Whe
 
 
 def test_by_hand(run: Run) -> None:
-    completer = ScriptedCompleter(lambda c: REPLIES[c.question])
+    completer = ScriptedCompleter(lambda c: REPLIES[c.raw_text or c.question])
     made = memorisation(SMALL, dataset=rows(RowsConfig(), run=run), completer=completer, scorer=LossTable(LOSSES), run=run)
     found = {row["item_id"]: row for row in made.rows}
     asked = ["Who?/answer", "Count./answer", "Count./prefix", "Where?/answer", "When?/answer", "Why?/answer"]
@@ -87,6 +92,7 @@ def test_by_hand(run: Run) -> None:
     assert (prefix["question"], prefix["reference"], prefix["verbatim"]) == ("one two three four five", "six seven eight nine ten", True)
     assert (prefix["copied_share"], prefix["loss"]) == (5 / 7, None)
     assert (where["verbatim"], where["longest_common_tokens"], where["edit_similarity"], where["copied_share"]) == (False, 0, 0.0, 0.0)
+    assert [found[f"row {name}"]["common_prefix_tokens"] for name in asked] == [5, 3, 5, 0, 1, 0]  # "one two three and"
     assert (when["member"], when["verbatim"], when["longest_common_tokens"], when["edit_similarity"]) == (False, False, 2, 0.75)
 
     assert [row["extracted"] for row in made.rows] == [1.0, 0.0, 1.0, 0.0, None, None]  # of others: no score, so no part of the figure
@@ -95,6 +101,12 @@ def test_by_hand(run: Run) -> None:
     assert told.members.num_prefixes == 1 and told.members.extracted and told.members.extracted.estimate == 1.0
     assert told.members.reproduced and told.members.reproduced.estimate == pytest.approx(1 / 3)
     assert told.members.copied_share and told.members.copied_share.estimate == pytest.approx((1 + 1 / 2 + 0) / 3)  # "one two three" of 6
+    assert told.members.longest_span and told.members.longest_span.estimate == pytest.approx((5 + 3 + 0) / 3)
+    assert told.members.common_prefix and told.members.common_prefix.estimate == pytest.approx((5 + 3 + 0) / 3)
+    # "one two three and so on": three of six words are new; what is word for word is not; what says nothing is left out
+    assert [row["novelty_2"] for row in (who, found["row Count./answer"], where)] == [0.0, 0.5, None]
+    assert {n: one.estimate for n, one in told.members.novelty.items()} == {2: 0.25, 3: 0.25}
+    assert (told.members.longest_span_of_all, told.others.longest_span_of_all) == (5, 2)
     assert told.others.extracted is None and told.others.reproduced and told.others.reproduced.estimate == 0.0
     assert told.loss_auc and told.loss_auc.estimate == pytest.approx(5 / 6)  # of 3 x 2 pairs only 3.0 against 2.5 is out of order
 
@@ -108,7 +120,7 @@ def test_the_words_may_be_a_tokenizers_tokens(run: Run, smollm2: Model) -> None:
     first, then = (load_tokenizer(smollm2).decode(part) for part in (ids[:50], ids[50:100]))
     dataset = rows(RowsConfig(trained={"Count.": text}), run=run)
     for said, expected in ((then, True), (then[:-3] + "xyz", False)):
-        completer = ScriptedCompleter(lambda c, said=said: said if c.question == first else "no", name=said)
+        completer = ScriptedCompleter(lambda c, said=said: said if c.raw_text == first else "no", name=said)
         made = memorisation(
             MemorisationConfig(), dataset=dataset, completer=completer, scorer=LossTable(LOSSES), tokenizer=smollm2, run=run
         )
@@ -116,11 +128,50 @@ def test_the_words_may_be_a_tokenizers_tokens(run: Run, smollm2: Model) -> None:
         assert (row["question"], row["reference"], row["verbatim"]) == (first, then.strip(), expected)
 
 
+def test_tokens_are_the_completers_own_where_it_has_them(run: Run) -> None:
+    """Bytes, of a tiny model: its own greedy text planted as training text is extracted from raw text, 6 bytes from 5, and a changed one
+    is not. Through a chat template the model goes on otherwise."""
+    module = tiny_module("llama")
+    with torch.no_grad():  # only letters are ever likely, so that its text is text
+        head = torch.nn.Linear(32, 259)
+        head.weight.copy_(module.get_output_embeddings().weight)
+        head.bias.copy_(torch.tensor([0.0 if chr_ in string.ascii_letters else -1e4 for chr_ in _characters()]))
+    module.set_output_embeddings(head)
+    engine = engine_of(module)
+    start = "ferry"
+    (made,) = engine.complete([Conversation((Message("text", start),))], Sampling(max_tokens=6))
+    other = made.text[:-1] + ("x" if made.text[-1] != "x" else "y")
+    trained = {"Own?": start + made.text, "Other?": start + other}
+    config = MemorisationConfig(prompt_tokens=5, target_tokens=6, copied_words=3)
+    completer = Named(engine)
+    predictions = memorisation(
+        config, dataset=rows(RowsConfig(trained=trained), run=run), completer=completer, scorer=LossTable({}), run=run
+    )
+    prefixes = {row["item_id"]: row for row in predictions.rows if row["form"] == "prefix" and row["member"]}
+    assert {name: row["extracted"] for name, row in prefixes.items()} == {"row Own?/prefix": True, "row Other?/prefix": False}
+    assert [row["common_prefix_tokens"] for row in prefixes.values()] == [6, 5]
+    assert predictions.manifest.facts["tokens"] == "the completer's"
+    through_the_template = engine.complete([Conversation((Message("user", start),))], Sampling(max_tokens=6))[0].text
+    assert through_the_template != made.text
+
+
+def _characters() -> list[str]:
+    tokenizer = byte_tokenizer()
+    return [tokenizer.decode([i]) for i in range(259)]
+
+
+class Named:
+    """A tiny engine, whose model is no artefact."""
+
+    def __init__(self, engine: TorchEngine):
+        self.identity, self.complete, self.loaded = {"engine": "tiny"}, engine.complete, engine.loaded
+
+
 def test_a_loss_that_is_no_number_is_said_and_left_out(run: Run) -> None:
     said: list[str] = []
     run.listeners.append(lambda event: said.append(event.get("text", "")))
     scorer = LossTable({**LOSSES, LONG: math.nan})
-    completer = ScriptedCompleter(lambda c: REPLIES[c.question])
+    completer = ScriptedCompleter(lambda c: REPLIES[c.raw_text or c.question])
     made = memorisation(SMALL, dataset=rows(RowsConfig(), run=run), completer=completer, scorer=scorer, run=run)
     assert any(text.startswith("1 of 5 rows have a loss that is not a number") for text in said)
     told = summarise(made)
@@ -138,6 +189,9 @@ def test_a_dataset_without_the_split_is_refused(run: Run) -> None:
 
 
 def test_spans_by_hand() -> None:
+    assert longest_common_prefix("harbour", "harvest") == 3
+    assert longest_common_prefix([1, 2], [1, 2, 3]) == 2
+    assert longest_common_prefix("a", "b") == longest_common_prefix("", "b") == 0
     assert longest_common_span("the harbour bell", "a harbour wall") == len(" harbour ")
     assert longest_common_span("abc", "") == longest_common_span("", "") == longest_common_span("ab", "cd") == 0
     assert edit_similarity("kitten", "sitting") == pytest.approx(1 - 3 / 7)  # Levenshtein's own pair: 3 edits

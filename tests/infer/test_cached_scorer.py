@@ -3,6 +3,7 @@
 import math
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,24 @@ def test_a_damaged_cache_costs_time_only(path: Path) -> None:
     path.unlink()
     CachedScorer(Counting(), path).score(["q"], ["a"])
     with sqlite3.connect(path) as db:
-        db.execute("UPDATE scores SET logprob = 'torn'")
+        db.execute(f"UPDATE scores_{cached_scorer._SCHEMA} SET logprob = 'torn'")
     db.close()
     assert CachedScorer(Counting(), path).score(["q"], ["a"]) == [Score(-2.1, 1, 1)]
+
+
+def test_whether_it_was_greedy_is_kept_and_an_older_table_is_not_read(path: Path) -> None:
+    class Telling(Counting):
+        def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+            told = {"yes": True, "no": False, "unsaid": None}
+            scores = super().score(prompts, continuations)
+            return [replace(score, is_greedy=told[c]) for score, c in zip(scores, continuations, strict=True)]
+
+    path.parent.mkdir()
+    with sqlite3.connect(path) as db:  # as it was before scores told
+        db.execute("CREATE TABLE scores (key TEXT PRIMARY KEY, logprob REAL, num_tokens INTEGER, num_bytes INTEGER) WITHOUT ROWID")
+    db.close()
+    inner = Telling()
+    for _ in range(2):
+        scores = CachedScorer(inner, path).score(["q"] * 3, ["yes", "no", "unsaid"])
+        assert [score.is_greedy for score in scores] == [True, False, None]
+    assert len(inner.calls) == 1

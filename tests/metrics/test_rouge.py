@@ -41,19 +41,20 @@ def _summaries(folder: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def test_equals_rouge_score_on_real_summaries(shared_data: Path) -> None:
+@pytest.mark.parametrize("stem", [False, True])
+def test_equals_rouge_score_on_real_summaries(shared_data: Path, stem: bool) -> None:
     pairs = _summaries(shared_data)
-    scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"], use_stemmer=False)
+    scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rouge3", "rougeL", "rougeLsum"], use_stemmer=stem)
     assert len(pairs) == 50
     found = 0.0
     for answer, reference in pairs:
         expected = scorer.score(reference, answer)
         for name, ours in (
-            ("rouge1", rouge_n(answer, reference, 1, tokenizer=REFERENCE)),
-            ("rouge2", rouge_n(answer, reference, 2, tokenizer=REFERENCE)),
-            ("rouge3", rouge_n(answer, reference, 3, tokenizer=REFERENCE)),
-            ("rougeL", rouge_l(answer, reference, tokenizer=REFERENCE)),
-            ("rougeLsum", rouge_lsum(answer, reference, tokenizer=REFERENCE)),
+            ("rouge1", rouge_n(answer, reference, 1, tokenizer=REFERENCE, stem=stem)),
+            ("rouge2", rouge_n(answer, reference, 2, tokenizer=REFERENCE, stem=stem)),
+            ("rouge3", rouge_n(answer, reference, 3, tokenizer=REFERENCE, stem=stem)),
+            ("rougeL", rouge_l(answer, reference, tokenizer=REFERENCE, stem=stem)),
+            ("rougeLsum", rouge_lsum(answer, reference, tokenizer=REFERENCE, stem=stem)),
         ):
             assert (ours.precision, ours.recall, ours.f) == pytest.approx(tuple(expected[name]), abs=1e-12), (name, answer)
             found += ours.f
@@ -118,6 +119,17 @@ def test_other_scripts_count() -> None:
     assert rouge_l("Москва столица России", "столица России", tokenizer=REFERENCE).f == 0.0  # as rouge-score has it
     assert rouge_n("北京是首都", "首都是北京", 1).f == 1.0
     assert rouge_n("हिन्दी भाषा", "हिन्दी", 1).precision == 1 / 2  # two words, not pieces between vowel signs
+
+
+def test_stems_by_hand() -> None:
+    """Porter 1980: "caresses" -> "caress", "relational" -> "relat"; words of three letters stay ("was" would be "wa")."""
+    assert rouge_l("caresses relational", "caress relate", stem=True).f == 1.0
+    assert rouge_l("caresses relational", "caress relate").f == 0.0
+    assert rouge_n("was", "wa", 1, stem=True).f == 0.0
+    assert rouge_n("drinking tea", "drinks tea", 2, stem=True).f == 1.0
+    assert rouge_lsum("drinking\ntea", "tea drinks", stem=True).recall == 1.0
+    assert rouge_l("Москва", "Москва", stem=True).f == 1.0  # other scripts pass
+    assert rouge_l("a", "a", stem=True).signature == "rouge-L|tok:unicode|stem:porter|version:1"
 
 
 def test_n_of_nothing_is_refused() -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from mygpt.artifacts.artifact import Artifact
 from mygpt.artifacts.corpus import Span
 
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "user", "assistant", "tool", "text"]  # text: see `Conversation.raw_text`
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Conversation:
     def answer(self) -> str:
         """The last assistant turn, the reference in evaluation; "" when there is none."""
         return next((m.content for m in reversed(self.messages) if m.role == "assistant"), "")
+
+    @property
+    def raw_text(self) -> str | None:
+        """Of a conversation that is none, one message of the role `text`: what a model continues as it stands, without a chat template."""
+        return self.messages[0].content if [m.role for m in self.messages] == ["text"] else None
 
     @property
     def prompt(self) -> tuple[Message, ...]:

@@ -1,8 +1,9 @@
 """Task: what a model is asked and how it is scored. Items, a prompt, a primary metric, and a version without which figures mean nothing.
 
-choice     the log-probability of each choice after the prompt
-generate   an answer, read as text, as a number, as a label, or checked against instructions
-rolling    the log-probability of whole texts
+choice        the log-probability of each choice after the prompt
+generate      an answer, read as text, as a number, as a label, or checked against instructions
+continuation  the log-probability of the one right text after the prompt, and whether greedy decoding would write it
+rolling       the log-probability of whole texts
 
 Payload  items.parquet: one row per item; task.json: the settings
 """
@@ -24,8 +25,8 @@ from mygpt.artifacts.artifact import Artifact
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 
-Form = Literal["choice", "generate", "rolling"]
-AnswerKind = Literal["text", "number", "label", "instructions"]
+Form = Literal["choice", "generate", "continuation", "rolling"]
+AnswerKind = Literal["text", "summary", "number", "label", "instructions"]
 MIN_ITEMS = 2  # of one item there is no spread
 
 _FACT = pa.map_(pa.string(), pa.string())
@@ -47,7 +48,7 @@ class Item:
     question: str  # of a rolling task: the text
     choices: tuple[str, ...] = ()
     gold: int | None = None  # index of the right choice
-    references: tuple[str, ...] = ()  # right answers of a `generate` task: any one will do
+    references: tuple[str, ...] = ()  # right answers of a `generate` task, any one will do; the one text of a `continuation` task
     facts: Mapping[str, str] = field(default_factory=dict)  # more fields for the prompt; `cluster`: what it shares with other items
 
     @property
@@ -70,6 +71,7 @@ class TaskSettings(Config):
     form: Form
     primary: str  # the metric that decides, one of those the form has
     prompt: str = "{question}"  # {question}, {options} (the choices, lettered), or a fact's name
+    chat: bool = True  # `generate` only: through the model's chat template; false: the prompt as raw text, which the model continues
     system: str = ""  # `generate` only: a system message
     examples: tuple[Example, ...] = ()
     example_separator: str = "\n\n"
@@ -148,6 +150,9 @@ def check_task(items: Sequence[Item], settings: TaskSettings) -> None:
     if settings.primary not in metrics:
         fix = f"It has: {', '.join(metrics)}."
         raise UsageError(f"The task `{name}` is to be decided by `{settings.primary}`, which a task of this form does not have.", fix=fix)
+    if not settings.chat and (settings.system or settings.examples_as_turns):
+        what = "a system message" if settings.system else "examples as turns"
+        raise UsageError(f"The task `{name}` has {what} and `chat: false`: raw text has no turns.", fix="Write it into the prompt.")
     fields = template_fields(settings.prompt, where=f"the prompt of `{name}`")
     for item in items:
         _check_item(item, settings, fields)
@@ -162,6 +167,8 @@ def metrics_of(settings: TaskSettings, items: Sequence[Item]) -> dict[str, bool]
         return dict.fromkeys(names, True)
     if settings.form == "rolling":
         return {"bits_per_byte": False}
+    if settings.form == "continuation":
+        return {"acc": True, "logprob": True}
     return dict.fromkeys(_GENERATE_METRICS[settings.answer], True)
 
 
@@ -169,6 +176,7 @@ TRUE_CHOICES = "true_choices"  # a fact: indices of all right choices, where the
 INSTRUCTIONS = "instructions"  # a fact: JSON, what an answer has to obey (IFEval)
 _GENERATE_METRICS: dict[AnswerKind, tuple[str, ...]] = {
     "text": ("exact_match", "f1", "rouge_l", "exact_match_strict"),
+    "summary": ("rouge_1", "rouge_2", "rouge_l", "rouge_lsum", "bleu", "chrf", "f1", "exact_match", "exact_match_strict"),
     "number": ("numeric", "exact_match_flexible", "exact_match_strict"),
     "label": ("acc", "acc_strict"),
     "instructions": ("prompt_strict", "instruction_strict", "prompt_loose", "instruction_loose"),
@@ -214,6 +222,8 @@ def _check_item(item: Item, settings: TaskSettings, fields: Sequence[str]) -> No
         raise wrong("has no labels to choose from", "Give them as `choices`.")
     if settings.form == "generate" and settings.answer == "instructions" and INSTRUCTIONS not in item.facts:
         raise wrong("has no instructions to check", f"Give them as the fact `{INSTRUCTIONS}`.")
+    if settings.form == "continuation" and not (len(item.references) == 1 and item.references[0]):
+        raise wrong(f"has {len(item.references)} texts to continue with", "Give the right one as `references`.")
     if settings.form == "rolling" and not item.question.strip():
         raise wrong("has no text", "Leave it out.")
 

@@ -1,7 +1,7 @@
 """`mygpt eval MODEL ... --task NAME`; `mygpt evaluate compare A B ...`, `mygpt evaluate gate --policy FILE`, `mygpt evaluate card REF`.
 
 A, B, candidate and baseline are predictions: by id, digest or `name:tag`; a bare name stands for the newest of that name on each task.
-`LABEL=REF` says what to call the model.
+`LABEL=REF` says what to call the model. With `--task`, what `compare` finds no predictions of is a model or an address: measured first.
 """
 
 import json as json_text
@@ -46,15 +46,12 @@ def measure(
 
     Example: mygpt eval smollm2-135m smollm2-135m+handbook --task t0_ag_news
     """
-    from mygpt.artifacts.recipe import safe_name
     from mygpt.artifacts.store import Store
     from mygpt.artifacts.task import Task
-    from mygpt.cli.recipe_call import open_inputs, recipe_inputs
     from mygpt.core.config import parse_settings, resolve
-    from mygpt.core.outbound import require_sharing
     from mygpt.core.run import Run
     from mygpt.evaluate.compare_models import CompareConfig, compare_models
-    from mygpt.evaluate.harness import RunTaskConfig, run_task
+    from mygpt.evaluate.harness import RunTaskConfig
     from mygpt.evaluate.paired_difference import Resampling, score
     from mygpt.evaluate.same_items import join
     from mygpt.metrics.bootstrap import interval_is_reliable
@@ -65,22 +62,14 @@ def measure(
     if dry_run:
         show_result({"models": models, "tasks": [t.id for t in tasks], "config": config.model_dump(mode="json")}, as_json=True)
         return
-    for model in models:
-        if model.startswith(("http://", "https://")):
-            require_sharing(model, num_passages=sum(len(t.items) for t in tasks), allowed=share_documents)
+    require_sharing_of(tasks, models, share_documents=share_documents)
     found, labels, report = [], [], None
     run = Run(store.home, name="eval", seed=seed, listeners=(progress_view(),), fresh=fresh)
     try:
         with store.exclusive("mygpt eval"), run.step("eval"):
             for model in models:
-                run.name = safe_name(model)  # predictions are found by it afterwards: `mygpt evaluate gate --candidate NAME`
-                tools: dict[str, Any] = {}
-                for one in tasks:
-                    tool = "completer" if one.form == "generate" else "scorer"
-                    if tool not in tools:
-                        tools |= open_inputs(store, run, recipe_inputs(run_task), {tool: [model]}, share_documents=share_documents)
-                    found.append(run_task(config, task=one, **{tool: tools[tool]}, run=run))
-                    labels.append(model)
+                found += measured(store, run, model, tasks, config, share_documents=share_documents)
+                labels += [model] * len(tasks)
             run.name = "eval"
             if len(set(labels)) > 1:
                 report = compare_models(CompareConfig(labels=tuple(labels)), predictions=tuple(found), run=run)
@@ -106,8 +95,10 @@ def measure(
 
 def compare(
     references: Annotated[
-        list[str], typer.Argument(metavar="A B ...", help="Predictions of two models or more; the first is the baseline.")
+        list[str],
+        typer.Argument(metavar="A B ...", help="Predictions, or with --task models and addresses, two or more; the baseline first."),
     ],
+    task: Annotated[list[str] | None, typer.Option(help="Measure the models on this task first. May be repeated.")] = None,
     contamination: Annotated[
         list[str] | None, typer.Option(help="Of a task (`mygpt evaluate contamination`): clean and dirty items apart. May be repeated.")
     ] = None,
@@ -115,33 +106,55 @@ def compare(
     name: Name = None,
     seed: Seed = 0,
     set_: Settings = None,
+    share_documents: Annotated[bool, typer.Option("--share-documents", help="Let items go to a model that is not this machine.")] = False,
+    offline: Offline = False,
     fresh: Fresh = False,
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
     """Any number of models on the same items: paired differences, corrected over tasks, on one page.
 
-    Example: mygpt evaluate compare base tuned served
+    Example: mygpt evaluate compare base tuned served=http://127.0.0.1:8080/v1 --task t0_ag_news
     """
+    from mygpt.artifacts.recipe import safe_name
     from mygpt.artifacts.report import Predictions
     from mygpt.artifacts.store import Store
+    from mygpt.artifacts.task import Task
     from mygpt.core.config import parse_settings, resolve
     from mygpt.core.run import Run
     from mygpt.evaluate.compare_models import CompareConfig, compare_models
+    from mygpt.evaluate.harness import RunTaskConfig
 
-    store = Store(home_of(home))
-    found = [one for reference in references for one in predictions_meant(store, reference)]
-    labels = labels_of(found)
-    config = resolve(CompareConfig, {**parse_settings(set_ or []), "labels": labels})
+    store = Store(home_of(home, offline=offline))
+    tasks = [Task.open(store, one) for one in task or ()]
+    settings = parse_settings(set_ or [])
+    measuring = resolve(RunTaskConfig, {k: settings.pop(k) for k in list(settings) if tasks and k in RunTaskConfig.model_fields})
+    there = {word: known_predictions(store, word, tasks) for word in references}
+    models = [word.rpartition("=")[2] for word, known in there.items() if not known]
     checked = tuple(Predictions.open(store, word) for word in contamination or ())
+    require_sharing_of(tasks, models, share_documents=share_documents)
     if dry_run:
-        inputs = {"predictions": [p.id for _, p in found], "contamination": [p.id for p in checked], "labels": labels}
-        show_result({**inputs, "config": config.model_dump(mode="json")}, as_json=True)
+        known = [one for known in there.values() for one in known]
+        config = resolve(CompareConfig, {**settings, "labels": labels_of(known)})
+        given = {"predictions": [p.id for _, p in known], "contamination": [p.id for p in checked], "labels": list(config.labels)}
+        shown = {**given, "config": config.model_dump(mode="json")}
+        show_result({**shown, **({"measured": models, "tasks": [t.id for t in tasks]} if models else {})}, as_json=True)
         return
-    run = Run(store.home, name=name or "-".join(dict.fromkeys(labels)), seed=seed, listeners=(progress_view(),), fresh=fresh)
+    run = Run(store.home, name="compare", seed=seed, listeners=(progress_view(),), fresh=fresh)
     try:
         with store.exclusive("mygpt evaluate compare"), run.step("compare"):
-            made = compare_models(config, predictions=tuple(p for _, p in found), contamination=checked or None, run=run)
+            found = []
+            for word, known in there.items():
+                label, _, model = word.rpartition("=")
+                own = known or [
+                    (label or model, p) for p in measured(store, run, model, tasks, measuring, share_documents=share_documents)
+                ]
+                found += own
+            labels = labels_of(found)
+            config = resolve(CompareConfig, {**settings, "labels": labels})
+            run.name = name or safe_name("-".join(dict.fromkeys(labels)))
+            compared = tuple(p for _, p in found)
+            made = compare_models(config, predictions=compared, contamination=checked or None, run=run)
     finally:
         run.close()
     figures = made.figures
@@ -237,6 +250,35 @@ def card(
     show_result({"id": manifest.id, "card": text, "file": str(to) if to else None}, as_json=json, picture=lambda: told)
 
 
+# -- measuring ---------------------------------------------------------------------------------------------------------------
+
+
+def measured(store: Any, run: Any, model: str, tasks: Sequence[Any], config: Any, *, share_documents: bool) -> list[Any]:
+    """Predictions of one model, MODEL[+ADAPTER] or an address, on each task. They carry its name afterwards: `gate --candidate NAME`."""
+    from mygpt.artifacts.recipe import safe_name
+    from mygpt.cli.recipe_call import open_inputs, recipe_inputs
+    from mygpt.evaluate.harness import run_task
+
+    run.name = safe_name(model)
+    tools: dict[str, Any] = {}
+    found = []
+    for task in tasks:
+        tool = "completer" if task.form == "generate" else "scorer"
+        if tool not in tools:
+            tools |= open_inputs(store, run, recipe_inputs(run_task), {tool: [model]}, share_documents=share_documents)
+        found.append(run_task(config, task=task, **{tool: tools[tool]}, run=run))
+    return found
+
+
+def require_sharing_of(tasks: Sequence[Any], models: Sequence[str], *, share_documents: bool) -> None:
+    """Before anything is computed."""
+    from mygpt.core.outbound import require_sharing
+
+    for model in models:
+        if model.startswith(("http://", "https://")):
+            require_sharing(model, num_passages=sum(len(t.items) for t in tasks), allowed=share_documents)
+
+
 # -- which predictions a word means ------------------------------------------------------------------------------------------
 
 
@@ -261,6 +303,20 @@ def _same_model(identity: Any) -> str:
     if isinstance(identity, Mapping) and identity.get("model"):
         identity = {"model": identity["model"], "adapter": identity.get("adapter")}
     return json_text.dumps(identity, sort_keys=True)
+
+
+def known_predictions(store: Any, word: str, tasks: Sequence[Any]) -> list[tuple[str | None, Any]]:
+    """Predictions that a word means; [] for a model that is to be measured, which takes `tasks`: no predictions, or not on all of them."""
+    from mygpt.artifacts.report import Predictions
+
+    if not tasks:
+        return predictions_meant(store, word)
+    reference = word.rpartition("=")[2]
+    if store.lookup(reference, kind=Predictions.kind) is None:
+        return []
+    found = predictions_meant(store, word)
+    on_all = {task.settings.name for task in tasks} <= {p.manifest.facts.get("task") for _, p in found}
+    return found if on_all or reference not in {p.name for _, p in found} else []  # an id or a tag is meant, whatever it covers
 
 
 def labels_of(found: Sequence[tuple[str | None, Any]]) -> list[str]:

@@ -2,7 +2,7 @@
 
     an artefact                     --dataset NAME[:TAG] or digest
     a path                          --sources DIR
-    a completer, scorer, embedder   --completer MODEL[+ADAPTER]; a completer also as an OpenAI-compatible address
+    a completer, scorer, embedder   --completer MODEL[+ADAPTER]; a completer or scorer also as an OpenAI-compatible address
     several of one                  the option, repeated
     settings                        --set key=value
 """
@@ -31,8 +31,8 @@ from mygpt.core.run import Run
 
 _COMMON = ("home", "name", "seed", "set")
 _FLAGS = ("json", "dry-run", "offline", "fresh", "share-documents", "help")
-_PROTOCOLS = ("Completer", "Scorer", "Embedder", "Judge", "Supporter", "Distributions")
-_ANYWHERE = ("Completer", "Judge")  # may be an address
+_PROTOCOLS = ("Completer", "Scorer", "Embedder", "Judge", "Supporter", "Distributions", "Entailer")
+_ANYWHERE = ("Completer", "Scorer", "Judge")  # may be an address
 _FOUND_HERE = "Tesseract"  # a program of this machine: looked for, not named
 
 
@@ -199,8 +199,10 @@ def _artifact(store: Store, run: Run, kinds: tuple[type[Artifact], ...], referen
 def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: int, *, share_documents: bool) -> Any:
     from mygpt.evaluate.groundedness import WordSupporter
     from mygpt.infer.distributions import TorchDistributions
+    from mygpt.infer.entailment import ClassifierEntailer, ScorerEntailer
     from mygpt.infer.judge import ModelJudge
     from mygpt.infer.remote import RemoteCompleter
+    from mygpt.infer.remote_scorer import RemoteScorer
     from mygpt.infer.torch_embedder import TorchEmbedder
     from mygpt.infer.torch_engine import TorchEngine
     from mygpt.lm.load import load_lm
@@ -208,10 +210,13 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
 
     if reference.startswith(("http://", "https://")):
         if protocol not in _ANYWHERE:
-            raise UsageError(f"{reference} gives answers only, so it cannot be the {protocol}.", fix="Name a model on this machine.")
+            what = f"{reference} gives answers and log-probabilities only, so it cannot be the {protocol}."
+            raise UsageError(what, fix="Name a model on this machine.")
         if num_passages:
             require_sharing(reference, num_passages=num_passages, allowed=share_documents)
             run.note(f"Up to {num_passages} passages of your documents go to {reference}.")
+        if protocol == "Scorer":
+            return RemoteScorer(reference, run=run)
         remote = RemoteCompleter(reference, run=run)
         return ModelJudge(completer=remote) if protocol == "Judge" else remote
     model, _, adapter = reference.partition("+")
@@ -222,7 +227,12 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
     tuned = Adapter.open(store, adapter) if adapter else None
     if protocol == "Distributions":
         return TorchDistributions(load_lm(obtain(model, run=run), adapter=tuned))
-    engine = TorchEngine(obtain(model, run=run), adapter=tuned, run=run)
+    found = obtain(model, run=run)
+    if protocol == "Entailer" and found.head == "classifier":
+        return ClassifierEntailer(found)
+    engine = TorchEngine(found, adapter=tuned, run=run)
+    if protocol == "Entailer":
+        return ScorerEntailer(engine)
     return ModelJudge(scorer=engine) if protocol == "Judge" else engine
 
 

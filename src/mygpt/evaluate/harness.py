@@ -4,9 +4,10 @@
 cached at once by model, settings and prompt: a run that broke off, or whose server stopped answering, goes on where it stood.
 
 Source: Gao et al., Language Model Evaluation Harness v0.4.13 (forms of a task, and its rolling log-likelihood: every token scored once,
-the first from the beginning-of-text token).
-We differ: choices are scored with plain text, answers are asked for through the chat template; a text longer than a window is cut
-between words and its pieces are scored apart, where the harness cuts between tokens and keeps one token of context.
+the first from the beginning-of-text token; the perplexity of continuations: exp of minus the mean log-probability of an item).
+We differ: choices are scored with plain text, answers are asked for through the chat template unless the task says `chat: false`; a text
+longer than a window is cut between words and its pieces are scored apart, where the harness cuts between tokens and keeps one token of
+context.
 """
 
 import math
@@ -24,12 +25,15 @@ from mygpt.core.run import Run
 from mygpt.evaluate.forgetting import pieces
 from mygpt.evaluate.parity import check_prompt_ids, check_stop_ids, prompt_ids, prompt_sha256, tokenizer_facts
 from mygpt.evaluate.prompts import continuations, conversation, text_prompt
-from mygpt.evaluate.scoring import Scored, scored_answer, scored_choice, scored_text
+from mygpt.evaluate.scoring import Scored, scored_answer, scored_choice, scored_continuation, scored_text
 from mygpt.infer.cached_completer import CachedCompleter
 from mygpt.infer.cached_scorer import CachedScorer
 from mygpt.infer.protocols import Answer, Completer, Sampling, Score, Scorer
 from mygpt.metrics.bits_per_byte import bits_per_byte
+from mygpt.metrics.bleu import corpus_bleu
+from mygpt.metrics.chrf import corpus_chrf
 from mygpt.metrics.perplexity import byte_perplexity, word_perplexity
+from mygpt.metrics.rouge import UNICODE, signature
 
 
 class RunTaskConfig(Config):
@@ -43,7 +47,7 @@ class RunTaskConfig(Config):
 def run_task(
     config: RunTaskConfig, *, task: Task, completer: Completer | None = None, scorer: Scorer | None = None, run: Run
 ) -> Predictions:
-    """Forms `choice` and `rolling` need a scorer, `generate` needs a completer."""
+    """Forms `choice`, `continuation` and `rolling` need a scorer, `generate` needs a completer."""
     settings, items = task.settings, _spread(task.items, config.max_items)
     cache = run.home / "cache"
     if settings.form == "generate":
@@ -66,10 +70,14 @@ def run_task(
             raise _needs(task, "scorer", "compares log-probabilities")
         tool, ids, template = scorer, [None] * len(items), None
         scoring = CachedScorer(scorer, cache / "scores.sqlite") if config.cached else scorer
-        rows = _chosen(settings, items, scoring) if settings.form == "choice" else _rolled(items, scoring, config)
+        if settings.form == "rolling":
+            rows = _rolled(items, scoring, config)
+        else:
+            rows = (_chosen if settings.form == "choice" else _continued)(settings, items, scoring)
     rows = [_row(task, item, row, prompt_ids) for item, row, prompt_ids in zip(items, rows, ids, strict=True)]
     metrics = metrics_of(settings, items)
-    facts = {**_facts(task, rows), "metrics": list(metrics), "higher_is_better": metrics, "model": tool.identity, "template": template}
+    facts = {**_facts(task, items, rows), "metrics": list(metrics), "higher_is_better": metrics}
+    facts |= {"model": tool.identity, "template": template}
     _warn_of_silence(facts, run)
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
 
@@ -79,7 +87,7 @@ def task_prompts(task: Task) -> list[str]:
     return [text_prompt(task.settings, item) for item in task.items]
 
 
-# -- the three forms ------------------------------------------------------------------------------------------------------
+# -- the four forms ------------------------------------------------------------------------------------------------------
 
 
 def _chosen(settings: TaskSettings, items: Sequence[Item], scorer: Scorer) -> list[dict[str, Any]]:
@@ -97,6 +105,13 @@ def _chosen(settings: TaskSettings, items: Sequence[Item], scorer: Scorer) -> li
         rows.append({"prompt": prompt, **_columns(made), "scored_tokens": sum(s.num_tokens for s in scores[start:end])})
         start = end
     return rows
+
+
+def _continued(settings: TaskSettings, items: Sequence[Item], scorer: Scorer) -> list[dict[str, Any]]:
+    asked = [text_prompt(settings, item) for item in items]
+    scores = _score(scorer, [(prompt, continuations(settings, item)[0]) for prompt, item in zip(asked, items, strict=True)])
+    made = [scored_continuation(item, score) for item, score in zip(items, scores, strict=True)]
+    return [{"prompt": prompt, **_columns(one)} for prompt, one in zip(asked, made, strict=True)]
 
 
 def _generated(
@@ -169,7 +184,7 @@ def _row(task: Task, item: Item, row: dict[str, Any], token_ids: tuple[int, ...]
     }
 
 
-def _facts(task: Task, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _facts(task: Task, items: Sequence[Item], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "task": task.settings.name,
         "version": task.version,
@@ -190,6 +205,13 @@ def _facts(task: Task, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         }
     if task.form == "generate" and task.settings.answer in ("number", "label"):
         facts["read"] = {way: sum(row.get(f"read_{way}") is not None for row in rows) for way in ("strict", "flexible", "number")}
+    if task.form == "generate" and task.settings.answer == "summary":
+        answers, references = [row["answer"].strip() for row in rows], [item.references for item in items]
+        bleu, chrf = corpus_bleu(answers, references), corpus_chrf(answers, references)
+        facts["corpus"] = {"bleu": bleu.score, "chrf": chrf.score}
+        facts["signatures"] = {"bleu": bleu.signature, "chrf": chrf.signature, "rouge": signature("*", UNICODE)}
+    if task.form == "continuation":
+        facts["corpus"] = {"perplexity": math.exp(-math.fsum(row["logprob"] for row in rows) / len(rows))}
     if task.form == "rolling":
         logprob, num_bytes = math.fsum(row["logprob"] for row in rows), sum(row["num_bytes"] for row in rows)
         facts["corpus"] = {

@@ -1,15 +1,18 @@
 """Tasks written for lm-evaluation-harness: its YAML read into a Task, or run by lm-eval itself on our engine where it is installed.
 
-lm_eval_yaml   a folder with one YAML and the rows (JSON lines, CSV, Parquet): output types multiple_choice, generate_until and
+lm_eval_yaml   a folder with one YAML and the rows (JSON lines, CSV, Parquet): multiple_choice, generate_until, loglikelihood and
                loglikelihood_rolling, templates as Jinja in a sandbox. What only Python can do (`!function`) is refused: that needs lm-eval
 lm_eval_task   any task that lm-eval knows, with our Scorer and Completer behind its LM interface
 
+Prompts of `generate_until` are raw text, as lm-eval sends them by default; `chat` puts them through the model's chat template.
+
 Source: Gao et al., Language Model Evaluation Harness v0.4.13, docs/task_guide.md and api/task.py (meaning of the fields).
-We differ: `generate_until` goes through the chat template as one user message. A `loglikelihood` task is refused, since our Score does not
-say whether a continuation is the greedy one.
+We differ: raw prompts lose white space at their end; special tokens' spellings in them stay text. The value of an item that lm-eval lists
+under `perplexity` is a log-probability, and is called `logprob` here.
 """
 
 import ast
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,9 +30,11 @@ from mygpt.core.errors import UsageError
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
 from mygpt.evaluate.tasks.rows import SUFFIXES, Row, read_rows
-from mygpt.infer.protocols import Completer, Sampling, Scorer
+from mygpt.infer.protocols import Completer, Sampling, Score, Scorer
+from mygpt.metrics.bits_per_byte import bits_per_byte
 
-_FORMS = {"multiple_choice": "choice", "generate_until": "generate", "loglikelihood_rolling": "rolling"}
+_FORMS = {"multiple_choice": "choice", "generate_until": "generate", "loglikelihood": "continuation", "loglikelihood_rolling": "rolling"}
+_PRIMARY = {"choice": "acc", "continuation": "acc", "rolling": "bits_per_byte"}
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -63,8 +68,9 @@ def lm_eval_yaml(source: Path, examples: Path | None) -> tuple[TaskSettings, lis
         name=str(written["task"]),
         version=str((written.get("metadata") or {}).get("version", "")),
         form=form,  # type: ignore[arg-type]
-        primary={"choice": "acc", "rolling": "bits_per_byte"}.get(form) or ("exact_match_strict" if pattern else "exact_match"),
+        primary=_PRIMARY.get(form) or ("exact_match_strict" if pattern else "exact_match"),
         prompt=_before(written) + "{question}",
+        chat=form != "generate",
         target_delimiter=str(written.get("target_delimiter", " ")),
         stop=(until,) if isinstance(until, str) else tuple(until),
         max_tokens=int(kwargs.get("max_gen_toks", 256)),
@@ -79,6 +85,8 @@ def _item(row: Row, form: str, written: Mapping[str, Any]) -> Item:
         return Item(name, str(_rendered(row, written.get("doc_to_target") or written.get("doc_to_text") or "{{text}}")))
     question = str(_rendered(row, written.get("doc_to_text", "")))
     target = _rendered(row, written["doc_to_target"])
+    if form == "continuation":
+        return Item(name, question, references=(str(target),))
     if form == "generate":
         return Item(name, question, references=tuple(map(str, target)) if isinstance(target, list) else (str(target),))
     choices = _rendered(row, written.get("doc_to_choice"), as_list=True)
@@ -159,6 +167,7 @@ class LmEvalConfig(Config):
     limit: int | None = None
     num_fewshot: int | None = None
     max_tokens: int = 256  # where the task names none
+    chat: bool = False  # prompts of `generate_until` through the chat template, as one user message; else as raw text
 
 
 @recipe
@@ -177,7 +186,7 @@ def lm_eval_task(
     if config.task not in manager.all_tasks:
         raise UsageError(f"lm-eval knows no task `{config.task}`.", fix="`lm-eval ls tasks` lists them; `--folder` adds yours.")
     found = lm_eval.simple_evaluate(
-        model=lm_eval_model(completer, scorer, max_tokens=config.max_tokens),
+        model=lm_eval_model(completer, scorer, max_tokens=config.max_tokens, chat=config.chat),
         tasks=[config.task],
         task_manager=manager,
         limit=config.limit,
@@ -186,18 +195,11 @@ def lm_eval_task(
         log_samples=True,
         random_seed=run.seed,
     )
-    needs_greedy = [task for task, one in found["configs"].items() if one.get("output_type") == "loglikelihood"]
-    if needs_greedy:
-        fix = "Run it with lm-eval's own backend."
-        raise UsageError(f"`{needs_greedy[0]}` asks whether a continuation is the greedy one, which our scorers do not tell.", fix=fix)
     tool = completer or scorer
     assert found is not None and tool is not None  # the model above refuses what it has no tool for
-    rows: list[dict[str, Any]] = []
-    better: dict[str, bool] = {}
-    for task, samples in found["samples"].items():
-        rows += _sample_rows(task, str(found["versions"].get(task, "")), samples)
-        for sample in samples:
-            better |= {_metric(m, sample): bool(found["higher_is_better"][task].get(m, True)) for m in sample["metrics"]}
+    rows, better = lm_eval_rows(found)
+    if not better:
+        raise UsageError(f"lm-eval gave no number for an item of `{config.task}`.", fix="Its metrics are of the whole set: run it there.")
     facts = {
         "task": config.task,
         "version": ", ".join(sorted({row["version"] for row in rows})),
@@ -209,11 +211,13 @@ def lm_eval_task(
         "items": len(rows),
         "model": tool.identity,
         "lm_eval": lm_eval.__version__,
+        "chat": config.chat,
+        "lm_eval_results": {task: _plain(one) for task, one in found["results"].items()},
     }
     return publish(Predictions, run, lambda payload: write_predictions(payload, rows), facts=facts)
 
 
-def lm_eval_model(completer: Completer | None, scorer: Scorer | None, *, max_tokens: int = 256) -> Any:
+def lm_eval_model(completer: Completer | None, scorer: Scorer | None, *, max_tokens: int = 256, chat: bool = False) -> Any:
     """Our engine as lm-eval's `LM`."""
     from lm_eval.api.model import LM
 
@@ -226,7 +230,7 @@ def lm_eval_model(completer: Completer | None, scorer: Scorer | None, *, max_tok
         def loglikelihood(self, requests: Any) -> list[tuple[float, bool]]:
             pairs = [_seam(*request.args) for request in requests]
             scores = needed(scorer, "scorer", "loglikelihood").score([p for p, _ in pairs], [c for _, c in pairs])
-            return [(score.logprob, False) for score in scores]
+            return [(score.logprob, _is_greedy(score)) for score in scores]
 
         def loglikelihood_rolling(self, requests: Any) -> list[float]:
             texts = [request.args[0] for request in requests]
@@ -238,13 +242,24 @@ def lm_eval_model(completer: Completer | None, scorer: Scorer | None, *, max_tok
                 together.setdefault(_sampling(request.args[1], max_tokens), []).append(i)
             texts = [""] * len(requests)
             for sampling, places in together.items():
-                asked = [Conversation((Message("user", requests[i].args[0]),), str(i)) for i in places]
+                asked = [_asked(requests[i].args[0], str(i), chat=chat) for i in places]
                 answers = needed(completer, "completer", "generate_until").complete(asked, sampling)
                 for i, answer in zip(places, answers, strict=True):
                     texts[i] = answer.text
             return texts
 
     return Engine()
+
+
+def _asked(prompt: str, name: str, *, chat: bool) -> Conversation:
+    return Conversation((Message("user", prompt) if chat else Message("text", prompt.rstrip()),), name)
+
+
+def _is_greedy(score: Score) -> bool:
+    if score.is_greedy is None:
+        fix = "Use a model on this machine, or a server whose log-probabilities come with the likeliest token."
+        raise UsageError("lm-eval asks whether a continuation is the greedy one, and the scorer does not tell.", fix=fix)
+    return score.is_greedy
 
 
 def _sampling(kwargs: Mapping[str, Any], max_tokens: int) -> Sampling:
@@ -261,8 +276,36 @@ def _seam(prompt: str, continuation: str) -> tuple[str, str]:
     return kept, prompt[len(kept) :] + continuation
 
 
-def _metric(name: str, sample: Mapping[str, Any]) -> str:
+def lm_eval_rows(found: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, bool]]:
+    """Of what `simple_evaluate` gives: one row per item, and the metrics that every item has, with whether higher is better."""
+    rows: list[dict[str, Any]] = []
+    better: dict[str, bool] = {}
+    for task, samples in found["samples"].items():
+        rows += _sample_rows(task, str(found["versions"].get(task, "")), samples)
+        for sample in samples:
+            for metric in sample["metrics"]:
+                for name in _numbers(metric, sample):
+                    better[_column(name, sample)] = name == "logprob" or bool(found["higher_is_better"][task].get(metric, True))
+    return rows, {name: higher for name, higher in better.items() if all(name in row for row in rows)}
+
+
+def _numbers(metric: str, sample: Mapping[str, Any]) -> dict[str, float]:
+    """A metric of one item. Those of a whole set come as what is summed for them: a log-probability, or (log-probability, weight)."""
+    value = sample[metric]
+    if metric == "perplexity":
+        return {"logprob": float(value)}
+    if metric == "bits_per_byte":
+        return {metric: bits_per_byte([value[0]], [value[1]])}
+    return {metric: float(value)} if isinstance(value, (int, float)) else {}
+
+
+def _column(name: str, sample: Mapping[str, Any]) -> str:
     return name if sample.get("filter", "none") == "none" else f"{name},{sample['filter']}"
+
+
+def _plain(results: Mapping[str, Any]) -> dict[str, float]:
+    """lm-eval's own figures of a task, to hold beside ours."""
+    return {name: float(value) for name, value in results.items() if isinstance(value, (int, float)) and math.isfinite(value)}
 
 
 def _sample_rows(task: str, version: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -288,5 +331,7 @@ def _sample_rows(task: str, version: str, samples: list[dict[str, Any]]) -> list
                 "cluster": item,
             },
         )
-        row |= {_metric(m, sample): float(sample[m]) for m in sample["metrics"] if isinstance(sample[m], (int, float))}
+        if "bits_per_byte" in sample:
+            row["num_bytes"] = int(sample["bits_per_byte"][1])  # what an item counts in a comparison
+        row |= {_column(n, sample): value for m in sample["metrics"] for n, value in _numbers(m, sample).items()}
     return list(rows.values())

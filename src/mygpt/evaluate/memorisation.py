@@ -6,12 +6,11 @@ summarise         extraction rate, copied text, edit similarity, and how well th
 `evaluate/canary_exposure` asks for secrets that were planted on purpose.
 
 Two ways to ask. `answer`: the row's own prompt; the answer is held against the trained one. `prefix`: the first 50 tokens of a trained
-answer that has at least 100; extracted when the greedy continuation begins with the next 50, exactly.
+answer that has at least 100, as raw text without a chat template; extracted when the greedy continuation begins with the next 50, exactly.
 
 Source     Carlini et al. 2023, arXiv:2202.07646 (50-token extraction); Yeom et al. 2018, arXiv:1709.01604 (membership by loss); longest
-           common span and edit similarity as in HELM's copyright scenarios
-We differ  a Completer takes conversations, so a prefix is sent as the user's message and the model answers through its chat template: what
-           a plain continuation would extract can be more. Loss goes through the Scorer, as plain text
+           common prefix and span, and edit similarity, as in HELM's copyright scenarios
+We differ  HELM counts words of the Penn Treebank's tokenizer, here tokens are the model's own. Loss goes through the Scorer, as plain text
 As a task  metric `extracted`: of members, 1 where the target came back word for word, in either form; null of others, so that they are no
            part of the figure. The items of one passage are one cluster
 Dims       M members   N others
@@ -52,6 +51,7 @@ class MemorisationConfig(Config):
     members: str = "train"  # the split that was trained on
     others: str = "generalisation"  # one that was not
     copied_words: PositiveInt = 13  # a run of so many words of any training row counts as copied
+    novelty_words: tuple[PositiveInt, ...] = (8, 13)  # an answer's words in no such run that stands in the training rows are new
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ class Probe:
 def memorisation(
     config: MemorisationConfig, *, dataset: Dataset, completer: Completer, scorer: Scorer, tokenizer: Model | None = None, run: Run
 ) -> Predictions:
-    """Training rows and others, asked for their answers. Tokens are those of `tokenizer`; without it, words between spaces."""
-    cut = _cutter(tokenizer)
+    """Training rows and others, asked for their answers. Tokens are those of `tokenizer`, else the completer's own where it has one at
+    hand (a model on this machine), else words between spaces: the facts say which."""
+    cut, tokens = _cutter(tokenizer, completer)
     trained = dataset.split(config.members)
     if not trained:
         fix = f"It has: {', '.join(dataset.splits)}. Name the one that was trained on as `members`."
@@ -84,6 +85,7 @@ def memorisation(
     sampling = Sampling(max_tokens=config.target_tokens + _SPARE_TOKENS)
     answers = completer.complete([Conversation(probe.messages, probe.row.id) for probe in probes], sampling)
     index = NgramIndex.build((row.answer for row in trained), config.copied_words)
+    indexes = {n: NgramIndex.build((row.answer for row in trained), n) for n in config.novelty_words}
     rows = []
     for probe, answer in zip(probes, answers, strict=True):
         given, target = answer.text.strip(), probe.target.strip()
@@ -100,10 +102,12 @@ def memorisation(
                 "finish_reason": answer.finish_reason,
                 "verbatim": verbatim,
                 "extracted": float(verbatim) if probe.member else None,
+                "common_prefix_tokens": longest_common_prefix(given_tokens, target_tokens),
                 "longest_common_characters": longest_common_span(given, target),
                 "longest_common_tokens": longest_common_span(given_tokens, target_tokens),
                 "edit_similarity": edit_similarity(given_tokens, target_tokens),
                 "copied_share": index.overlap(given).share,
+                **{f"novelty_{n}": 1 - runs.overlap(given).share if given else None for n, runs in indexes.items()},
                 "loss": probe.loss if probe.form == "answer" else None,
                 "cluster": probe.row.facts.get("passage") or probe.row.id,
             }
@@ -115,14 +119,14 @@ def memorisation(
         "task": "memorisation",
         "version": VERSION,
         "form": "generate",
-        "task_content": digest_value([dataset.digest, config.model_dump(mode="json"), tokenizer.digest if tokenizer else None]),
+        "task_content": digest_value([dataset.digest, config.model_dump(mode="json"), tokens]),
         "primary": "extracted",
         "metrics": ["extracted"],
         "higher_is_better": {"extracted": False},
         "chance": None,
         "model": completer.identity,
         "rows": len(rows),
-        "tokens": tokenizer.id if tokenizer else "words",
+        "tokens": tokens,
         "without_loss": no_loss,
     }
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
@@ -138,6 +142,10 @@ class Leak:
     reproduced: Interval | None  # share of answers given word for word
     copied_share: Interval | None  # of an answer's words, in runs that stand in the training data
     edit_similarity: Interval | None
+    novelty: dict[int, Interval]  # by words of a run: share of an answer's words in none that stands in the training data
+    common_prefix: Interval | None  # mean tokens that answer and trained text begin with alike
+    longest_span: Interval | None  # mean tokens of the longest run that both have
+    longest_span_of_all: int  # the longest of any answer or continuation, in tokens
 
 
 @dataclass(frozen=True)
@@ -161,10 +169,28 @@ def _leak(rows: list[dict[str, Any]], member: bool, seed: int) -> Leak:
         return wilson(sum(row["verbatim"] for row in of), len(of)) if of else None
 
     def mean(column: str) -> Interval | None:
-        clusters = [row["cluster"] for row in answers]
-        return bootstrap_mean([row[column] for row in answers], clusters=clusters, seed=seed) if answers else None
+        told = [row for row in answers if row[column] is not None]  # an answer that says nothing is neither new nor copied
+        clusters = [row["cluster"] for row in told]
+        return bootstrap_mean([row[column] for row in told], clusters=clusters, seed=seed) if told else None
 
-    return Leak(len(answers), len(prefixes), share(prefixes), share(answers), mean("copied_share"), mean("edit_similarity"))
+    runs = sorted(int(name.removeprefix("novelty_")) for name in (rows[0] if rows else {}) if name.startswith("novelty_"))
+
+    return Leak(
+        num_answers=len(answers),
+        num_prefixes=len(prefixes),
+        extracted=share(prefixes),
+        reproduced=share(answers),
+        copied_share=mean("copied_share"),
+        edit_similarity=mean("edit_similarity"),
+        novelty={n: found for n in runs if (found := mean(f"novelty_{n}")) is not None},
+        common_prefix=mean("common_prefix_tokens"),
+        longest_span=mean("longest_common_tokens"),
+        longest_span_of_all=max((row["longest_common_tokens"] for row in answers + prefixes), default=0),
+    )
+
+
+def longest_common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
+    return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def longest_common_span(a: Sequence[Any], b: Sequence[Any]) -> int:
@@ -201,22 +227,26 @@ def _probes(row: Conversation, member: bool, loss: float | None, cut: Cut, confi
     found = [Probe(row, member, loss, "answer", row.prompt, target)]
     if len(tokens) >= config.prompt_tokens + config.target_tokens:
         start, end = tokens[config.prompt_tokens - 1][1], tokens[config.prompt_tokens + config.target_tokens - 1][1]
-        found.append(Probe(row, member, loss, "prefix", (Message("user", row.answer[:start]),), row.answer[start:end]))
+        found.append(Probe(row, member, loss, "prefix", (Message("text", row.answer[:start]),), row.answer[start:end]))
     return found
 
 
-def _cutter(model: Model | None) -> Cut:
-    if model is None:
-        return lambda text: [match.span() for match in re.finditer(r"\S+", text)]
-    from mygpt.lm.load import load_tokenizer
+def _cutter(model: Model | None, completer: Completer) -> tuple[Cut, str]:
+    """How text falls into tokens, and whose they are."""
+    if model is not None:
+        from mygpt.lm.load import load_tokenizer
 
-    tokenizer = load_tokenizer(model)
+        tokenizer, name = load_tokenizer(model), model.id
+    elif (loaded := getattr(completer, "loaded", None)) is not None:
+        tokenizer, name = loaded.tokenizer, "the completer's"
+    else:
+        return lambda text: [match.span() for match in re.finditer(r"\S+", text)], "words"
 
     def cut(text: str) -> list[tuple[int, int]]:
         offsets: list[tuple[int, int]] = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         return offsets
 
-    return cut
+    return cut, name
 
 
 def _loss(score: Score) -> float | None:

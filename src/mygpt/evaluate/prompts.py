@@ -21,7 +21,9 @@ def text_prompt(settings: TaskSettings, item: Item) -> str:
 
 
 def conversation(settings: TaskSettings, item: Item) -> Conversation:
-    """The same as turns of a chat, up to the user's question."""
+    """The same as turns of a chat, up to the user's question; where the task is no chat, as raw text."""
+    if not settings.chat:
+        return Conversation((Message("text", text_prompt(settings, item)),), item.id)
     turns = [Message("system", settings.system)] if settings.system else []
     if settings.examples_as_turns:
         for asked, answer in _solved(settings):
@@ -30,10 +32,11 @@ def conversation(settings: TaskSettings, item: Item) -> Conversation:
 
 
 def continuations(settings: TaskSettings, item: Item) -> list[str]:
-    """What is scored after the prompt: each choice behind the delimiter, and behind white space that the prompt ended in."""
+    """What is scored after the prompt: each choice, or the one right text, behind the prompt's last white space and the delimiter."""
     filled = _filled(settings.prompt, _fields(item))
     moved = filled[len(filled.rstrip()) :]
-    return [f"{moved}{settings.target_delimiter}{choice}" for choice in item.choices]
+    following = item.references if settings.form == "continuation" else item.choices
+    return [f"{moved}{settings.target_delimiter}{choice}" for choice in following]
 
 
 def lettered(choices: tuple[str, ...]) -> str:

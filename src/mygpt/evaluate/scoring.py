@@ -1,8 +1,9 @@
 """One item's score in each form: columns of metrics, and how the answer was read. The maths is `metrics/`; this is only who calls what.
 
-choice     acc, acc_norm (per character), acc_bytes (per UTF-8 byte), mutual information, mc2
-generate   by the task's kind of answer: text, number, label, instructions
-rolling    bits per byte
+choice        acc, acc_norm (per character), acc_bytes (per UTF-8 byte), mutual information, mc2
+generate      by the task's kind of answer: text, summary, number, label, instructions
+continuation  acc (is it what greedy decoding writes?) and the log-probability
+rolling       bits per byte
 
 Source: Gao et al., Language Model Evaluation Harness v0.4.13, for the names and the normalisations; mc2: Lin et al. 2022, arXiv:2109.07958.
 """
@@ -13,16 +14,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mygpt.artifacts.sentences import split_sentences
 from mygpt.artifacts.task import INSTRUCTIONS, TRUE_CHOICES, Item, TaskSettings
 from mygpt.core.errors import MygptError
 from mygpt.evaluate.extraction import GSM8K_STRICT, Extraction, cleaned_number, extract_label, extract_number, extract_text
 from mygpt.evaluate.instructions import follows
 from mygpt.infer.protocols import Score
 from mygpt.metrics.bits_per_byte import bits_per_byte
+from mygpt.metrics.bleu import sentence_bleu
+from mygpt.metrics.chrf import sentence_chrf
 from mygpt.metrics.exact_match import exact_match
 from mygpt.metrics.multiple_choice import mc2, score_choices
 from mygpt.metrics.numeric_answer import numeric_match
-from mygpt.metrics.rouge import rouge_l
+from mygpt.metrics.rouge import rouge_l, rouge_lsum, rouge_n
 from mygpt.metrics.token_f1 import token_f1
 
 
@@ -69,6 +73,15 @@ def scored_answer(settings: TaskSettings, item: Item, answer: str) -> Scored:
     return Scored(answer, " | ".join(item.references), metrics, read.parsed, shown)
 
 
+def scored_continuation(item: Item, score: Score) -> Scored:
+    (logprob,) = finite(item, [score.logprob])
+    if score.is_greedy is None:
+        fix = "Use a model on this machine, or a server whose log-probabilities come with the likeliest token."
+        raise MygptError(f"Item `{item.id}`: the scorer does not tell whether the continuation is the greedy one.", fix=fix)
+    shown = {"num_tokens": score.num_tokens, "num_bytes": score.num_bytes}
+    return Scored("", item.references[0], {"acc": float(score.is_greedy), "logprob": logprob}, shown=shown)
+
+
 def scored_text(item: Item, scores: Sequence[Score]) -> Scored:
     """`scores`: of the text's windows, in order."""
     logprob = math.fsum(finite(item, [s.logprob for s in scores]))
@@ -108,12 +121,30 @@ def _read(settings: TaskSettings, item: Item, answer: str) -> tuple[Extraction, 
         return read, {"acc": float(read.flexible in references), "acc_strict": float(read.strict in references)}
     read = extract_text(answer, settings.answer_pattern)
     text = read.flexible or ""
-    return read, {
+    metrics = {
         "exact_match": max(exact_match(text, r) for r in references),
         "f1": max(token_f1(text, r) for r in references),
         "rouge_l": max(rouge_l(text, r).f for r in references),
         "exact_match_strict": max(exact_match(read.strict or "", r) for r in references),
     }
+    return read, {**metrics, **_overlap(text, references)} if settings.answer == "summary" else metrics
+
+
+def _overlap(text: str, references: Sequence[str]) -> dict[str, float]:
+    """Of one summary: each ROUGE by the reference that fits best, BLEU and chrF by all of them together."""
+    lines = _lines(text)
+    return {
+        "rouge_1": max(rouge_n(text, r, 1).f for r in references),
+        "rouge_2": max(rouge_n(text, r, 2).f for r in references),
+        "rouge_lsum": max(rouge_lsum(lines, _lines(r)).f for r in references),
+        "bleu": sentence_bleu(text, references).score,
+        "chrf": sentence_chrf(text, references).score,
+    }
+
+
+def _lines(text: str) -> str:
+    """A sentence on each line, as ROUGE-Lsum reads a text."""
+    return "\n".join(text[start:end] for start, end in split_sentences(text))
 
 
 def _obeyed(item: Item, answer: str) -> Scored:

@@ -15,7 +15,9 @@ from mygpt.infer.protocols import Identity, Score, Scorer
 
 _KEPT_AT_ONCE = 2048  # pairs scored between two writes; pairs of one prompt stay together
 _LOOKED_UP_AT_ONCE = 500  # SQLite takes 999 parameters in its oldest builds
-_TABLE = "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, logprob REAL, num_tokens INTEGER, num_bytes INTEGER) WITHOUT ROWID"
+_SCHEMA = 2  # version of the table: scores kept under another are computed again
+_TABLE = f"""CREATE TABLE IF NOT EXISTS scores_{_SCHEMA}
+(key TEXT PRIMARY KEY, logprob REAL, num_tokens INTEGER, num_bytes INTEGER, is_greedy INTEGER) WITHOUT ROWID"""
 Pair = tuple[str, str]
 
 
@@ -47,14 +49,14 @@ class CachedScorer:
         with contextlib.suppress(sqlite3.Error, OSError), self._database() as db:
             for start in range(0, len(wanted), _LOOKED_UP_AT_ONCE):
                 part = wanted[start : start + _LOOKED_UP_AT_ONCE]
-                rows = db.execute(f"SELECT * FROM scores WHERE key IN ({','.join('?' * len(part))})", part)
-                found |= {key: Score(logprob, tokens, size) for key, logprob, tokens, size in rows if isinstance(logprob, float)}
+                rows = db.execute(f"SELECT * FROM scores_{_SCHEMA} WHERE key IN ({','.join('?' * len(part))})", part)
+                found |= {key: Score(p, tokens, size, _truth(greedy)) for key, p, tokens, size, greedy in rows if isinstance(p, float)}
         return found
 
     def _write(self, scores: Mapping[str, Score]) -> None:
-        rows = [(key, s.logprob, s.num_tokens, s.num_bytes) for key, s in scores.items() if math.isfinite(s.logprob)]
+        rows = [(key, s.logprob, s.num_tokens, s.num_bytes, s.is_greedy) for key, s in scores.items() if math.isfinite(s.logprob)]
         with contextlib.suppress(sqlite3.Error, OSError), self._database() as db:
-            db.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?)", rows)
+            db.executemany(f"INSERT OR REPLACE INTO scores_{_SCHEMA} VALUES (?, ?, ?, ?, ?)", rows)
 
     @contextlib.contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
@@ -66,6 +68,10 @@ class CachedScorer:
                 yield db
         finally:
             db.close()
+
+
+def _truth(kept: int | None) -> bool | None:
+    return None if kept is None else bool(kept)
 
 
 def _parts(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:

@@ -69,6 +69,15 @@ class Score:
     logprob: float  # summed, natural logarithm
     num_tokens: int
     num_bytes: int  # UTF-8 bytes of the continuation: bits per byte = -logprob / ln 2 / num_bytes
+    is_greedy: bool | None = None  # whether greedy decoding would have written it; None: the scorer does not tell
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Of one text of T tokens, token by token."""
+
+    logprobs: tuple[float, ...]  # T - 1: of each token after the first, natural logarithm
+    likeliest: tuple[tuple[tuple[int, float], ...], ...]  # T: what follows each token, as (token, log-probability), likeliest first
 
 
 class Completer(Protocol):
@@ -76,7 +85,11 @@ class Completer(Protocol):
     def identity(self) -> Identity: ...
 
     def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
-        """One answer per conversation, in order. The last message of each is the user's."""
+        """One answer per conversation, in order. The last message of each is the user's.
+
+        A conversation of one message with the role `text` is raw text: it is continued as it stands, without a chat template, and the
+        answer keeps the white space it begins with. What answers otherwise than by continuing (retrieval) refuses it.
+        """
 
 
 class StreamingCompleter(Completer, Protocol):

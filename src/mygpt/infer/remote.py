@@ -28,19 +28,19 @@ _SENT_WHERE_SET = ("min_tokens", "top_k", "min_p", "repetition_penalty", "freque
 _LONGEST_WAIT_SECONDS = 30.0
 
 
-class RemoteCompleter:
-    """`address` is `http://host:port/v1`, or with a model's name `http://host:port/v1#name` (else the first that the server lists).
+class Endpoint:
+    """Requests to one address: a key where the server wants one, attempts again where it is busy, errors that say what to do.
 
-    A key, where the server wants one, is read from $MYGPT_API_KEY and never written down.
+    `address` is `http://host:port/v1`, or with a model's name `http://host:port/v1#name` (else the first that the server lists).
+    A key is read from $MYGPT_API_KEY and never written down. `what` is what asks, for people.
     """
 
-    def __init__(self, address: str, *, run: Run | None = None, parallel: int = 4, timeout_seconds: float = 120.0):
+    def __init__(self, address: str, *, what: str, timeout_seconds: float):
         self.address, _, name = address.partition("#")
         self.address = self.address.rstrip("/")
         _check(self.address)
         if not is_this_machine(self.address):
-            require_online(f"The completer at {self.address}")
-        self._run, self._parallel = run, parallel
+            require_online(f"The {what} at {self.address}")
         self._key = os.environ.get("MYGPT_API_KEY", "").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise UsageError("$MYGPT_API_KEY holds characters that no key has.", fix="Set it again, as the server's owner gave it.")
@@ -51,56 +51,22 @@ class RemoteCompleter:
             trust_env=not is_this_machine(self.address),
             follow_redirects=False,
         )
-        self._name = name or self._first_model()
+        self.name = name or self._first_model()
 
     @property
     def identity(self) -> Identity:
-        return {"engine": "remote", "address": self.address, "name": self._name}
-
-    def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
-        if not sampling.keep_crossing:
-            raise UsageError("No server takes `keep_crossing`, so the answers would be others.", fix="Leave it out, or use a model here.")
-        progress = self._run.progress(len(conversations), "answers") if self._run else None
-        seeds = [_seed(sampling.seed, number) for number in occurrences(c.messages for c in conversations)]
-        answers = []
-        with ThreadPoolExecutor(self._parallel) as pool:
-            for answer in pool.map(lambda c, seed: self._ask(c, sampling, seed), conversations, seeds):
-                answers.append(answer)
-                if progress:
-                    progress.advance()
-        return answers
-
-    def _ask(self, conversation: Conversation, sampling: Sampling, seed: int) -> Answer:
-        body = {
-            "model": self._name,
-            "messages": [{"role": m.role, "content": m.content} for m in conversation.messages],
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": seed,
-            # not all are OpenAI's own: an answer drawn without them would be another
-            **{name: value for name in _SENT_WHERE_SET if (value := getattr(sampling, name)) != getattr(_USUAL, name)},
-            **({"stop": list(sampling.stop)} if sampling.stop else {}),
-        }
-        reply = self._request("POST", "/chat/completions", body)
-        try:
-            choice = reply["choices"][0]
-            text = str(choice["message"].get("content") or "").strip()
-            prompt_tokens = int((reply.get("usage") or {}).get("prompt_tokens") or 0)
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-            raise self._other_form("/chat/completions") from error
-        return Answer(text, "length" if choice.get("finish_reason") == "length" else "stop", prompt_tokens=prompt_tokens)
+        return {"engine": "remote", "address": self.address, "name": self.name}
 
     def _first_model(self) -> str:
-        models = self._request("GET", "/models", None).get("data")
+        models = self.request("GET", "/models", None).get("data")
         if not models:
             raise MygptError(f"{self.address} lists no model.", fix="Name one: `--teacher ADDRESS#MODEL`.")
         try:
             return str(models[0]["id"])
         except (KeyError, IndexError, TypeError) as error:
-            raise self._other_form("/models") from error
+            raise self.other_form("/models") from error
 
-    def _request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         fault = ""
         wait_seconds = 1.0
         for attempt in range(_ATTEMPTS):
@@ -133,12 +99,12 @@ class RemoteCompleter:
         try:
             parsed = response.json()
         except ValueError as error:
-            raise self._other_form(path) from error
+            raise self.other_form(path) from error
         if not isinstance(parsed, dict):
-            raise self._other_form(path)
+            raise self.other_form(path)
         return parsed
 
-    def _other_form(self, path: str) -> MygptError:
+    def other_form(self, path: str) -> MygptError:
         return MygptError(
             f"{self.address}{path} did not answer as an OpenAI-compatible server does.",
             fix="Name an OpenAI-compatible address, usually ending in /v1.",
@@ -147,6 +113,55 @@ class RemoteCompleter:
     def _without_key(self, text: str) -> str:
         """Some servers repeat the key that they refuse."""
         return text.replace(self._key, "[key]") if self._key else text
+
+
+class RemoteCompleter:
+    """A Completer at an address (`Endpoint`). Raw text goes to `/completions`, a conversation to `/chat/completions`."""
+
+    def __init__(self, address: str, *, run: Run | None = None, parallel: int = 4, timeout_seconds: float = 120.0):
+        self._endpoint = Endpoint(address, what="completer", timeout_seconds=timeout_seconds)
+        self._run, self._parallel = run, parallel
+
+    @property
+    def identity(self) -> Identity:
+        return self._endpoint.identity
+
+    def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+        if not sampling.keep_crossing:
+            raise UsageError("No server takes `keep_crossing`, so the answers would be others.", fix="Leave it out, or use a model here.")
+        progress = self._run.progress(len(conversations), "answers") if self._run else None
+        seeds = [_seed(sampling.seed, number) for number in occurrences(c.messages for c in conversations)]
+        answers = []
+        with ThreadPoolExecutor(self._parallel) as pool:
+            for answer in pool.map(lambda c, seed: self._ask(c, sampling, seed), conversations, seeds):
+                answers.append(answer)
+                if progress:
+                    progress.advance()
+        return answers
+
+    def _ask(self, conversation: Conversation, sampling: Sampling, seed: int) -> Answer:
+        text = conversation.raw_text
+        messages = [{"role": m.role, "content": m.content} for m in conversation.messages]
+        body = {
+            "model": self._endpoint.name,
+            **({"messages": messages} if text is None else {"prompt": text}),
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": seed,
+            # not all are OpenAI's own: an answer drawn without them would be another
+            **{name: value for name in _SENT_WHERE_SET if (value := getattr(sampling, name)) != getattr(_USUAL, name)},
+            **({"stop": list(sampling.stop)} if sampling.stop else {}),
+        }
+        path = "/chat/completions" if text is None else "/completions"
+        reply = self._endpoint.request("POST", path, body)
+        try:
+            choice = reply["choices"][0]
+            said = str(choice["message"].get("content") or "").strip() if text is None else str(choice["text"])
+            prompt_tokens = int((reply.get("usage") or {}).get("prompt_tokens") or 0)
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise self._endpoint.other_form(path) from error
+        return Answer(said, "length" if choice.get("finish_reason") == "length" else "stop", prompt_tokens=prompt_tokens)
 
 
 def _check(address: str) -> None:

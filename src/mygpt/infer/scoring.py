@@ -30,8 +30,11 @@ class Text:
 
 
 @torch.inference_mode()
-def score_texts(module: Any, texts: Sequence[Text], *, max_tokens: int) -> Iterator[tuple[int, float]]:
-    """(number of the text, log p of its scored part), as they are done. `max_tokens`, with padding, are computed at once."""
+def score_texts(module: Any, texts: Sequence[Text], *, max_tokens: int) -> Iterator[tuple[int, float, bool]]:
+    """(number of the text, log p of its scored part, whether that part is the greedy one), as they are done.
+
+    `max_tokens`, with padding, are computed at once.
+    """
     alone = list(range(len(texts)))
     if is_tree_decoder(module):
         trees = share_prefixes([text.ids for text in texts], max_rows=_TREE_ROWS, max_suffix_tokens=1_024)
@@ -45,7 +48,7 @@ def score_texts(module: Any, texts: Sequence[Text], *, max_tokens: int) -> Itera
 
 def _score_trees(
     module: Any, texts: Sequence[Text], trees: Sequence[tuple[Tokens, Tree]], max_tokens: int
-) -> Iterator[tuple[int, float]]:
+) -> Iterator[tuple[int, float, bool]]:
     """Every tree after its stem; the stem's keys and values are computed once for all its trees."""
     device = next(module.parameters()).device
     decoder = module.get_decoder()
@@ -76,7 +79,7 @@ def _score_trees(
                     wanted.append(_between(parts, texts[i].start - 1, len(texts[i].ids) - 1))
                     at += len(suffix)
             numbers = [i for tree in batch for i in tree.rows]
-            yield from zip(numbers, _sums(module, [texts[i] for i in numbers], wanted), strict=True)
+            yield from zip(numbers, *_sums(module, [texts[i] for i in numbers], wanted), strict=True)
 
 
 def _between(parts: Sequence[torch.Tensor], start: int, end: int) -> torch.Tensor:
@@ -101,7 +104,7 @@ def _batches(trees: Sequence[Tree], stem_tokens: int, max_tokens: int) -> Iterat
         yield batch
 
 
-def _score_alone(module: Any, texts: Sequence[Text], numbers: Sequence[int], max_tokens: int) -> Iterator[tuple[int, float]]:
+def _score_alone(module: Any, texts: Sequence[Text], numbers: Sequence[int], max_tokens: int) -> Iterator[tuple[int, float, bool]]:
     device = next(module.parameters()).device
     order = sorted(numbers, key=lambda i: -len(texts[i].ids))
     while order:
@@ -115,17 +118,23 @@ def _score_alone(module: Any, texts: Sequence[Text], numbers: Sequence[int], max
             hidden_BTD = module.get_decoder()(input_ids=ids_BT.to(device), use_cache=False).last_hidden_state
         own = [texts[i] for i in batch]
         wanted = [hidden_BTD[b, text.start - 1 : len(text.ids) - 1] for b, text in enumerate(own)]
-        yield from zip(batch, _sums(module, own, wanted), strict=True)
+        yield from zip(batch, *_sums(module, own, wanted), strict=True)
 
 
-def _sums(module: Any, texts: Sequence[Text], hidden: Sequence[torch.Tensor]) -> list[float]:
-    """Summed log-probabilities of every text's scored part; the vocabulary product runs over all of their positions together."""
+def _sums(module: Any, texts: Sequence[Text], hidden: Sequence[torch.Tensor]) -> tuple[list[float], list[bool]]:
+    """Summed log-probabilities of every text's scored part, and whether each of its tokens is the likeliest (a tie counts as that).
+
+    The vocabulary product runs over the positions of all of them together.
+    """
     hidden_ND = torch.cat(list(hidden))
     targets_N = torch.tensor([token for text in texts for token in text.ids[text.start :]], device=hidden_ND.device)
-    logprobs_N = []
+    logprobs_N, greedy_N = [], []
     for some_ND, targets in zip(hidden_ND.split(_LOGITS_AT_ONCE), targets_N.split(_LOGITS_AT_ONCE), strict=True):
         logits_NV = logits_at(module, some_ND)
-        logprobs_N.append(logits_NV.gather(-1, targets[:, None])[:, 0] - logits_NV.logsumexp(-1))
+        own_N = logits_NV.gather(-1, targets[:, None])[:, 0]
+        logprobs_N.append(own_N - logits_NV.logsumexp(-1))
+        greedy_N.append(own_N >= logits_NV.amax(-1))
     lengths = [len(text.ids) - text.start for text in texts]
     joined_N = torch.cat(logprobs_N).double().cpu() if logprobs_N else torch.zeros(0, dtype=torch.double)
-    return [float(part.sum()) for part in joined_N.split(lengths)]
+    chosen_N = torch.cat(greedy_N).cpu() if greedy_N else torch.zeros(0, dtype=torch.bool)
+    return [float(part.sum()) for part in joined_N.split(lengths)], [bool(part.all()) for part in chosen_N.split(lengths)]

@@ -29,6 +29,7 @@ from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import Loaded, load_lm, preferred_dtype
 from mygpt.lm.logits import logits_at
 from mygpt.lm.memory import give_back_freed_memory
+from mygpt.lm.plain_text import TextRenderer, inner_ids, text_ids
 
 _TREE_ROWS = 16
 _MANY_ROWS = 32  # of one call: its caches are worth giving back
@@ -72,8 +73,13 @@ class TorchEngine:
         return device
 
     @cached_property
-    def renderer(self) -> ChatRenderer:
-        return ChatRenderer(self._loaded.tokenizer)
+    def renderer(self) -> ChatRenderer | TextRenderer:
+        tokenizer = self._loaded.tokenizer
+        return ChatRenderer(tokenizer) if tokenizer.chat_template else TextRenderer(tokenizer)
+
+    @property
+    def loaded(self) -> Loaded:
+        return self._loaded
 
     @cached_property
     def stop_token_ids(self) -> frozenset[int]:
@@ -111,7 +117,7 @@ class TorchEngine:
         progress = self._run.progress(len(rows), "answers") if self._run else None
         for row in self._generate(rows):
             if row.finish_reason:
-                answers[row.index] = self._answer(row)
+                answers[row.index] = self._answer(row, conversations[row.index])
                 if progress:
                     progress.advance()
         if len(rows) >= _MANY_ROWS:
@@ -127,7 +133,7 @@ class TorchEngine:
                 yield text[shown:]
                 shown = len(text)
             if row.finish_reason:
-                yield self._answer(row)
+                yield self._answer(row, conversation)
 
     # -- Scorer -----------------------------------------------------------------------------------------------------------
 
@@ -135,8 +141,8 @@ class TorchEngine:
         texts = [self._scored_ids(*pair) for pair in zip(prompts, continuations, strict=True)]
         scores: list[Score | None] = [None] * len(texts)
         progress = self._run.progress(len(texts), "texts") if self._run else None
-        for i, logprob in score_texts(self._module, texts, max_tokens=self._score_tokens):
-            scores[i] = Score(logprob, len(texts[i].ids) - texts[i].start, len(continuations[i].encode()))
+        for i, logprob, is_greedy in score_texts(self._module, texts, max_tokens=self._score_tokens):
+            scores[i] = Score(logprob, len(texts[i].ids) - texts[i].start, len(continuations[i].encode()), is_greedy)
             if self._run:
                 self._run.count(tokens=len(texts[i].ids))
             if progress:
@@ -146,22 +152,14 @@ class TorchEngine:
         return [s for s in scores if s is not None]
 
     def _scored_ids(self, prompt: str, continuation: str) -> Text:
-        """Prompt and continuation, encoded apart, and where the continuation begins: not at 0, its first token is predicted too.
-
-        A special token's spelling stays text: what a judge reads must not be able to end its turn.
-        """
-        tokenizer = self._loaded.tokenizer
-        beginning = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        # Some tokenizers put the beginning-of-text token before every text (Llama, Gemma): their models expect it.
-        always = tokenizer.encode("")[:1] == [beginning]
-        as_text = {"add_special_tokens": False, "split_special_tokens": True}
-        before = ([beginning] if always or not prompt else []) + tokenizer.encode(prompt, **as_text)
-        ids = before + tokenizer.encode(continuation, **as_text)
+        """Prompt and continuation, encoded apart, and where the continuation begins: not at 0, its first token is predicted too."""
+        before = text_ids(self._loaded.tokenizer, prompt)
+        ids = before + inner_ids(self._loaded.tokenizer, continuation)
         if len(ids) > self.context_tokens:
             raise UsageError(
                 f"A text of {len(ids)} tokens does not fit the model's window of {self.context_tokens}.", fix="Score it in shorter pieces."
             )
-        return Text(tuple(ids), len(before))
+        return Text(ids, len(before))
 
     # -- inside -----------------------------------------------------------------------------------------------------------
 
@@ -284,7 +282,8 @@ class TorchEngine:
         ids = row.ids[:-1] if row.ids and row.ids[-1] in self.stop_token_ids else row.ids
         return str(self._loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def _answer(self, row: Row) -> Answer:
+    def _answer(self, row: Row, asked: Conversation) -> Answer:
         text = settled(cut_at_stop(self._text(row), row.sampling.stop), ())
+        text = text.strip() if asked.raw_text is None else text
         reason = "stop" if row.finish_reason == "stop" else "length"
-        return Answer(text.strip(), reason, tuple(row.ids), tuple(row.logprobs), len(row.prompt))  # type: ignore[arg-type]
+        return Answer(text, reason, tuple(row.ids), tuple(row.logprobs), len(row.prompt))  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from jinja2.exceptions import TemplateError
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.core.digest import digest_value
 from mygpt.core.errors import MygptError, Refused, UsageError
+from mygpt.lm.plain_text import text_ids
 
 _STAND_IN = "\uf0e1\uf0e2\uf0e3"  # private use: in no document, not white space, nothing a template looks for
 _LITERAL = "\uf0e4"  # stands for a special token's spelling inside a message
@@ -99,7 +100,12 @@ class ChatRenderer:
         return self._encode_turns(self._accepted(conversation), answer_next=False)
 
     def prompt(self, conversation: Conversation) -> tuple[int, ...]:
-        """For generation: the messages before the answer (a last assistant turn is left out), up to where the answer begins."""
+        """For generation: the messages before the answer (a last assistant turn is left out), up to where the answer begins.
+
+        Raw text (`Conversation.raw_text`) goes around the template.
+        """
+        if conversation.raw_text is not None:
+            return text_ids(self._tokenizer, conversation.raw_text)
         messages = self._accepted(replace(conversation, messages=conversation.prompt))
         return self._encode_turns(messages, answer_next=True).token_ids
 

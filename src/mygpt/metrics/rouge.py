@@ -9,15 +9,20 @@ P = matches / answer's words (n-grams), R = matches / reference's, F = 2PR / (P 
 Source: Lin 2004, "ROUGE: a package for automatic evaluation of summaries", sections 2, 3.1 and 3.2 (beta = 1); the subsequence in
 bit-parallel form from Hyyrö 2004, "Bit-parallel LCS-length computation revisited".
 We differ: two ways to cut words, each with its own name in the result's `signature`. `REFERENCE` is that of Google's rouge-score, whose
-figures it equals; `UNICODE`, our default, keeps letters of all scripts (`metrics/words`). No stemming: the usual Porter stemmer comes with
-nltk, which we do not run with; compare with rouge-score at `use_stemmer=False`.
+figures it equals; `UNICODE`, our default, keeps letters of all scripts (`metrics/words`). `stem=True` cuts words of more than three letters
+to their Porter stems, by nltk, as rouge-score's `use_stemmer` does: nltk departs from Porter's paper ("always" keeps its y), and of 24,947
+words of real text 450 have another stem in a stemmer that follows it.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from mygpt.metrics.words import ascii_words, words
+
+_WHOLE = 3  # letters of a word that is not stemmed
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,24 @@ class Rouge:
         return 2 * self.precision * self.recall / total if total else 0.0
 
 
-def rouge_n(answer: str, reference: str, n: int, *, tokenizer: Tokenizer = UNICODE) -> Rouge:
+def rouge_n(answer: str, reference: str, n: int, *, tokenizer: Tokenizer = UNICODE, stem: bool = False) -> Rouge:
     """The clipped overlap of n-grams. A text shorter than n words has none: 0."""
     if n < 1:
         raise ValueError(f"ROUGE-N needs n of at least 1, not {n}")
-    answer_grams, reference_grams = _grams(tokenizer.words(answer), n), _grams(tokenizer.words(reference), n)
+    answer_grams, reference_grams = (_grams(_words(text, tokenizer, stem), n) for text in (answer, reference))
     matches = (answer_grams & reference_grams).total()
-    return _rouge(matches, answer_grams.total(), reference_grams.total(), signature(str(n), tokenizer))
+    return _rouge(matches, answer_grams.total(), reference_grams.total(), signature(str(n), tokenizer, stem=stem))
 
 
-def rouge_l(answer: str, reference: str, *, tokenizer: Tokenizer = UNICODE) -> Rouge:
-    answer_words, reference_words = tokenizer.words(answer), tokenizer.words(reference)
+def rouge_l(answer: str, reference: str, *, tokenizer: Tokenizer = UNICODE, stem: bool = False) -> Rouge:
+    answer_words, reference_words = (_words(text, tokenizer, stem) for text in (answer, reference))
     matches = longest_common_subsequence(answer_words, reference_words)
-    return _rouge(matches, len(answer_words), len(reference_words), signature("L", tokenizer))
+    return _rouge(matches, len(answer_words), len(reference_words), signature("L", tokenizer, stem=stem))
 
 
-def rouge_lsum(answer: str, reference: str, *, tokenizer: Tokenizer = UNICODE) -> Rouge:
+def rouge_lsum(answer: str, reference: str, *, tokenizer: Tokenizer = UNICODE, stem: bool = False) -> Rouge:
     """Lines are sentences: put one on each."""
-    answer_lines, reference_lines = ([tokenizer.words(line) for line in text.split("\n")] for text in (answer, reference))
+    answer_lines, reference_lines = ([_words(line, tokenizer, stem) for line in text.split("\n")] for text in (answer, reference))
     left_in_answer = Counter(word for line in answer_lines for word in line)
     left_in_reference = Counter(word for line in reference_lines for word in line)
     in_answer, in_reference, matches = left_in_answer.total(), left_in_reference.total(), 0
@@ -70,12 +75,30 @@ def rouge_lsum(answer: str, reference: str, *, tokenizer: Tokenizer = UNICODE) -
                 left_in_answer[word] -= 1
                 left_in_reference[word] -= 1
                 matches += 1
-    return _rouge(matches, in_answer, in_reference, signature("Lsum", tokenizer))
+    return _rouge(matches, in_answer, in_reference, signature("Lsum", tokenizer, stem=stem))
 
 
-def signature(variant: str, tokenizer: Tokenizer) -> str:
+def signature(variant: str, tokenizer: Tokenizer, *, stem: bool = False) -> str:
     """`signature("L", UNICODE)` -> `"rouge-L|tok:unicode|stem:no|version:1"`."""
-    return f"rouge-{variant}|tok:{tokenizer.name}|stem:no|version:1"
+    return f"rouge-{variant}|tok:{tokenizer.name}|stem:{'porter' if stem else 'no'}|version:1"
+
+
+def _words(text: str, tokenizer: Tokenizer, stem: bool) -> list[str]:
+    words = tokenizer.words(text)
+    return [_stem(word) if len(word) > _WHOLE else word for word in words] if stem else words
+
+
+@lru_cache(maxsize=65_536)
+def _stem(word: str) -> str:
+    stemmed: str = _stemmer().stem(word)
+    return stemmed
+
+
+@lru_cache(maxsize=1)
+def _stemmer() -> Any:
+    from nltk.stem.porter import PorterStemmer
+
+    return PorterStemmer()
 
 
 def longest_common_subsequence(a: list[str], b: list[str]) -> int:

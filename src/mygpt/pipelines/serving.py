@@ -8,6 +8,8 @@ from mygpt.artifacts.deployment import Deployment
 from mygpt.artifacts.search_index import SearchIndex
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
+from mygpt.infer.protocols import StreamingCompleter
+from mygpt.infer.token_scores import TokenScorer
 from mygpt.lm.sources import obtain
 from mygpt.pipelines.deployment import Opened, open_deployment, recorded_embedder, warm_up
 from mygpt.serve.api import create_app
@@ -45,10 +47,12 @@ def served_models(name: str, opened: Opened) -> list[Served]:
     def with_passages(conversation: Conversation) -> int:
         return count(conversation) + reserve
 
-    return [
-        Served(called, completer, window, count if completer is opened.engine else with_passages, engine=opened.engine)
-        for called, completer in names
-    ]
+    def one(called: str, completer: StreamingCompleter) -> Served:
+        if completer is not opened.engine:
+            return Served(called, completer, window, with_passages, engine=opened.engine)
+        return Served(called, completer, window, count, TokenScorer(opened.engine), opened.engine)
+
+    return [one(called, completer) for called, completer in names]
 
 
 def source_passage(index: SearchIndex | None) -> Callable[[str, int, int], SourceView | None]:

@@ -10,6 +10,7 @@ from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.infer.few_shot import FewShot
 from mygpt.infer.remote import RemoteCompleter
+from mygpt.infer.remote_scorer import RemoteScorer
 from mygpt.infer.torch_embedder import TorchEmbedder
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.rag.answer import AnswerConfig, RetrievalCompleter
@@ -26,7 +27,8 @@ def rebuild_tool(store: Store, run: Run) -> Callable[[str, Any], Any]:
             search = open_search(SearchIndex.of(store, identity["index"]), rebuild(argument, identity["embedder"]))
             return RetrievalCompleter(rebuild(argument, identity["completer"]), search, AnswerConfig.model_validate(identity["settings"]))
         if identity.get("engine") == "remote":
-            return RemoteCompleter(f"{identity['address']}#{identity['name']}", run=run)
+            remote = RemoteScorer if argument == "scorer" else RemoteCompleter
+            return remote(f"{identity['address']}#{identity['name']}", run=run)
         if identity.get("engine") == "torch":
             model = Model.of(store, identity["model"])
             if model.head == "embedder":

@@ -21,6 +21,7 @@ from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.search_index import SearchIndex
 from mygpt.artifacts.sentences import split_sentences
 from mygpt.core.config import Config
+from mygpt.core.errors import UsageError
 from mygpt.infer.protocols import Answer, Citation, Identity, Sampling, StreamingCompleter
 from mygpt.rag.cite import SUPPORT, Answered, cite_all
 from mygpt.rag.index import heading
@@ -98,6 +99,9 @@ class RetrievalCompleter:
                 yield cited
 
     def _prepare(self, conversations: Sequence[Conversation]) -> list[_Prepared]:
+        if any(c.raw_text is not None for c in conversations):
+            fix = "Give the text to the model itself, without its documents."
+            raise UsageError("Raw text is to be continued, and answers from documents are for questions.", fix=fix)
         questions = [search_question(c) for c in conversations]
         found = self._search.search_all(questions, _CANDIDATES)
         judged = relevance_all(questions, found, weights=self._search.weights, embedder=self._search.embedder)

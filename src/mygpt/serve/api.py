@@ -1,6 +1,7 @@
 """The app: OpenAI-compatible chat, feedback, sources of citations, and the chat page, behind one guard.
 
 POST /v1/chat/completions   GET /v1/models, /v1/models/{id}   GET /health
+POST /v1/completions        (raw text: scored with `echo`, or continued)
 POST /v1/feedback           GET /api/source                   GET /api/page, /, /static/{name}
 """
 
@@ -29,7 +30,9 @@ from mygpt.serve.json_api import NO_TELEMETRY, answer_errors_in_shape, read_json
 from mygpt.serve.openai_format import Reply, parse_chat
 from mygpt.serve.page_files import page_files
 from mygpt.serve.served import Served, SourcePassage
-from mygpt.serve.turns import ClientGone, Generation, Started, Turns
+from mygpt.serve.text_completions import text_choices
+from mygpt.serve.text_format import Choice, parse_text, text_reply
+from mygpt.serve.turns import ClientGone, Generation, Started, Turns, chat_items
 
 MIN_KEY_CHARACTERS = 16
 MAX_BODY_BYTES = 1_000_000
@@ -77,6 +80,7 @@ def create_app(
         return Response(status_code=499)  # nginx's number for it; never seen by anyone
 
     _add_chat(app, served, turns)
+    _add_texts(app, served, turns)
     _add_models(app, served)
     _add_feedback(app, served, box)
     _add_page(app, source_passage, {"title": title, "models": list(served), "suggestions": list(suggestions)})
@@ -88,7 +92,7 @@ def _add_chat(app: FastAPI, served: dict[str, Served], turns: dict[int, Turns]) 
     async def chat_completions(request: Request) -> Response:
         asked = parse_chat(await read_json(request, max_bytes=MAX_BODY_BYTES))
         model = _model(served, asked.model)
-        generation = turns[model.turn_key].start(model, asked)
+        generation = turns[model.turn_key].start(model.name, chat_items(model, asked))
         watch = asyncio.create_task(generation.cancel_when_gone(request))
         streaming = False
         try:
@@ -105,6 +109,24 @@ def _add_chat(app: FastAPI, served: dict[str, Served], turns: dict[int, Turns]) 
             if not streaming:
                 watch.cancel()
                 generation.cancel()
+
+
+def _add_texts(app: FastAPI, served: dict[str, Served], turns: dict[int, Turns]) -> None:
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        asked = parse_text(await read_json(request, max_bytes=MAX_BODY_BYTES))
+        model = _model(served, asked.model)
+        generation = turns[model.turn_key].start(model.name, text_choices(model, asked))
+        watch = asyncio.create_task(generation.cancel_when_gone(request))
+        try:
+            choices: list[Choice] = []
+            while len(choices) < len(asked.prompts):
+                if isinstance(item := await generation.next(), Choice):
+                    choices.append(item)
+            return json_response(text_reply(model.name, choices))
+        finally:
+            watch.cancel()
+            generation.cancel()
 
 
 async def _events(generation: Generation, reply: Reply, watch: "asyncio.Task[None]") -> AsyncIterator[str]:

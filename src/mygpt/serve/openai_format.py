@@ -9,7 +9,7 @@ import difflib
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -49,16 +49,16 @@ _HARMLESS = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_ke
 _ECHOED = frozenset({"refusal", "annotations", "audio", "function_call", "tool_calls", "reasoning_content"})
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class _TextPart(_Strict):
+class _TextPart(Strict):
     type: Literal["text"]
     text: str
 
 
-class _Message(_Strict):
+class _Message(Strict):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[_TextPart]
 
@@ -67,11 +67,11 @@ class _Message(_Strict):
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
 
-class _StreamOptions(_Strict):
+class _StreamOptions(Strict):
     include_usage: bool = False
 
 
-class _ChatRequest(_Strict):
+class _ChatRequest(Strict):
     model: str
     messages: list[_Message] = Field(min_length=1)
     stream: bool = False
@@ -127,19 +127,17 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 def parse_chat(body: Mapping[str, Any]) -> ChatRequest:
     given = {key: value for key, value in body.items() if value is not None}
-    _refuse_unsupported(given)
+    refuse_unsupported(given, taken=_ChatRequest.model_fields, neutral=_NEUTRAL)
     known = {key: value for key, value in given.items() if key in _ChatRequest.model_fields}
     if isinstance(known.get("messages"), list):
         known["messages"] = [_without_echoes(message) for message in known["messages"]]
     try:
         request = _ChatRequest.model_validate(known)
     except ValidationError as error:
-        raise _parameter_error(error) from error
+        raise parameter_error(error) from error
     if request.stream_options is not None and not request.stream:
         raise ApiError(400, "`stream_options` is only for `stream: true`.", param="stream_options")
-    stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop)
-    if len(stop) > 4 or "" in stop:
-        raise ApiError(400, "`stop` takes up to 4 strings, none of them empty.", param="stop")
+    stop = stops(request.stop)
     messages = tuple(Message("system" if m.role == "developer" else m.role, m.text) for m in request.messages)
     if messages[-1].role != "user" or not messages[-1].content.strip():
         raise ApiError(400, "The last message must be the user's, and not empty.", param="messages")
@@ -160,16 +158,24 @@ def _max_tokens(request: _ChatRequest) -> int | None:
     return old if old is not None else new
 
 
-def _refuse_unsupported(given: Mapping[str, Any]) -> None:
+def stops(given: str | list[str]) -> tuple[str, ...]:
+    stop = (given,) if isinstance(given, str) else tuple(given)
+    if len(stop) > 4 or "" in stop:
+        raise ApiError(400, "`stop` takes up to 4 strings, none of them empty.", param="stop")
+    return stop
+
+
+def refuse_unsupported(given: Mapping[str, Any], *, taken: Collection[str], neutral: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raises ApiError for a parameter that is not `taken`, but for those that ask for nothing."""
     for name, value in given.items():
-        if name in _ChatRequest.model_fields or name in _HARMLESS:
+        if name in taken or name in _HARMLESS:
             continue
-        if name in _NEUTRAL:
-            if not any(value == neutral and isinstance(value, bool) == isinstance(neutral, bool) for neutral in _NEUTRAL[name]):
+        if name in neutral:
+            if not any(value == nothing and isinstance(value, bool) == isinstance(nothing, bool) for nothing in neutral[name]):
                 message = f"`{name}` is not supported by this server with this value. Leave it out."
                 raise ApiError(400, message, param=name, code="unsupported_parameter")
             continue
-        near = difflib.get_close_matches(name, _ChatRequest.model_fields, n=1)
+        near = difflib.get_close_matches(name, taken, n=1)
         hint = f"Did you mean `{near[0]}`?" if near else "Leave it out."
         raise ApiError(400, f"Unknown parameter `{name[:80]}`. {hint}", param=name[:80], code="unknown_parameter")
 
@@ -181,7 +187,7 @@ def _without_echoes(message: Any) -> Any:
     return {k: v for k, v in message.items() if k != "mygpt" and not (k in _ECHOED and not v)}
 
 
-def _parameter_error(error: ValidationError) -> ApiError:
+def parameter_error(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False)[0]
     where = first["loc"]
     if where[0] == "messages" and len(where) >= 2:

@@ -70,6 +70,7 @@ class ReadTaskConfig(Config):
     builtin: str = ""  # one of the table; without it `source` is a task of your own
     max_items: int | None = None  # at even distances
     version: str = ""  # your own, in place of the reader's
+    chat: bool | None = None  # through the chat template or as raw text, in place of what the reader says
 
 
 def builtin_task(name: str) -> BuiltinTask:
@@ -98,6 +99,8 @@ def read_task(config: ReadTaskConfig, *, source: Path | None = None, examples: P
         settings, items = read_own(source)
     if config.version:
         settings = settings.model_copy(update={"version": config.version})
+    if config.chat is not None:
+        settings = settings.model_copy(update={"chat": config.chat})
     if config.max_items is not None and config.max_items < len(items):
         items = [items[i * len(items) // config.max_items] for i in range(config.max_items)]
     return publish(Task, run, lambda folder: write_task(folder, items, settings), name=settings.name)

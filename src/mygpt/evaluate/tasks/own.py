@@ -2,14 +2,15 @@
 
     name: tides
     version: "1"
-    form: choice                  # choice, generate or rolling
+    form: choice                  # choice, generate, continuation or rolling
     data: items.jsonl             # beside task.yaml: JSON lines, JSON, CSV, TSV or Parquet. Or `items:`, a list, in its place
     fields: {question: frage}     # where the data calls a field otherwise
     prompt: "Question: {question}\\nAnswer:"
     primary: acc
 
 A row has `question`, and `id` (else its number); for `choice` also `choices` and `gold` (a number from 0, or the text); for `generate`
-`references` (or one, `reference`), and `choices` where the answer is a label. Any other field is a fact that the prompt may name.
+and `continuation` `references` (or one, `reference`), and `choices` where the answer is a label. Any other field is a fact that the
+prompt may name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,8 +25,8 @@ from mygpt.core.errors import UsageError
 from mygpt.evaluate.tasks.rows import Row, read_rows
 
 _SETTINGS_FILES = ("task.yaml", "task.yml")
-_DEFAULT_PRIMARY = {"choice": "acc", "rolling": "bits_per_byte"}
-_DEFAULT_ANSWER_PRIMARY = {"text": "f1", "number": "numeric", "label": "acc", "instructions": "prompt_strict"}
+_DEFAULT_PRIMARY = {"choice": "acc", "continuation": "acc", "rolling": "bits_per_byte"}
+_DEFAULT_ANSWER_PRIMARY = {"text": "f1", "summary": "rouge_l", "number": "numeric", "label": "acc", "instructions": "prompt_strict"}
 _OF_AN_ITEM = ("id", "question", "choices", "gold", "references", "reference")
 
 
@@ -80,7 +81,7 @@ def _item(row: Row, settings: TaskSettings) -> Item:
         choices = row.texts("choices")
     if settings.form == "choice":
         gold = row.index("gold", choices)
-    elif settings.form == "generate" and settings.answer != "instructions":
+    elif settings.form == "continuation" or (settings.form == "generate" and settings.answer != "instructions"):
         references = (row.text("reference"),) if "reference" in row.values and "references" not in row.values else _references(row)
     facts = {k: str(v) for k, v in row.values.items() if k not in _OF_AN_ITEM and v is not None}
     question = str(row.get("question")) if settings.form == "rolling" else row.text("question")

@@ -1,7 +1,8 @@
 """Summarisation: a text and its summary, under the names that the usual sets have: `document`, `dialogue`, `article` or `text`, and
 `summary` or `highlights`.
 
-Source: Lin 2004 (ROUGE-L); the sets: SAMSum (Gliwa et al. 2019), XSum (Narayan et al. 2018), CNN/DailyMail (See et al. 2017).
+Source: Lin 2004 (ROUGE), Papineni et al. 2002 (BLEU), Popović 2015 (chrF); the sets: SAMSum (Gliwa et al. 2019), XSum (Narayan et al.
+2018), CNN/DailyMail (See et al. 2017).
 We differ: nothing is cut. A text that does not fit the model's window is an error.
 """
 
@@ -18,8 +19,9 @@ _SUMMARIES = ("summary", "highlights")
 def summaries(source: Path, examples: Path | None) -> tuple[TaskSettings, list[Item]]:
     settings = TaskSettings(
         name="summaries",
-        version="1",
+        version="2",
         form="generate",
+        answer="summary",
         primary="rouge_l",
         prompt="{question}\n\nSummarise the text above in one or two sentences.",
         max_tokens=96,

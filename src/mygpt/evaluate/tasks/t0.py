@@ -56,7 +56,7 @@ def cosmos_qa(source: Path, examples: Path | None) -> tuple[TaskSettings, list[I
 def samsum(source: Path, examples: Path | None) -> tuple[TaskSettings, list[Item]]:
     """Summaries: generated, and scored by overlap."""
     items = [Item(str(row.number), _prompt(row), references=(_completion(row),)) for row in read_rows(source)]
-    settings = TaskSettings(name="t0_samsum", version="1", form="generate", primary="rouge_l", max_tokens=80)
+    settings = TaskSettings(name="t0_samsum", version="2", form="generate", answer="summary", primary="rouge_l", max_tokens=80)
     return settings, items
 
 

@@ -1,0 +1,39 @@
+"""Text as a model reads it without a chat template: what a base model continues, and what log-probabilities are of.
+
+A special token's spelling stays text: what a document or a judge's prompt holds must not be able to end a turn.
+"""
+
+from typing import Any
+
+from mygpt.artifacts.dataset import Conversation
+from mygpt.core.errors import Refused
+
+
+def text_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """With the beginning-of-text token first where there is no text, and where the tokenizer puts it before every text (Llama, Gemma)."""
+    beginning = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    always = tokenizer.encode("")[:1] == [beginning]
+    return (*([beginning] if always or not text else []), *inner_ids(tokenizer, text))
+
+
+def inner_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """Of text that follows other text."""
+    return tuple(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+class TextRenderer:
+    """Stands in for a `ChatRenderer` where a model has no chat template: raw text is taken, a conversation is refused."""
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+        self.stop_token_ids: tuple[int, ...] = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+        self.template_digest = ""
+
+    def prompt(self, conversation: Conversation) -> tuple[int, ...]:
+        text = conversation.raw_text
+        if text is None:
+            raise Refused(
+                "This model has no chat template, so it is a base model.",
+                fix="Use its instruction-tuned variant, write a chat_template.jinja, or give it raw text (a task with `chat: false`).",
+            )
+        return text_ids(self._tokenizer, text)

@@ -71,7 +71,9 @@ def test_a_new_document_is_cited_and_the_model_stays(small_up: SmallUp, tmp_path
     assert code == 0
     assert later["model"] == small_up.result["model"]
     assert later["documents"] == 5
-    assert later["retune_seconds"] > 0
+    store = Store(home)
+    trained = [store.find(f"{kind}/ferry").cost["seconds"] for kind in ("dataset", "adapter")]
+    assert later["retune_seconds"] == added["retune_seconds"] == sum(trained) > 5  # of seconds measured, not guessed
     assert not [m for m in Store(home).manifests() if m.kind == "adapter" and m.id != small_up.result["model"]]
 
 

@@ -70,22 +70,19 @@ def measure(
             require_sharing(model, num_passages=sum(len(t.items) for t in tasks), allowed=share_documents)
     found, labels, report = [], [], None
     run = Run(store.home, name="eval", seed=seed, listeners=(progress_view(),), fresh=fresh)
-    try:
-        with store.exclusive("mygpt eval"), run.step("eval"):
-            for model in models:
-                run.name = safe_name(model)  # predictions are found by it afterwards: `mygpt evaluate gate --candidate NAME`
-                tools: dict[str, Any] = {}
-                for one in tasks:
-                    tool = "completer" if one.form == "generate" else "scorer"
-                    if tool not in tools:
-                        tools |= open_inputs(store, run, recipe_inputs(run_task), {tool: [model]}, share_documents=share_documents)
-                    found.append(run_task(config, task=one, **{tool: tools[tool]}, run=run))
-                    labels.append(model)
-            run.name = "eval"
-            if len(set(labels)) > 1:
-                report = compare_models(CompareConfig(labels=tuple(labels)), predictions=tuple(found), run=run)
-    finally:
-        run.close()
+    with run, store.exclusive("mygpt eval"), run.step("eval"):
+        for model in models:
+            run.name = safe_name(model)  # predictions are found by it afterwards: `mygpt evaluate gate --candidate NAME`
+            tools: dict[str, Any] = {}
+            for one in tasks:
+                tool = "completer" if one.form == "generate" else "scorer"
+                if tool not in tools:
+                    tools |= open_inputs(store, run, recipe_inputs(run_task), {tool: [model]}, share_documents=share_documents)
+                found.append(run_task(config, task=one, **{tool: tools[tool]}, run=run))
+                labels.append(model)
+        run.name = "eval"
+        if len(set(labels)) > 1:
+            report = compare_models(CompareConfig(labels=tuple(labels)), predictions=tuple(found), run=run)
     scores = []
     for joined in join(found, labels):
         for own in joined.models:
@@ -133,11 +130,8 @@ def compare(
         show_result({"predictions": [p.id for _, p in found], "labels": labels, "config": config.model_dump(mode="json")}, as_json=True)
         return
     run = Run(store.home, name=name or "-".join(dict.fromkeys(labels)), seed=seed, listeners=(progress_view(),), fresh=fresh)
-    try:
-        with store.exclusive("mygpt evaluate compare"), run.step("compare"):
-            made = compare_models(config, predictions=tuple(p for _, p in found), run=run)
-    finally:
-        run.close()
+    with run, store.exclusive("mygpt evaluate compare"), run.step("compare"):
+        made = compare_models(config, predictions=tuple(p for _, p in found), run=run)
     figures = made.figures
     show_result(
         {"id": made.id, "page": str(made.page), **figures},
@@ -183,18 +177,15 @@ def gate(
         show_result({"policy": rules.model_dump(mode="json"), **inputs, "report": before_after.id if before_after else None}, as_json=True)
         return
     run = Run(store.home, name=name or f"gate-{candidates[0].name}", seed=seed, listeners=(progress_view(),), fresh=fresh)
-    try:
-        with store.exclusive("mygpt evaluate gate"), run.step("gate"):
-            made = decide(
-                GateConfig(),
-                policy=policy,
-                candidate=tuple(candidates),
-                baseline=tuple(baselines) or None,
-                report=before_after,
-                run=run,
-            )
-    finally:
-        run.close()
+    with run, store.exclusive("mygpt evaluate gate"), run.step("gate"):
+        made = decide(
+            GateConfig(),
+            policy=policy,
+            candidate=tuple(candidates),
+            baseline=tuple(baselines) or None,
+            report=before_after,
+            run=run,
+        )
     figures = made.figures
     lines = [figures["headline"], *(f"  {r['outcome']:<9} {r['task']}: {r['reason']}" for r in figures["rules"]), f"Report  {made.page}"]
     show_result({"id": made.id, "page": str(made.page), **figures}, as_json=json, picture=lambda: "\n".join(lines))

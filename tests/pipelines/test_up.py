@@ -21,6 +21,9 @@ def test_the_summary_holds_what_is_promised(small_up: SmallUp) -> None:
     assert small_up.result["pairs_train"] >= 8
     assert small_up.result["tokens_per_second"] > 0
     assert len(small_up.result["f1_ci"]) == 2
+    forgetting = Report.open(Store(small_up.home), "ferry").figures["forgetting"]
+    right = small_up.result["general_right"]
+    assert right == {"base": forgetting["right_base"], "tuned": forgetting["right_tuned"], "items": 96}
     assert {"read", "index", "question", "train", "measure", "deploy"} <= set(small_up.result["seconds"])
 
 

@@ -216,8 +216,8 @@ def may_ship(decision: Report | None) -> bool:
 def figures(result: Up, run: Run) -> dict[str, Any]:
     """The machine-readable summary (`mygpt up --json`)."""
     reported = result.report.figures if result.report else {}
-    names = ("f1_base", "f1_fewshot", "f1_tuned", "f1_retrieval", "f1_tuned_retrieval", "f1_ci", "f1_ci_fewshot")
-    names += ("forgetting_bpb", "general_right")
+    names = ["f1_base", "f1_fewshot", "f1_tuned", "f1_retrieval", "f1_tuned_retrieval", "f1_ci", "f1_ci_fewshot"]
+    names += ["forgetting_bpb", "general_right"]
     rows = result.dataset.manifest.facts["rows"] if result.dataset else {}
     return {
         "name": run.name,

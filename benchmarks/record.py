@@ -1,9 +1,10 @@
-"""What every measurement keeps beside its figures: when, on what, with which versions, by which command."""
+"""What every measurement keeps beside its figures: when, on what, with which code, versions and seed, by which command."""
 
 import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -21,14 +22,26 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def finish(name: str, figures: dict[str, Any], options: argparse.Namespace) -> None:
-    record = {"benchmark": name, **figures, "machine": machine(), "versions": versions(), "date": time.strftime("%Y-%m-%d")}
+def finish(name: str, figures: dict[str, Any], options: argparse.Namespace, *, seed: int = 0) -> None:
+    """`seed` is that of the runs and of what the script draws itself; figures that name their own keep it."""
+    about = {"machine": machine(), "versions": versions(), "commit": commit(), "date": time.strftime("%Y-%m-%d")}
+    record = {"benchmark": name, "seed": seed, **figures, **about}
     record["command"] = f"python -m benchmarks.{name} " + " ".join(a for a in sys.argv[1:] if a not in ("--json", "--keep"))
     if options.keep:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.json:
         sys.stdout.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def commit() -> str | None:
+    """Of this checkout, with `-dirty` where files differ from it; None where there is no git."""
+    describe = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(describe, capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 def machine() -> dict[str, Any]:

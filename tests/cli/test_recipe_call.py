@@ -21,6 +21,7 @@ from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.infer import remote
 from mygpt.infer.scripted import ScriptedCompleter
+from mygpt.pipelines import tools
 
 RECIPES = [t for t in TECHNIQUES if t.stage in ("data", "finetune", "evaluate", "rag") and t.path.rpartition(":")[2].islower()]
 KNOWN = ("home", "name", "seed", "set", "dataset", "base_zero_shot")
@@ -260,6 +261,37 @@ def test_passages_go_elsewhere_only_when_told(
     assert "Up to 1 passages of your documents go to https://models.example.com/v1" in stderr
     here = ("data", "question_answer", "--corpus", "docs", "--completer", "http://127.0.0.1:8000/v1", "--home", home)
     assert called(*here, capsys=capsys)[0] == 0
+
+
+class Elsewhere(ScriptedCompleter):
+    """As its record looks when it was asked over the network."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"engine": "remote", "address": "https://models.example.com/v1", "name": "large"}
+
+
+def test_a_rerun_sends_passages_only_when_told_again(
+    docs: Path, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def connected(address: str, *, run: Run) -> Elsewhere:
+        asked.append(address)
+        return Elsewhere(lambda conversation: "When does the office open?", name="large")
+
+    monkeypatch.setattr(remote, "RemoteCompleter", connected)
+    monkeypatch.setattr(tools, "RemoteCompleter", connected)
+    called("data", "ingest", "--sources", docs, "--home", home, capsys=capsys)
+    first = ("data", "question_answer", "--corpus", "docs", "--completer", "https://models.example.com/v1#large", "--share-documents")
+    assert called(*first, "--home", home, capsys=capsys)[0] == 0
+    asked.clear()
+    code, told, _ = called("rerun", "dataset/docs", "--home", home, capsys=capsys)
+    assert code == 3 and asked == []
+    assert "1 passages of your documents to https://models.example.com/v1#large" in told["error"] and "--share-documents" in told["fix"]
+    code, again, stderr = called("rerun", "dataset/docs", "--share-documents", "--home", home, capsys=capsys)
+    assert (code, again["identical"], asked) == (0, True, ["https://models.example.com/v1#large"])
+    assert "Up to 1 passages of your documents go to https://models.example.com/v1#large" in stderr
 
 
 def test_questions_of_a_task_go_elsewhere_only_when_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

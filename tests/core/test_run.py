@@ -43,6 +43,37 @@ def test_events_reach_the_file_and_the_listeners(tmp_path: Path) -> None:
     assert run.folder.parent == tmp_path / "runs"
 
 
+def test_a_run_says_when_it_begins_and_how_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    with Run(tmp_path, name="handbook", seed=7) as done:
+        now[0] = 102.5
+    told = [{k: v for k, v in e.items() if k != "time"} for e in _events(done)]
+    assert told == [{"event": "run_started", "name": "handbook", "seed": 7}, {"event": "run_finished", "seconds": 2.5}]
+    assert done._file.closed
+
+    for error, words in (
+        (MygptError("No space.", fix="Make some."), "No space."),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (ValueError("not 7"), "ValueError: not 7"),
+    ):
+        with pytest.raises(type(error)), Run(tmp_path, name="handbook") as failed, failed.step("train"):
+            raise error
+        assert [e["event"] for e in _events(failed)] == ["run_started", "step_started", "step_finished", "run_failed"]
+        assert _events(failed)[-1]["error"] == words
+        assert failed._file.closed
+
+
+def test_what_stopped_a_run_is_told_where_the_disk_takes_no_record(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), Run(tmp_path, name="test") as run:
+        run.listeners.append(_full_disk)
+        raise KeyError
+
+
+def _full_disk(event: dict[str, Any]) -> None:
+    raise MygptError("The disk is full.", fix="Free some space.")
+
+
 def test_a_step_that_fails_is_finished_all_the_same(run: Run) -> None:
     with pytest.raises(KeyError), run.step("train"):
         raise KeyError

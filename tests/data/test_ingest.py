@@ -67,6 +67,21 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p.relative_to(folder)): (p.lstat().st_size, p.lstat().st_mtime_ns) for p in folder.rglob("*")}
 
 
+def test_a_file_in_an_old_encoding_is_read_as_it_was_meant(session: Session, docs: Path) -> None:
+    """From bytes on the disk to passages: a Windows file, and Excel's "Unicode text" (UTF-16 with its mark)."""
+    old = "Das Café in der Straße öffnet täglich – außer montags – um 8 Uhr. „Schön“, sagte er; es kostet 5 €."
+    (docs / "cafe.txt").write_bytes(old.encode("cp1252"))
+    (docs / "prices.csv").write_bytes("Größe,Preis\nklein,5 €\n".encode("utf-16"))
+    with pytest.raises(UnicodeDecodeError):
+        (docs / "cafe.txt").read_text(encoding="utf-8")
+    corpus = session.ingest(docs)
+    texts = {document.path: document.text for document in corpus.documents.values()}
+    assert corpus.skipped == []
+    assert texts["cafe.txt"] == old
+    assert "Größe" in texts["prices.csv"] and "5 €" in texts["prices.csv"]
+    assert old in {passage.text for passage in corpus.passages}
+
+
 def test_corpus_of_a_folder(session: Session, docs: Path) -> None:
     (docs / "sub").mkdir()
     (docs / "sub" / "plan_for-2025.txt").write_text(make.prose(3, 400))

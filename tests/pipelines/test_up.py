@@ -21,6 +21,9 @@ def test_the_summary_holds_what_is_promised(small_up: SmallUp) -> None:
     assert small_up.result["pairs_train"] >= 8
     assert small_up.result["tokens_per_second"] > 0
     assert len(small_up.result["f1_ci"]) == 2
+    forgetting = Report.open(Store(small_up.home), "ferry").figures["forgetting"]
+    right = small_up.result["general_right"]
+    assert right == {"base": forgetting["right_base"], "tuned": forgetting["right_tuned"], "items": 96}
     assert {"read", "index", "question", "train", "measure", "deploy"} <= set(small_up.result["seconds"])
 
 
@@ -71,7 +74,9 @@ def test_a_new_document_is_cited_and_the_model_stays(small_up: SmallUp, tmp_path
     assert code == 0
     assert later["model"] == small_up.result["model"]
     assert later["documents"] == 5
-    assert later["retune_seconds"] > 0
+    store = Store(home)
+    trained = [store.find(f"{kind}/ferry").cost["seconds"] for kind in ("dataset", "adapter")]
+    assert later["retune_seconds"] == added["retune_seconds"] == sum(trained) > 5  # of seconds measured, not guessed
     assert not [m for m in Store(home).manifests() if m.kind == "adapter" and m.id != small_up.result["model"]]
 
 

@@ -59,6 +59,16 @@ def test_an_interrupted_step_is_not_called_done() -> None:
     assert "✗ train  stopped after 3.0 s" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_a_run_that_ends_in_the_middle_of_a_step_gives_the_terminal_back() -> None:
+    for end in ("run_failed", "run_finished"):
+        console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+        view = TerminalView(console)
+        view({"event": "step_started", "step": "train", "time": 0.0})
+        assert console.file.getvalue().count("\x1b[?25h") == 0  # type: ignore[attr-defined]
+        view({"event": end, "seconds": 1.0, "time": 1.0})
+        assert console.file.getvalue().count("\x1b[?25h") == 1  # type: ignore[attr-defined]
+
+
 def test_before_after_table_fits_80_columns() -> None:
     arm = {"rouge_l": 0.3, "exact_match": 0.1, "answer_tokens": 22.0, "share_cut": 0.05}
     arms = [

@@ -52,6 +52,16 @@ class Deployment(Artifact):
         return Dataset.of(self.store, recorded[0].digest) if recorded else None
 
     @property
+    def tuned(self) -> Adapter | Model | None:
+        """What was trained, whether it is served or not, through the report; None when nothing was trained or it is gone."""
+        report = self.report
+        recorded = report.manifest.inputs.get("adapter") if report else None
+        manifest = self.store.get(recorded[0].digest) if recorded else None
+        if manifest is None:
+            return None
+        return Adapter(manifest, self.store) if manifest.kind == Adapter.kind else Model(manifest, self.store)
+
+    @property
     def trained_on(self) -> Corpus | None:
         """The documents that the tuned model learnt from; None when nothing was trained or they are gone."""
         recorded = self.manifest.inputs.get("trained_on")

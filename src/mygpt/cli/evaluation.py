@@ -65,16 +65,13 @@ def measure(
     require_sharing_of(tasks, models, share_documents=share_documents)
     found, labels, report = [], [], None
     run = Run(store.home, name="eval", seed=seed, listeners=(progress_view(),), fresh=fresh)
-    try:
-        with store.exclusive("mygpt eval"), run.step("eval"):
-            for model in models:
-                found += measured(store, run, model, tasks, config, share_documents=share_documents)
-                labels += [model] * len(tasks)
-            run.name = "eval"
-            if len(set(labels)) > 1:
-                report = compare_models(CompareConfig(labels=tuple(labels)), predictions=tuple(found), run=run)
-    finally:
-        run.close()
+    with run, store.exclusive("mygpt eval"), run.step("eval"):
+        for model in models:
+            found += measured(store, run, model, tasks, config, share_documents=share_documents)
+            labels += [model] * len(tasks)
+        run.name = "eval"
+        if len(set(labels)) > 1:
+            report = compare_models(CompareConfig(labels=tuple(labels)), predictions=tuple(found), run=run)
     scores = []
     for joined in join(found, labels):
         for own in joined.models:
@@ -141,22 +138,17 @@ def compare(
         show_result({**shown, **({"measured": models, "tasks": [t.id for t in tasks]} if models else {})}, as_json=True)
         return
     run = Run(store.home, name="compare", seed=seed, listeners=(progress_view(),), fresh=fresh)
-    try:
-        with store.exclusive("mygpt evaluate compare"), run.step("compare"):
-            found = []
-            for word, known in there.items():
-                label, _, model = word.rpartition("=")
-                own = known or [
-                    (label or model, p) for p in measured(store, run, model, tasks, measuring, share_documents=share_documents)
-                ]
-                found += own
-            labels = labels_of(found)
-            config = resolve(CompareConfig, {**settings, "labels": labels})
-            run.name = name or safe_name("-".join(dict.fromkeys(labels)))
-            compared = tuple(p for _, p in found)
-            made = compare_models(config, predictions=compared, contamination=checked or None, run=run)
-    finally:
-        run.close()
+    with run, store.exclusive("mygpt evaluate compare"), run.step("compare"):
+        found = []
+        for word, known in there.items():
+            label, _, model = word.rpartition("=")
+            own = known or [(label or model, p) for p in measured(store, run, model, tasks, measuring, share_documents=share_documents)]
+            found += own
+        labels = labels_of(found)
+        config = resolve(CompareConfig, {**settings, "labels": labels})
+        run.name = name or safe_name("-".join(dict.fromkeys(labels)))
+        compared = tuple(p for _, p in found)
+        made = compare_models(config, predictions=compared, contamination=checked or None, run=run)
     figures = made.figures
     show_result(
         {"id": made.id, "page": str(made.page), **figures},
@@ -202,18 +194,15 @@ def gate(
         show_result({"policy": rules.model_dump(mode="json"), **inputs, "report": before_after.id if before_after else None}, as_json=True)
         return
     run = Run(store.home, name=name or f"gate-{candidates[0].name}", seed=seed, listeners=(progress_view(),), fresh=fresh)
-    try:
-        with store.exclusive("mygpt evaluate gate"), run.step("gate"):
-            made = decide(
-                GateConfig(),
-                policy=policy,
-                candidate=tuple(candidates),
-                baseline=tuple(baselines) or None,
-                report=before_after,
-                run=run,
-            )
-    finally:
-        run.close()
+    with run, store.exclusive("mygpt evaluate gate"), run.step("gate"):
+        made = decide(
+            GateConfig(),
+            policy=policy,
+            candidate=tuple(candidates),
+            baseline=tuple(baselines) or None,
+            report=before_after,
+            run=run,
+        )
     figures = made.figures
     lines = [figures["headline"], *(f"  {r['outcome']:<9} {r['task']}: {r['reason']}" for r in figures["rules"]), f"Report  {made.page}"]
     show_result({"id": made.id, "page": str(made.page), **figures}, as_json=json, picture=lambda: "\n".join(lines))

@@ -16,6 +16,8 @@ from mygpt.cli.stages import add_stages
 from mygpt.cli.studio import add_studio
 from mygpt.core.errors import MygptError, from_os_error
 
+_INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
 
 def build() -> Any:
     app = typer.Typer(
@@ -54,6 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     as_json = "--json" in arguments
     try:
         result = build().main(args=arguments, prog_name="mygpt", standalone_mode=False)
+        if result == _INTERRUPTED:  # typer turns Ctrl-C into this
+            raise KeyboardInterrupt
         sys.exit(result if isinstance(result, int) else 0)
     except MygptError as error:
         _fail(error.what, error.fix, error.exit_code, as_json=as_json)
@@ -61,10 +65,10 @@ def main(arguments: list[str] | None = None) -> None:
         told = from_os_error(error)
         _fail(told.what, told.fix, told.exit_code, as_json=as_json)
     except KeyboardInterrupt:
-        _fail("Interrupted.", "Nothing is lost: the same command goes on where this one stopped.", 130, as_json=as_json)
+        _fail("Interrupted.", "Nothing is lost: the same command goes on where this one stopped.", _INTERRUPTED, as_json=as_json)
     except Exception as error:
         if type(error).__name__ == "Abort":
-            _fail("Interrupted.", "Nothing is lost: the same command goes on where this one stopped.", 130, as_json=as_json)
+            _fail("Interrupted.", "Nothing is lost: the same command goes on where this one stopped.", _INTERRUPTED, as_json=as_json)
         if not hasattr(error, "format_message"):
             raise
         context = getattr(error, "ctx", None)

@@ -74,14 +74,13 @@ def call_recipe(technique: Technique, arguments: list[str]) -> None:
     if "dry-run" in flags:
         show({"recipe": technique.path, "config": config.model_dump(mode="json"), "inputs": described, "name": name}, as_json=True)
         return
-    with store.exclusive(command):
-        run = Run(home, name=name, seed=seed, listeners=(progress_view(),), fresh="fresh" in flags)
-        try:
-            with run.step(technique.name):
-                opened = open_inputs(store, run, inputs, given, share_documents="share-documents" in flags)
-                made = function(config, **opened, **_found_here(function), run=run)
-        finally:
-            run.close()
+    with (
+        store.exclusive(command),
+        Run(home, name=name, seed=seed, listeners=(progress_view(),), fresh="fresh" in flags) as run,
+        run.step(technique.name),
+    ):
+        opened = open_inputs(store, run, inputs, given, share_documents="share-documents" in flags)
+        made = function(config, **opened, **_found_here(function), run=run)
     shown = {"id": made.id, "digest": made.digest, "facts": made.manifest.facts, "cost": made.manifest.cost}
     said = made.manifest.facts.get("sentences", ())  # what a report has to say, in words
     show(shown, as_json="json" in flags, picture=lambda: "\n".join([*said, f"Made {made.id}"]))
@@ -178,7 +177,7 @@ def open_inputs(
             opened[name] = [Path(value) for value in given[name]]
         elif name in given and argument.kinds:
             opened[name] = [_artifact(store, run, argument.kinds, value) for value in given[name]]
-    num_passages = sum(_num_texts(artifact) for group in opened.values() for artifact in group)
+    num_passages = sum(num_texts(artifact) for group in opened.values() for artifact in group)
     for name, argument in inputs.items():
         if name in given and argument.protocol:
             opened[name] = [_tool(store, run, argument.protocol, v, num_passages, share_documents=share_documents) for v in given[name]]
@@ -236,7 +235,8 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
     return ModelJudge(scorer=engine) if protocol == "Judge" else engine
 
 
-def _num_texts(artifact: Any) -> int:
+def num_texts(artifact: Any) -> int:
+    """How many passages, rows or items of the user's text a completer that is given this may see."""
     if isinstance(artifact, Corpus):
         return artifact.num_passages
     if isinstance(artifact, Predictions):

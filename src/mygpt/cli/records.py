@@ -72,12 +72,22 @@ def diff(a: Reference, b: Reference, home: Home = None, json: Json = False, dry_
     show_result(asdict(found), as_json=json, picture=lambda: "\n".join(difference_lines(found)))
 
 
-def rerun(reference: Reference, home: Home = None, json: Json = False, dry_run: DryRun = False) -> None:
+def rerun(
+    reference: Reference,
+    home: Home = None,
+    share_documents: Annotated[
+        bool, typer.Option("--share-documents", help="Let passages go again to a completer that is not this machine.")
+    ] = False,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
     """Make an artefact again from its record, and say what differs.
 
     Example: mygpt rerun adapter/handbook
     """
+    from mygpt.artifacts.kinds import noun
     from mygpt.artifacts.lineage import rerun as again
+    from mygpt.cli.recipe_call import num_texts
     from mygpt.core.run import Run
 
     store = _store(home)
@@ -88,13 +98,14 @@ def rerun(reference: Reference, home: Home = None, json: Json = False, dry_run: 
         return
     from mygpt.pipelines.tools import rebuild_tool
 
-    with store.exclusive(f"mygpt rerun {reference}"):
-        run = Run(store.home, name=manifest.name, seed=manifest.seed, listeners=(progress_view(),))
-        try:
-            with run.step("rerun"):
-                result = again(store, manifest, run, rebuild_tool(store, run))
-        finally:
-            run.close()
+    used = [noun(found, store) for group in manifest.inputs.values() for one in group if (found := store.get(one.digest))]
+    with (
+        store.exclusive(f"mygpt rerun {reference}"),
+        Run(store.home, name=manifest.name, seed=manifest.seed, listeners=(progress_view(),)) as run,
+        run.step("rerun"),
+    ):
+        rebuild = rebuild_tool(store, run, num_passages=sum(map(num_texts, used)), share_documents=share_documents)
+        result = again(store, manifest, run, rebuild)
     shown: dict[str, Any] = {
         "identical": result.identical,
         "made": result.made.id,

@@ -18,8 +18,9 @@ _SAMPLING = Sampling(max_tokens=256)
 
 
 def ask_once(deployment: Deployment, home: Path, question: str, *, closed_book: bool, as_json: bool) -> None:
-    completer = _opened(deployment, home, closed_book=closed_book).completer
-    (answer,) = completer.complete([Conversation((Message("user", question),))], _SAMPLING)
+    with Run(home, name=deployment.name) as run:
+        completer = _opened(deployment, closed_book=closed_book, run=run).completer
+        (answer,) = completer.complete([Conversation((Message("user", question),))], _SAMPLING)
     citations = [
         {"path": c.path, "place": c.span.place, "quote": c.quote, "start": c.span.start, "end": c.span.end} for c in answer.citations
     ]
@@ -30,12 +31,17 @@ def ask_once(deployment: Deployment, home: Path, question: str, *, closed_book: 
 def talk(deployment: Deployment, home: Path, *, closed_book: bool) -> None:
     console = Console(highlight=False)
     console.print(f"[dim]Loading {deployment.id} ...[/dim]")
-    opened = _opened(deployment, home, closed_book=closed_book)
-    warm_up(opened)
-    console.print(
-        f"[bold]{deployment.name}[/bold] [dim]runs on this machine; nothing leaves it.\n"
-        "/new begins again, Ctrl-D ends, Ctrl-C stops an answer.[/dim]"
-    )
+    with Run(home, name=deployment.name) as run:
+        opened = _opened(deployment, closed_book=closed_book, run=run)
+        warm_up(opened)
+        console.print(
+            f"[bold]{deployment.name}[/bold] [dim]runs on this machine; nothing leaves it.\n"
+            "/new begins again, Ctrl-D ends, Ctrl-C stops an answer.[/dim]"
+        )
+        _converse(console, opened.completer)
+
+
+def _converse(console: Console, completer: StreamingCompleter) -> None:
     turns: list[Message] = []
     while True:
         try:
@@ -49,7 +55,7 @@ def talk(deployment: Deployment, home: Path, *, closed_book: bool) -> None:
         if not question:
             continue
         turns.append(Message("user", question))
-        answer = _streamed(console, opened.completer, Conversation(tuple(turns)))
+        answer = _streamed(console, completer, Conversation(tuple(turns)))
         turns.append(Message("assistant", answer.text))
 
 
@@ -87,7 +93,6 @@ def _footnotes(answer: Answer) -> list[tuple[str, str]]:
     return lines
 
 
-def _opened(deployment: Deployment, home: Path, *, closed_book: bool) -> Opened:
-    run = Run(home, name=deployment.name)
+def _opened(deployment: Deployment, *, closed_book: bool, run: Run) -> Opened:
     embedder = None if closed_book else recorded_embedder(deployment) or obtain("minilm", run=run)
     return open_deployment(deployment, embedder=embedder, run=run)

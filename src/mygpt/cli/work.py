@@ -8,6 +8,7 @@ import typer
 
 from mygpt.cli.options import DryRun, Home, Json, Offline, Settings, home_of, progress_view, show
 from mygpt.core.errors import UsageError
+from mygpt.views.numbers import duration
 
 Name = Annotated[str | None, typer.Argument(help="Which one; default: the newest in this home.")]
 
@@ -59,20 +60,18 @@ def up(
     where = home_of(home, offline=offline)
     sources = sources_of_folder(where, folder, name)
     if dry_run:
-        plan = forecast(config, sources=sources, home=where)
+        plan = forecast(config, sources=sources, home=where, retune=retune)
         show(plan, as_json=json, picture=lambda: "\n".join(f"{key}: {value}" for key, value in plan.items()))
         return
     from mygpt.pipelines.up import figures
     from mygpt.pipelines.up import up as make
 
-    store = Store(where)
-    with store.exclusive(f"mygpt up {folder}"):
-        run = Run(where, name=sources.name, seed=seed, listeners=(progress_view(),))
-        try:
-            with run.step("up"):
-                made = make(config, sources=sources, run=run, retune=retune, teacher=teacher, share_documents=share_documents, force=force)
-        finally:
-            run.close()
+    with (
+        Store(where).exclusive(f"mygpt up {folder}"),
+        Run(where, name=sources.name, seed=seed, listeners=(progress_view(),)) as run,
+        run.step("up"),
+    ):
+        made = make(config, sources=sources, run=run, retune=retune, teacher=teacher, share_documents=share_documents, force=force)
     result = figures(made, run)
     show(result, as_json=json, picture=lambda: _up_picture(result, made))
 
@@ -96,9 +95,8 @@ def _up_picture(result: dict[str, Any], made: Any) -> Any:
     )
     lines.append(Text(f"Lineage mygpt why {result['deployment']}"))
     if result["retune_seconds"] is not None:
-        minutes = result["retune_seconds"] / 60
         lines.append(Text("The documents changed: answers use them now, the model is as it was."))
-        lines.append(Text(f"`--retune` trains anew, in about {minutes:.0f} minutes."))
+        lines.append(Text(f"`--retune` trains anew, in about {duration(result['retune_seconds'])}."))
     return Group(*lines)
 
 
@@ -131,13 +129,13 @@ def add(
     from mygpt.pipelines.refresh import refresh
 
     started = time.perf_counter()
-    with Store(where).exclusive(f"mygpt add {file}"):
-        run = Run(where, name=wider.name, listeners=(progress_view(),))
-        try:
-            with run.step("add"):
-                deployment = refresh(wider, run=run)
-        finally:
-            run.close()
+    with (
+        Store(where).exclusive(f"mygpt add {file}"),
+        Run(where, name=wider.name, listeners=(progress_view(),)) as run,
+        run.step("add"),
+    ):
+        made = refresh(wider, added=file, run=run)
+    deployment = made.deployment
     result = {
         "name": wider.name,
         "deployment": deployment.id,
@@ -145,8 +143,12 @@ def add(
         "adapter": deployment.adapter.digest if deployment.adapter else None,
         "index": deployment.index.id if deployment.index else None,
         "seconds": round(time.perf_counter() - started, 2),
+        "retune_seconds": made.retune_seconds,
     }
-    show(result, as_json=json, picture=lambda: f"{file.name} is answered from now ({result['seconds']} s). The model is the same.")
+    told = f"{file.name} is answered from now ({result['seconds']} s). The model is the same."
+    if made.retune_seconds is not None:
+        told += f"\n`mygpt up {wider.paths[0]} --retune` trains anew, in about {duration(made.retune_seconds)}."
+    show(result, as_json=json, picture=lambda: told)
 
 
 def chat(

@@ -1,7 +1,7 @@
 """A run: one stream of events (JSONL) from which progress, reports and the studio are drawn, and named seeds.
 
 Events are dictionaries with at least `time` (Unix seconds) and `event`:
-    run_started, run_finished, run_failed
+    run_started(name, seed), run_finished(seconds), run_failed(error, seconds)
     step_started(step), step_finished(step, seconds), step_cached(step, artifact)
     progress(step, done, total, unit, rate_per_second, eta_seconds, ...)
     log(step, ...numbers)        note(text)        warning(text)        published(artifact, kind, name)
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mygpt.core.digest import digest_text
-from mygpt.core.errors import from_os_error
+from mygpt.core.errors import MygptError, from_os_error
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -30,6 +30,7 @@ Listener = Callable[[dict[str, Any]], None]
 class Run:
     """What a recipe is handed beside its inputs: a name, a home, a seed, an event stream.
 
+    `with Run(...) as run:` tells the stream when it begins and how it ends.
     `fresh` asks recipes to work even when the result is already in the store.
     """
 
@@ -51,6 +52,23 @@ class Run:
             self._file: Any = open(self.folder / "events.jsonl", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         except OSError as error:
             raise from_os_error(error) from error
+
+    def __enter__(self) -> "Run":
+        self._began = time.perf_counter()
+        self.emit("run_started", name=self.name, seed=self.seed)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        seconds = round(time.perf_counter() - self._began, 3)
+        try:
+            if error is None:
+                self.emit("run_finished", seconds=seconds)
+            else:
+                told = error.what if isinstance(error, MygptError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+                with contextlib.suppress(MygptError):  # a full disk: what stopped the run is the error to show
+                    self.emit("run_failed", error=told, seconds=seconds)
+        finally:
+            self.close()
 
     def within(self, making: Any) -> "Run":
         """This run, seen from inside one recipe: same stream, its own counts."""

@@ -64,6 +64,15 @@ def ingest(config: IngestConfig, *, sources: tuple[Path, ...], ocr: Tesseract | 
     return publish(Corpus, run, write, provenance={"sources": [str(source) for source in sources]})
 
 
+def require_readable(file: Path, config: IngestConfig, *, ocr: Tesseract | None = None, run: Run) -> None:
+    """Raises UsageError with the reason when `file` gives no text; nothing is made. A slow conversion is kept for the next reading."""
+    skipped = list[Skipped]()
+    for _ in _documents(_survey((file,), config, skipped), config, ocr, skipped, [], run):
+        pass
+    if skipped:
+        raise UsageError(f"{file} was not read, {skipped[0].reason}: {skipped[0].detail}", fix=skipped[0].fix)
+
+
 def _documents(
     found: Sequence[_Found], config: IngestConfig, ocr: Tesseract | None, skipped: list[Skipped], notes: list[str], run: Run
 ) -> Iterator[tuple[Document, list[Passage]]]:

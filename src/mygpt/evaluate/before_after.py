@@ -124,8 +124,13 @@ def _key_figures(knowledge: Comparison | None, forgetting: Forgetting | None) ->
         "f1_ci_fewshot": gain("tuned", "base_few_shot"),
         "f1_retrieval_ci": gain("tuned_retrieval", "base_retrieval"),
         "forgetting_bpb": forgetting.bpb.estimate if forgetting else None,
+        "general_right": _general_right(forgetting) if forgetting else None,
         "general_flips": {"right_to_wrong": forgetting.right_to_wrong, "wrong_to_right": forgetting.wrong_to_right} if forgetting else None,
     }
+
+
+def _general_right(forgetting: Forgetting) -> dict[str, int]:
+    return {"base": forgetting.right_base, "tuned": forgetting.right_tuned, "items": forgetting.num_items}
 
 
 def _set_figures(comparison: Comparison, rows: Mapping[str, Rows], min_items: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 torch's kernels take 7 µs to set up each of their small products, of which a step of 64 rows has 11,520; the file beside this one reads
 keys and values once and multiplies as they come. It is compiled when it is first wanted, by the machine's own C compiler, in about a
-second, and kept in the user's cache. Without a compiler, or without AVX-512 BF16, `decode_attention` is not there and torch's kernels do the work.
+second, and kept in the user's cache. Without a compiler, or without AVX-512 BF16, torch's kernels do the work.
 
 Source    decode_attention.c
 We differ scores and weights stay float32 throughout, where the kernels it stands in for round the weights to bfloat16

@@ -1,5 +1,7 @@
 """A model from the model hub, pinned to the commit it had when it was fetched. This module connects, through huggingface_hub."""
 
+import fcntl
+import os
 import shutil
 import threading
 import urllib.error
@@ -10,7 +12,8 @@ from typing import Any
 from mygpt.artifacts.model import Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
-from mygpt.core.errors import Unreachable, UsageError
+from mygpt.core.digest import digest_file
+from mygpt.core.errors import Damaged, Unreachable, UsageError, from_os_error
 from mygpt.core.outbound import require_online, silence_hub
 from mygpt.core.run import Run
 from mygpt.lm.checkpoint import copy_checkpoint, facts_of, require_safe_weights, wanted_files
@@ -30,18 +33,17 @@ def from_hub(config: HubConfig, *, run: Run) -> Model:
     """The safetensors, tokenizer, configuration and template of one commit; an interrupted download goes on where it stopped."""
     require_online(f"Fetching {config.repository}")
     silence_hub()
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi
 
     info = _asked(config.repository, lambda: HfApi().model_info(config.repository, revision=config.commit, files_metadata=True))
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    digests = {file.rfilename: file.lfs.sha256 for file in info.siblings or [] if file.lfs}
     require_safe_weights(sizes, where=f"The hub's {config.repository}")
     names = wanted_files(sizes)
     partial = downloads() / f"hub-{config.repository.replace('/', '--')}-{config.commit[:12]}"
     with watched(partial, sum(sizes[name] for name in names), run=run):
-        _asked(
-            config.repository,
-            lambda: snapshot_download(config.repository, revision=config.commit, allow_patterns=names, local_dir=partial),
-        )
+        for name in names:
+            _fetch(config, name, partial / name, num_bytes=sizes[name] or None, sha256=digests.get(name))
     provenance = {"source": "model hub", "repository": config.repository, "commit": config.commit, "licence": _licence(info)}
     facts: dict[str, Any] = {}
 
@@ -52,6 +54,38 @@ def from_hub(config: HubConfig, *, run: Run) -> Model:
     model = publish(Model, run, write, facts=facts, provenance=provenance, name=config.name)
     shutil.rmtree(partial, ignore_errors=True)
     return model
+
+
+def _fetch(config: HubConfig, name: str, target: Path, *, num_bytes: int | None, sha256: str | None) -> None:
+    """One file into `target`. What came before a kill lies in `target.partial`, and only the rest is asked for.
+
+    We differ: the hub's own `snapshot_download` (2.4) begins a file anew in every process.
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    url, arriving = hf_hub_url(config.repository, name, revision=config.commit), target.with_name(f"{target.name}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(arriving, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # against a second process that fetches the same
+            if target.exists():
+                return
+            there = file.tell()
+            _asked(
+                config.repository, lambda: http_get(url, file, resume_size=there, headers=build_hf_headers(), expected_size=num_bytes)
+            )
+            file.flush()
+            if sha256 and digest_file(arriving) != sha256:
+                arriving.unlink()
+                raise Damaged(
+                    f"The hub gave {name} of {config.repository} with another SHA-256 than it lists ({sha256}). It was not used.",
+                    fix="Run the same command again.",
+                )
+            os.replace(arriving, target)
+    except OSError as error:
+        raise from_os_error(error) from error
 
 
 def answers(repository: str) -> bool:

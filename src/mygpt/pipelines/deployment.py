@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mygpt.artifacts.corpus import Corpus
-from mygpt.artifacts.dataset import Conversation, Message
+from mygpt.artifacts.dataset import Conversation, Dataset, Message
 from mygpt.artifacts.deployment import Deployment
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
@@ -79,6 +79,11 @@ def warm_up(opened: Opened) -> None:
 def embedder_for(model: Model, home: Path) -> Embedder:
     """Vectors computed once are kept in the home."""
     return CachedEmbedder(TorchEmbedder(model), home / "cache" / "vectors.sqlite")
+
+
+def training_seconds(*made: Dataset | Adapter | Model | None) -> float:
+    """What the questions and the training cost: about what training anew would cost."""
+    return sum(artifact.manifest.cost.get("seconds") or 0.0 for artifact in made if artifact is not None)
 
 
 def recorded_embedder(deployment: Deployment) -> Model | None:

@@ -11,7 +11,7 @@ from mygpt.pipelines.sources import Sources
 from mygpt.pipelines.up import UpConfig
 
 
-def forecast(config: UpConfig, *, sources: Sources, home: Path) -> dict[str, Any]:
+def forecast(config: UpConfig, *, sources: Sources, home: Path, retune: bool = False) -> dict[str, Any]:
     files = [f for path in sources.paths for f in files_of(path)]
     store = Store(home)
     made = store.lookup(sources.name, kind=Deployment.kind)
@@ -31,7 +31,7 @@ def forecast(config: UpConfig, *, sources: Sources, home: Path) -> dict[str, Any
         "steps": ["models", "read", "index", "question", "train", "measure", "deploy"],
         "minutes_at_most": config.minutes,
         "already_made": made.id if made else None,
-        "trains": made is None,
+        "trains": made is None or retune,
     }
 
 

@@ -22,21 +22,21 @@ _AROUND = 700  # characters shown before and after what is cited
 
 def serve_deployment(deployment: Deployment, *, home: Path, host: str, port: int, api_key: str | None, say: Callable[[str], None]) -> None:
     """Blocks until interrupted. Two names are served: with the documents, and `NAME-closed-book` without them."""
-    run = Run(home, name=deployment.name)
-    embedder = recorded_embedder(deployment) or obtain("minilm", run=run)
-    opened = open_deployment(deployment, embedder=embedder, run=run)
-    say(f"Loading {deployment.id} ...")
-    warm_up(opened)
-    app = create_app(
-        served_models(deployment.name, opened),
-        source_passage=source_passage(deployment.index),
-        home=home,
-        title=deployment.name,
-        suggestions=suggestions(deployment),
-        allowed_hosts=tuple(dict.fromkeys((*LOOPBACK_HOSTS, host))),
-        api_key=api_key,
-    )
-    serve(app, host=host, port=port, on_ready=lambda address: say(f"Chat at {address}   API at {address}/v1   (Ctrl-C stops)"))
+    with Run(home, name=deployment.name) as run:
+        embedder = recorded_embedder(deployment) or obtain("minilm", run=run)
+        opened = open_deployment(deployment, embedder=embedder, run=run)
+        say(f"Loading {deployment.id} ...")
+        warm_up(opened)
+        app = create_app(
+            served_models(deployment.name, opened),
+            source_passage=source_passage(deployment.index),
+            home=home,
+            title=deployment.name,
+            suggestions=suggestions(deployment),
+            allowed_hosts=tuple(dict.fromkeys((*LOOPBACK_HOSTS, host))),
+            api_key=api_key,
+        )
+        serve(app, host=host, port=port, on_ready=lambda address: say(f"Chat at {address}   API at {address}/v1   (Ctrl-C stops)"))
 
 
 def served_models(name: str, opened: Opened) -> list[Served]:

@@ -7,6 +7,7 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.search_index import SearchIndex
 from mygpt.artifacts.store import Store
 from mygpt.core.errors import Refused
+from mygpt.core.outbound import require_sharing
 from mygpt.core.run import Run
 from mygpt.infer.few_shot import FewShot
 from mygpt.infer.remote import RemoteCompleter
@@ -17,8 +18,12 @@ from mygpt.rag.answer import AnswerConfig, RetrievalCompleter
 from mygpt.rag.search import open_search
 
 
-def rebuild_tool(store: Store, run: Run) -> Callable[[str, Any], Any]:
-    """A function from (argument, identity) to a tool with that identity."""
+def rebuild_tool(store: Store, run: Run, *, num_passages: int, share_documents: bool) -> Callable[[str, Any], Any]:
+    """A function from (argument, identity) to a tool with that identity.
+
+    One at another address gets none of the `num_passages` passages unless they may be shared: that it had them once is no leave to
+    send them again.
+    """
 
     def rebuild(argument: str, identity: Any) -> Any:
         if identity.get("wrapper") == "few_shot":
@@ -27,8 +32,11 @@ def rebuild_tool(store: Store, run: Run) -> Callable[[str, Any], Any]:
             search = open_search(SearchIndex.of(store, identity["index"]), rebuild(argument, identity["embedder"]))
             return RetrievalCompleter(rebuild(argument, identity["completer"]), search, AnswerConfig.model_validate(identity["settings"]))
         if identity.get("engine") == "remote":
+            address = f"{identity['address']}#{identity['name']}"
+            require_sharing(address, num_passages=num_passages, allowed=share_documents)
+            run.note(f"Up to {num_passages} passages of your documents go to {address}.")
             remote = RemoteScorer if argument == "scorer" else RemoteCompleter
-            return remote(f"{identity['address']}#{identity['name']}", run=run)
+            return remote(address, run=run)
         if identity.get("engine") == "torch":
             model = Model.of(store, identity["model"])
             if model.head == "embedder":

@@ -34,7 +34,7 @@ from mygpt.infer.remote import RemoteCompleter
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.memory import give_back_freed_memory
 from mygpt.lm.sources import obtain
-from mygpt.pipelines.deployment import DeployConfig, deploy, embedder_for
+from mygpt.pipelines.deployment import DeployConfig, deploy, embedder_for, training_seconds
 from mygpt.pipelines.languages import languages_to_train
 from mygpt.pipelines.sources import Sources
 from mygpt.rag.answer import AnswerConfig, RetrievalCompleter
@@ -62,6 +62,7 @@ class Up:
     """What one `up` made, or found made."""
 
     deployment: Deployment
+    base: Model
     corpus: Corpus
     index: SearchIndex
     dataset: Dataset | None
@@ -100,7 +101,7 @@ def up(
     if languages is None:
         deployment = deploy(DeployConfig(answer=config.answer), model=model, index=index, run=run)
         store.touch(deployment.manifest, name=run.name)
-        return Up(deployment, corpus, index, None, None, None, None, None)
+        return Up(deployment, model, corpus, index, None, None, None, None, None)
 
     with run.step("question"):
         asker = teacher_or(teacher, model, num_passages=learnt.num_passages, share_documents=share_documents, run=run)
@@ -135,7 +136,7 @@ def up(
         if made is not None:
             store.touch(made.manifest, name=run.name)  # equal work may have been done under another name
     changed = learnt.digest != corpus.digest
-    return Up(deployment, corpus, index, dataset, tuned, report, decision, training_seconds(dataset, tuned) if changed else None)
+    return Up(deployment, model, corpus, index, dataset, tuned, report, decision, training_seconds(dataset, tuned) if changed else None)
 
 
 def measure(
@@ -212,20 +213,18 @@ def may_ship(decision: Report | None) -> bool:
     return decision is None or decision.manifest.facts["outcome"] != STOP
 
 
-def training_seconds(*made: Dataset | Adapter | Model | None) -> float:
-    return sum(artifact.manifest.cost.get("seconds") or 0.0 for artifact in made if artifact is not None)
-
-
 def figures(result: Up, run: Run) -> dict[str, Any]:
     """The machine-readable summary (`mygpt up --json`)."""
     reported = result.report.figures if result.report else {}
-    names = ("f1_base", "f1_fewshot", "f1_tuned", "f1_retrieval", "f1_tuned_retrieval", "f1_ci", "f1_ci_fewshot", "forgetting_bpb")
+    names = ["f1_base", "f1_fewshot", "f1_tuned", "f1_retrieval", "f1_tuned_retrieval", "f1_ci", "f1_ci_fewshot"]
+    names += ["forgetting_bpb", "general_right"]
     rows = result.dataset.manifest.facts["rows"] if result.dataset else {}
     return {
         "name": run.name,
         "deployment": result.deployment.id,
-        "model": result.tuned.id if result.tuned else result.deployment.model.id,
-        "base": result.deployment.model.id,
+        "model": (result.deployment.adapter or result.deployment.model).id,  # what is served
+        "tuned": result.tuned.id if result.tuned else None,  # what was trained, served or not
+        "base": result.base.id,
         "report": str(result.report.page) if result.report else None,
         "index": result.index.id,
         "corpus": result.corpus.id,

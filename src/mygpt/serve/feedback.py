@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,7 @@ class FeedbackBox:
         self._lock = threading.Lock()
         self._unpublished: dict[Path, int] = {}
         self._run: Run | None = None
+        self._running = ExitStack()
 
     def add(self, vote: Vote) -> Feedback | None:
         """Returns the new version of the artefact where one was due. The vote is stored either way."""
@@ -119,13 +120,12 @@ class FeedbackBox:
         with self._lock:
             for log in [log for log, count in self._unpublished.items() if count]:
                 self._publish(log)
-            if self._run is not None:
-                self._run.close()
-                self._run = None
+            self._running.close()
+            self._run = None
 
     def _publish(self, log: Path) -> Feedback | None:
         try:
-            self._run = self._run or Run(self._home, name="feedback")
+            self._run = self._run or self._running.enter_context(Run(self._home, name="feedback"))
             with _locked(log):
                 made = record_feedback(FeedbackConfig(), votes=log, run=self._run)
         except (MygptError, OSError) as error:

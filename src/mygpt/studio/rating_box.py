@@ -129,12 +129,8 @@ class RatingBox:
             self._refresh()
             if not self._ratings:
                 raise UsageError("Nobody has rated anything yet.", fix="Rate an item first.")
-            run = Run(self._home, name=self.log.stem)
-            try:
-                with _locked(self.log):
-                    made = record_ratings(RatingsConfig(), log=self.log, run=run)
-            finally:
-                run.close()
+            with Run(self._home, name=self.log.stem) as run, _locked(self.log):
+                made = record_ratings(RatingsConfig(), log=self.log, run=run)
             self._unpublished = 0
             return made
 

@@ -31,7 +31,7 @@ def read_pdf(file: Path, reading: Reading) -> Converted:
         if error.err_code == pdfium.FPDF_ERR_PASSWORD:
             fix = "Save a copy without the password (print it to PDF) and run again."
             raise Unreadable("encrypted", "It opens with a password only.", fix) from error
-        raise Unreadable("corrupt", f"It cannot be opened: {error}.", _PRINT_AGAIN) from error
+        raise Unreadable("corrupt", f"It cannot be opened: {str(error).rstrip('.')}.", _PRINT_AGAIN) from error
     with document:
         if document.get_formtype() != pdfium.FORMTYPE_NONE:
             document.init_forms()

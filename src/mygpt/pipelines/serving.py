@@ -40,13 +40,13 @@ def serve_deployment(deployment: Deployment, *, home: Path, host: str, port: int
 def served_models(name: str, opened: Opened) -> list[Served]:
     window, count = opened.engine.context_tokens, opened.engine.count_tokens
     names = [(name, opened.completer)] + ([(f"{name}-closed-book", opened.engine)] if opened.search else [])
-    reserve = opened.context_reserve
+    reserve, template = opened.context_reserve, opened.engine.renderer.template_digest
 
     def with_passages(conversation: Conversation) -> int:
         return count(conversation) + reserve
 
     return [
-        Served(called, completer, window, count if completer is opened.engine else with_passages, engine=opened.engine)
+        Served(called, completer, window, count if completer is opened.engine else with_passages, opened.engine, template)
         for called, completer in names
     ]
 

@@ -17,6 +17,7 @@ class Served:
     context_tokens: int  # of prompt and answer together
     count_tokens: Callable[[Conversation], int]  # of the prompt as the engine will see it
     engine: Any = None  # names that share an engine take turns on it; None: the completer is its own
+    template_digest: str = ""  # of the chat template that is applied; "" where it is not known
 
     @property
     def turn_key(self) -> int:

@@ -80,6 +80,8 @@ def compare_models(config: CompareConfig, *, predictions: tuple[Predictions, ...
         )
         for task in tasks
     ]
+    for task, told in zip(tasks, shown, strict=True):
+        _say_other_prompts(task, told, run)
     figures = {
         "kind": "comparison",
         "name": safe_name(run.name),
@@ -96,6 +98,17 @@ def compare_models(config: CompareConfig, *, predictions: tuple[Predictions, ...
     }
     facts = {"headline": figures["headline"], "tasks": [t["task"] for t in shown], "models": models}
     return publish(Report, run, lambda folder: write_report(folder, figures, render(figures)), facts=facts)
+
+
+def _say_other_prompts(task: SameItems, told: Mapping[str, Any], run: Run) -> None:
+    """Under one chat template other tokens are another prompt: the model is then not all that differs."""
+    templates = {m.label: m.predictions.manifest.facts.get("template") for m in task.models}
+    first = task.models[0].label
+    for model in told["models"]:
+        number, label = model["other_prompts"], model["label"]
+        if number and templates[first] and templates[label] == templates[first]:
+            of = f"{number} of {told['items']} items of {task.task}"
+            run.warn(f"{of} reached {label} in other tokens than {first}, through one chat template: more than the model differs.")
 
 
 def refuse_incomparable(tasks: Sequence[SameItems], models: Sequence[str]) -> None:

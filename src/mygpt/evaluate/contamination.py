@@ -13,7 +13,7 @@ Limits     a paraphrase or a translation is not found. What a base model read be
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -151,20 +151,25 @@ def clean_and_dirty(predictions: Predictions, contamination: Predictions, *, met
         what += f"{contamination.id} of {told.get('task')} version {told.get('version')}."
         raise UsageError(what, fix="Check the contamination of the same task and version.")
     state = {row["item_id"]: row["dirty"] for row in contamination.rows}
-    unknown = [row["item_id"] for row in rows if row["item_id"] not in state]
+    unknown = [_of(row) for row in rows if _of(row) not in state]
     if unknown:
         count = f"{len(unknown)} item{'s' * (len(unknown) != 1)}"
         what = f"{count} of {predictions.id} cannot be found in {contamination.id}, for example `{unknown[0]}`."
         raise UsageError(what, fix="Check the contamination of the same items.")
 
     def part(*states: bool | None) -> Part:
-        chosen = [row for row in rows if state[row["item_id"]] in states and row[metric] is not None]
+        chosen = [row for row in rows if state[_of(row)] in states and row[metric] is not None]
         if len(chosen) < 2:
             return Part(len(chosen), None)
         clusters = [str(row.get("cluster") or row["item_id"]) for row in chosen]
         return Part(len(chosen), bootstrap_mean([float(row[metric]) for row in chosen], clusters=clusters, seed=seed))
 
     return CleanAndDirty(metric, part(True, False, None), part(False), part(True), part(None))
+
+
+def _of(row: Mapping[str, Any]) -> str:
+    """The item, also of one of several answers drawn to it."""
+    return str(row.get("sampled_from") or row["item_id"])
 
 
 def _right_answer(item: Item) -> str:

@@ -47,9 +47,7 @@ def task_figures(
                 "unparsed": model.count("parsed", False),
                 "unscored": task.unscored.get(model.label, 0),
                 "cut": model.count("finish_reason", "length"),
-                "other_prompts": sum(
-                    a.get("prompt_sha256") != b.get("prompt_sha256") for a, b in zip(model.rows, task.models[0].rows, strict=True)
-                ),
+                "other_prompts": other_prompts(model, task.models[0]),
                 "reliability": reliability(task, model, confidence),
                 "difference": None
                 if found is None
@@ -85,6 +83,13 @@ def task_figures(
         "weights": task.weights(metric).tolist() if (task.weights(metric) != 1).any() else None,
         "item_scores": [[item, *(values[model.label][i] for model in task.models)] for i, item in enumerate(task.item_ids)],
     }
+
+
+def other_prompts(model: Measured, first: Measured) -> int | None:
+    """Items that reached both in different tokens; None where one tells its ids and the other (a server) only the text."""
+    if model.predictions.manifest.facts.get("hashed") != first.predictions.manifest.facts.get("hashed"):
+        return None
+    return sum(a.get("prompt_sha256") != b.get("prompt_sha256") for a, b in zip(model.rows, first.rows, strict=True))
 
 
 def word_for(found: Difference, p_adjusted: float | None, headroom: bool | None, metric: str, alpha: float) -> str:

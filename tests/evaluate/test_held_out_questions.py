@@ -59,7 +59,8 @@ def test_groundedness_finds_the_passage_of_a_question(run: Run) -> None:
 def one_passage(config: MadeUpConfig, *, run: Run) -> Dataset:
     earlier = (Message("system", "Be brief."), Message("user", "Is there a pump?"), Message("assistant", "Yes."))
     asked = [(*earlier, Message("user", "At how many bar?")), (Message("user", "How many bar {does} it run at?"),)]
-    rows = [Conversation((*turns, Message("assistant", "40 bar")), f"q{i}", facts={"passage": "studied-0"}) for i, turns in enumerate(asked)]
+    place = {"passage": "studied-0"}
+    rows = [Conversation((*turns, Message("assistant", "40 bar")), f"q{i}", facts=place) for i, turns in enumerate(asked)]
 
     def write(folder: Path) -> None:
         write_conversations(folder, {"knowledge": rows})

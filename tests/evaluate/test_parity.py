@@ -1,7 +1,6 @@
 """The three slips, made with the real SmolLM2 tokenizer: a doubled beginning, a stop token that is not one, templates that differ."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,11 +23,10 @@ from mygpt.infer.few_shot import FewShot
 from mygpt.infer.protocols import Identity, Score
 from mygpt.infer.scoring import Text
 from mygpt.infer.scripted import ScriptedCompleter
-from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.chat import ChatRenderer
-from mygpt.lm.load import Loaded, load_tokenizer
+from mygpt.lm.load import load_tokenizer
 from tests.evaluate.test_harness import task_of
-from tests.infer.tiny_models import byte_tokenizer, tiny_module
+from tests.infer.tiny_models import engine_of, tiny_module
 
 ASKED = Conversation((Message("user", "How long is a carnet valid?"),))
 
@@ -136,9 +134,7 @@ def test_a_doubled_beginning_of_what_is_scored_is_refused(run: Run) -> None:
 
 def test_the_engine_tells_what_it_scores(run: Run) -> None:
     """A tiny model with a byte for a token, whose tokenizer puts nothing before a text: an empty prompt has the beginning, 1."""
-    module = tiny_module("llama")
-    model: Any = SimpleNamespace(digest="0" * 64)
-    engine = TorchEngine(model, loaded=Loaded(module, byte_tokenizer(), model))
+    engine = engine_of(tiny_module("llama"))
     encode = engine._loaded.tokenizer.encode
     items = [Item("x", "Is it so?", ("yes", "no"), 0), Item("y", "Or so?", ("yes", "no"), 1)]
     rows = run_task(RunTaskConfig(), task=task_of(run, items), scorer=engine, run=run).rows

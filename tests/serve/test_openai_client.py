@@ -1,7 +1,6 @@
 """The real `openai` client against a real server. Expected values: worked by hand from the completer's text."""
 
 import threading
-from types import SimpleNamespace
 
 import openai
 import pytest
@@ -12,10 +11,8 @@ from mygpt.evaluate.harness import RunTaskConfig, run_task
 from mygpt.infer.protocols import Answer
 from mygpt.infer.remote import RemoteCompleter
 from mygpt.infer.scripted import ScriptedCompleter
-from mygpt.infer.torch_engine import TorchEngine
-from mygpt.lm.load import Loaded
 from tests.evaluate.test_harness import task_of
-from tests.infer.tiny_models import byte_tokenizer, tiny_module
+from tests.infer.tiny_models import engine_of, tiny_module
 from tests.serve.live_site import Paced, app_of, cited_answer, running
 
 ANSWER = "Days lapse in March. I am sure."
@@ -234,8 +231,7 @@ def test_models(site_of):
 
 def test_served_is_asked_in_the_tokens_of_the_model_at_hand(site_of, run):
     """The same task through the engine and through the server: equal hashes of ids, equal template, and the model's digest is told."""
-    module, model = tiny_module("llama"), SimpleNamespace(digest="0" * 64)
-    engine = TorchEngine(model, loaded=Loaded(module, byte_tokenizer(), model))
+    engine = engine_of(tiny_module("llama"))
     site = site_of(engine, context_tokens=400, template_digest=engine.renderer.template_digest)
     items = [Item(name, f"Say {name}.", references=(name,)) for name in ("yes", "no")]
     task = task_of(run, items, form="generate", primary="f1", max_tokens=4)

@@ -293,5 +293,5 @@ class TorchEngine:
     def _answer(self, row: Row) -> Answer:
         text = settled(cut_at_stop(self._text(row), row.sampling.stop), ())
         reason = "stop" if row.finish_reason == "stop" else "length"
-        asked = {"prompt_tokens": len(row.prompt), "prompt_sha256": digest_value(list(row.prompt))}
-        return Answer(text.strip(), reason, tuple(row.ids), tuple(row.logprobs), **asked)  # type: ignore[arg-type]
+        prompt = {"prompt_tokens": len(row.prompt), "prompt_sha256": digest_value(list(row.prompt))}
+        return Answer(text.strip(), reason, tuple(row.ids), tuple(row.logprobs), **prompt)  # type: ignore[arg-type]

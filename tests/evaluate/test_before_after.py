@@ -9,9 +9,10 @@ from mygpt.artifacts.kinds import noun
 from mygpt.artifacts.report import Predictions, Report
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
-from mygpt.evaluate.answer_sets import AnswerSetsConfig, answer_sets
 from mygpt.evaluate.before_after import BeforeAfterConfig, before_after
 from mygpt.evaluate.forgetting import GeneralCheckConfig, general_check
+from mygpt.evaluate.harness import RunTaskConfig, run_task
+from mygpt.evaluate.held_out_questions import HeldOutConfig, held_out_questions
 from mygpt.infer.few_shot import FewShot, choose_examples
 from mygpt.infer.protocols import Answer, Sampling
 from mygpt.infer.scripted import ScriptedCompleter
@@ -42,7 +43,8 @@ def knows_the_manner(conversation: Conversation) -> str:
 
 
 def arm(dataset: Dataset, run: Run, completer: ScriptedCompleter | FewShot) -> Predictions:
-    return answer_sets(AnswerSetsConfig(), dataset=dataset, completer=completer, run=run)
+    task = held_out_questions(HeldOutConfig(), dataset=dataset, run=run)
+    return run_task(RunTaskConfig(cached=False), task=task, completer=completer, run=run)
 
 
 def full_report(run: Run) -> Report:
@@ -97,7 +99,7 @@ def test_figures(run: Run) -> None:
     assert figures["samples"]["best"][0]["change"] == pytest.approx(1.0)
     assert figures["samples"]["worst"][0]["tuned"] == "Fact 0"
     assert figures["samples"]["worst"][0]["change"] == pytest.approx(4 / 7)
-    assert {entry["kind"] for entry in figures["lineage"]} == {"corpus", "dataset", "adapter", "predictions"}
+    assert {entry["kind"] for entry in figures["lineage"]} == {"corpus", "dataset", "task", "adapter", "predictions"}
     assert json.loads((report.payload / "report.json").read_text()) == figures
     assert figures["verdict"]["headline"] in report.page.read_text(encoding="utf-8")
 
@@ -123,8 +125,7 @@ def test_a_folder_too_small_for_tuning_gets_a_report_that_says_so(run: Run) -> N
 
 def test_no_held_out_questions_at_all(run: Run) -> None:
     dataset = made_up_dataset(MadeUpConfig(num_items=0), run=run)
-    base = arm(dataset, run, ScriptedCompleter(knows_nothing))
-    report = before_after(CONFIG, dataset=dataset, base_zero_shot=base, run=run)
+    report = before_after(CONFIG, dataset=dataset, run=run)
     assert report.figures["sets"] == {}
     assert "There are 0 held-out questions" in report.page.read_text(encoding="utf-8")
 
@@ -132,7 +133,8 @@ def test_no_held_out_questions_at_all(run: Run) -> None:
 def test_arms_on_other_questions_are_refused(run: Run) -> None:
     dataset = made_up_dataset(MadeUpConfig(), run=run)
     base = arm(dataset, run, ScriptedCompleter(knows_nothing))
-    fewer = answer_sets(AnswerSetsConfig(max_items=10), dataset=dataset, completer=ScriptedCompleter(knows_facts), run=run)
+    some = held_out_questions(HeldOutConfig(max_items=10), dataset=dataset, run=run)
+    fewer = run_task(RunTaskConfig(), task=some, completer=ScriptedCompleter(knows_facts), run=run)
     assert [r["item_id"] for r in fewer.rows[:3]] == ["k-0", "k-3", "k-6"]  # 10 of 30, at even distances
     with pytest.raises(UsageError, match="10 questions that are not the 30"):
         before_after(CONFIG, dataset=dataset, base_zero_shot=base, tuned=fewer, run=run)

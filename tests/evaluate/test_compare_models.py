@@ -51,6 +51,26 @@ def test_figures_by_hand(run: Run) -> None:
     assert report.figures["headline"] == "Against base, on 2 tasks: no difference is shown for tuned."
 
 
+def test_other_tokens_are_counted_where_both_sides_tell_them(run: Run) -> None:
+    """Two of 40 prompts differ under one template: counted and said. Where one side hashed text, nothing can be compared."""
+    base, tuned, served = (made(run, name, "t", shares(40, 20)) for name in ("base", "tuned", "served"))
+    for one, hashed in ((base, ["ids"]), (tuned, ["ids"]), (served, ["text"])):
+        one.manifest.facts.update(hashed=hashed, template="t" * 64)
+    for row in tuned.rows[:2]:
+        row["prompt_sha256"] = "f" * 64
+    said: list[str] = []
+    run.listeners.append(lambda event: said.append(event["text"]) if event["event"] == "warning" else None)
+    report = compared(run, base, tuned, served)
+    assert [m["other_prompts"] for m in task_of(report, "t")["models"]] == [0, 2, None]
+    assert said == ["2 of 40 items of t reached tuned in other tokens than base, through one chat template: more than the model differs."]
+    assert "2 prompts are other tokens than those of base" in report.page.read_text(encoding="utf-8")
+    tuned.manifest.facts["template"] = "u" * 64  # another tokenizer: no slip
+    said.clear()
+    run.fresh = True
+    compared(run, base, tuned)
+    assert said == []
+
+
 def test_every_number_can_be_traced_to_items(run: Run) -> None:
     """From the items in report.json alone: means, differences, flips; and the ids lead to predictions with every row."""
     report = compared(run, *plausible(run))

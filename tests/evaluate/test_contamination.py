@@ -125,6 +125,15 @@ def test_scores_apart_by_hand(checked: Predictions, run: Run) -> None:
     assert (apart.undecided.num_items, apart.undecided.score) == (1, None)  # of one item there is no interval
 
 
+def test_answers_drawn_to_one_item_go_with_it(checked: Predictions, run: Run) -> None:
+    drawn = scores(ScoresConfig(scores={"clean/0": 1.0, "clean/1": 0.0, "in-answers/0": 1.0, "in-answers/1": 1.0}), run=run)
+    for row in drawn.rows:
+        row["sampled_from"] = row["cluster"] = row["item_id"].partition("/")[0]
+    apart = clean_and_dirty(drawn, checked)
+    assert (apart.clean.num_items, apart.dirty.num_items) == (2, 2)
+    assert apart.clean.score and apart.clean.score.estimate == pytest.approx(0.5)
+
+
 def test_a_threshold_on_the_share(tuned: tuple[Model, Adapter], run: Run) -> None:
     """Every item at least half shared is dirty; a share of 1.0 is reached by questions, not by one with its answer."""
     model, adapter = tuned

@@ -1,9 +1,11 @@
 """The harness on scripted models, worked by hand; then on SmolLM2: one call for all choices equals choices scored one by one."""
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mygpt.artifacts.dataset import Conversation, Message
@@ -14,11 +16,17 @@ from mygpt.artifacts.task import Example, Item, Task, TaskSettings, write_task
 from mygpt.core.config import Config
 from mygpt.core.errors import MygptError, Unreachable, UsageError
 from mygpt.core.run import Run
+from mygpt.evaluate.compare_models import CompareConfig, compare_models
 from mygpt.evaluate.harness import RunTaskConfig, run_task, task_prompts
+from mygpt.evaluate.paired_difference import Resampling, difference, score
 from mygpt.evaluate.parity import ids_digest
+from mygpt.evaluate.same_items import join
 from mygpt.infer import cached_completer
 from mygpt.infer.protocols import Answer, Identity, Sampling, Score
+from mygpt.infer.repeats import occurrences
 from mygpt.infer.scripted import ScriptedCompleter
+from mygpt.metrics.bootstrap import bootstrap_mean
+from mygpt.metrics.wilson import wilson
 
 
 class MadeTaskConfig(Config):
@@ -247,6 +255,92 @@ def test_fewer_answers_than_questions(run: Run) -> None:
 
     with pytest.raises(MygptError, match="4 questions were asked and 3 answers came"):
         run_task(RunTaskConfig(cached=False), task=sums(run), completer=Losing(lambda c: ""), run=run)
+
+
+class Drawing:
+    """The n-th draw of a question is right where the table says so; the seed is part of the answer's text."""
+
+    def __init__(self, right: Mapping[str, Sequence[bool]], name: str = "drawing"):
+        self._right, self._name, self.asked = right, name, 0
+
+    @property
+    def identity(self) -> Identity:
+        return {"engine": "drawing", "name": self._name}
+
+    def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+        self.asked += len(conversations)
+        draws = occurrences(c.question for c in conversations)
+        return [Answer(f"{int(self._right[c.question][n])}", prompt_tokens=n) for c, n in zip(conversations, draws, strict=True)]
+
+
+def coins(run: Run, number: int) -> Task:
+    boxes = [{"cluster": f"box {n // 2}"} if n < 4 else {} for n in range(number)]
+    items = [Item(f"i{n:02}", f"Coin {n:02}", references=("1",), facts=box) for n, box in enumerate(boxes)]
+    return task_of(run, items, form="generate", answer="number", primary="numeric", chance=0.5, name="coins")
+
+
+def test_several_samples_of_an_item_share_its_cluster(run: Run) -> None:
+    right = {f"Coin {n:02}": (True, n % 2 == 0, False) for n in range(6)}
+    config = RunTaskConfig(samples=3, temperature=0.8)
+    made = run_task(config, task=coins(run, 6), completer=Drawing(right), run=run)
+    assert [row["item_id"] for row in made.rows[:4]] == ["i00/0", "i00/1", "i00/2", "i01/0"]
+    assert [row["numeric"] for row in made.rows[:6]] == [1.0, 1.0, 0.0, 1.0, 0.0, 0.0]  # each another draw
+    assert [row["cluster"] for row in made.rows[::3]] == ["box 0", "box 0", "box 1", "box 1", "i04", "i05"]
+    assert {row["sampled_from"] for row in made.rows[3:6]} == {"i01"}
+    facts = made.manifest.facts
+    assert (facts["items"], facts["samples"], facts["temperature"], len(made.rows)) == (6, 3, 0.8, 18)
+    again = Drawing(right)
+    run.fresh = True
+    assert run_task(config, task=coins(run, 6), completer=again, run=run).rows == made.rows and again.asked == 0  # kept, draw by draw
+
+
+def test_samples_need_a_draw(run: Run) -> None:
+    with pytest.raises(UsageError, match=r"3 samples of each item were asked for at temperature 0\.0: they would be one answer copied"):
+        run_task(RunTaskConfig(samples=3), task=sums(run), completer=ScriptedCompleter(lambda c: "1"), run=run)
+    with pytest.raises(UsageError, match="`made` is of the form `choice`: nothing is drawn"):
+        run_task(RunTaskConfig(samples=2, temperature=1.0), task=task_of(run, COLOURS), scorer=Table(LOGPROBS), run=run)
+    with pytest.raises(UsageError, match="0 samples"):
+        run_task(RunTaskConfig(samples=0), task=sums(run), completer=ScriptedCompleter(lambda c: "1"), run=run)
+
+
+def test_intervals_of_samples_are_those_of_whole_items(run: Run) -> None:
+    """40 items, five samples each, mostly alike within an item. By hand: resample items, not answers."""
+    draw = random.Random(7)
+    shares = [draw.choice((0.0, 0.2, 0.8, 1.0)) for _ in range(40)]
+    base = {f"Coin {n:02}": [draw.random() < share for _ in range(5)] for n, share in enumerate(shares)}
+    tuned = {question: [right or draw.random() < 0.3 for right in draws] for question, draws in base.items()}
+    items = [Item(f"i{n:02}", f"Coin {n:02}", references=("1",)) for n in range(40)]
+    task = task_of(run, items, form="generate", answer="number", primary="numeric", chance=0.5, name="coins")
+    config = RunTaskConfig(samples=5, temperature=1.0)
+    one, two = (run_task(config, task=task, completer=Drawing(r, name), run=run) for name, r in (("base", base), ("tuned", tuned)))
+    (joined,) = join([one, two], ["base", "tuned"])
+    found = difference(joined, "tuned", "base", "numeric", Resampling(num_resamples=2_000))
+    moved_N = np.asarray([np.mean(tuned[q]) - np.mean(base[q]) for q in base])
+    assert (found.num_items, found.num_clusters, found.test) == (200, 40, "randomisation over 40 clusters")
+    assert found.interval.estimate == pytest.approx(moved_N.mean())
+    whole = bootstrap_mean(moved_N.tolist(), num_resamples=2_000)  # of 40 means, one an item
+    assert (found.interval.low, found.interval.high) == pytest.approx((whole.low, whole.high))
+    drawn_RN = np.random.default_rng(1).integers(0, 40, size=(4_000, 40))
+    spread = 2.0227 * math.sqrt(40 / 39) * moved_N[drawn_RN].mean(axis=1).std()  # t of 39 degrees of freedom, n - 1 for n
+    assert found.interval.low <= moved_N.mean() - 0.9 * spread and found.interval.high >= moved_N.mean() + 0.9 * spread
+    assert found.interval.high - found.interval.low == pytest.approx(2 * spread, rel=0.12)
+
+    answers = score(joined, "base", "numeric", Resampling(num_resamples=2_000))
+    assert answers.method == "bootstrap over 40 clusters"
+    as_if_alone = wilson(sum(map(sum, base.values())), 200)  # what 200 answers of 200 items would promise
+    assert answers.interval.high - answers.interval.low > 1.5 * (as_if_alone.high - as_if_alone.low)
+    made = compare_models(CompareConfig(labels=("base", "tuned"), num_resamples=500), predictions=(one, two), run=run)
+    assert (made.figures["tasks"][0]["items"], made.figures["tasks"][0]["clusters"]) == (200, 40)
+
+
+def test_passages_that_an_answer_was_read_from_stay_with_it(run: Run) -> None:
+    class Reading(ScriptedCompleter):
+        def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+            return [Answer("4", passages=("Two and two are four.",), prompt_sha256="e" * 64), *(Answer("4") for _ in conversations[1:])]
+
+    made = run_task(RunTaskConfig(cached=False), task=sums(run), completer=Reading(lambda c: ""), run=run)
+    assert [row["passages"] for row in made.rows] == [["Two and two are four."], None, None, None]
+    assert made.rows[0]["prompt_sha256"] == "e" * 64 and made.manifest.facts["hashed"] == ["ids", "text"]
 
 
 def test_max_items_are_spread(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 from mygpt.artifacts.task import Item, Task, TaskSettings
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
+from mygpt.evaluate.harness import RunTaskConfig, run_task
 from mygpt.evaluate.prompts import continuations, conversation, text_prompt
 from mygpt.evaluate.tasks import BUILTIN, ReadTaskConfig, builtin_task, read_task
+from mygpt.infer.protocols import Score
 
 
 def lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
@@ -186,6 +189,47 @@ def test_squad_in_both_layouts(tmp_path: Path, run: Run) -> None:
 
 def _asked(context: str) -> dict[str, Any]:
     return {"id": context, "question": "How is it?", "answers": [{"text": context[6:9], "answer_start": 6}]}
+
+
+def slices(task: Task) -> list[str | None]:
+    return [item.facts.get("slice") for item in task.items]
+
+
+def test_slices_where_a_set_has_parts(tmp_path: Path, run: Run) -> None:
+    """Subject, exam, source, title, category, class; a column `slice` goes before them."""
+    four = {"question": "Which?", "choices": ["1", "2", "3", "4"], "answer": 0}
+    mmlu = [{**four, "subject": "law"}, {**four, "subject": "law", "slice": "mine"}, four]
+    assert slices(read("mmlu", lines(tmp_path / "m.jsonl", mmlu), run)) == ["law", "mine", None]
+    arc = {"question": "What melts?", "choices": {"text": ["ice", "air"], "label": ["A", "B"]}, "answerKey": "A"}
+    named = [{**arc, "id": name} for name in ("Mercury_7175875", "MCAS_2000_4_6", "7")] + [{**arc, "id": "A_1", "subject": "physics"}]
+    assert slices(read("arc", lines(tmp_path / "a.jsonl", named), run)) == ["Mercury", "MCAS", None, "physics"]
+    ending = {"activity_label": "Rowing", "ctx_a": "A man sits.", "ctx_b": "he", "endings": ["a", "b", "c", "d"], "label": "0"}
+    sources = [{**ending, "ind": 1, "source_id": "activitynet~v_x"}, {**ending, "ind": 2, "source_id": "wikihow~9"}, {**ending, "ind": 3}]
+    assert slices(read("hellaswag", lines(tmp_path / "h.jsonl", sources), run)) == ["activitynet", "wikihow", None]
+    asked = {"context": "Oslo is a town.", "question": "What is Oslo?", "answers": {"text": ["a town"]}, "title": "Oslo"}
+    assert slices(read("squad", lines(tmp_path / "s.jsonl", [asked, asked]), run)) == ["Oslo", "Oslo"]
+    targets = {"choices": ["yes", "no"], "labels": [1, 0]}
+    true = {"question": "Is it?", "mc1_targets": targets, "mc2_targets": targets}
+    assert slices(read("truthfulqa_mc1", lines(tmp_path / "t.jsonl", [{**true, "category": "Health"}, true]), run)) == ["Health", None]
+    rated = [{"sentence": "Good.", "label": 1}, {"sentence": "Bad.", "label": 0}]
+    assert slices(read("sst2", lines(tmp_path / "g.jsonl", rated), run)) == ["positive", "negative"]
+    news = [{"prompt": "Goal! Which section?", "completion": label} for label in ("Sports", "Business<|endoftext|>")]
+    assert slices(read("t0_ag_news", lines(tmp_path / "n.jsonl", news), run)) == ["Sports", "Business"]
+    assert set(slices(read("arithmetic_1_digit", None, run))) == {"plus", "minus", "times"}
+
+
+def test_slices_reach_the_rows(tmp_path: Path, run: Run) -> None:
+    """A scorer that always likes "positive" more: right on all 10 of one class and on none of the other."""
+
+    class Cheerful:
+        identity = {"engine": "cheerful"}  # noqa: RUF012
+
+        def score(self, prompts: list[str], continuations: list[str]) -> list[Score]:
+            return [Score(-1.0 if c == " positive" else -2.0, 1, len(c)) for c in continuations]
+
+    rows = [{"sentence": f"Film {n}.", "label": n % 2} for n in range(20)]
+    made = run_task(RunTaskConfig(), task=read("sst2", lines(tmp_path / "g.jsonl", rows), run), scorer=Cheerful(), run=run)  # type: ignore[arg-type]
+    assert Counter((row["slice"], row["acc"]) for row in made.rows) == {("positive", 1.0): 10, ("negative", 0.0): 10}
 
 
 def test_summaries_bbh_and_text(tmp_path: Path, run: Run) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,27 @@ def test_what_was_done_before_a_fault_is_kept(path: Path, monkeypatch: pytest.Mo
         "a #0", "b #0", "c #0", "break #0", "d #0",
     ]  # fmt: skip
     assert inner.calls == [["c", "break"], ["d"]]
+
+
+class AsFinished(Counting):
+    """The last first, and broken after so many."""
+
+    def as_finished(self, conversations: Sequence[Conversation], sampling: Sampling) -> Iterator[tuple[int, Answer]]:
+        answers = self.complete(conversations, sampling)
+        for number, place in enumerate(reversed(range(len(answers)))):
+            if self.broken and number == 2:
+                raise MygptError("It broke.", fix="Mend it.")
+            yield place, answers[place]
+
+
+def test_what_finished_before_a_fault_is_kept_one_by_one(path: Path) -> None:
+    inner = AsFinished()
+    cached = CachedCompleter(inner, path)
+    with pytest.raises(MygptError, match="It broke"):
+        cached.complete(ask("a", "b", "c", "d"), Sampling())
+    inner.broken, inner.calls = False, []
+    assert [a.text for a in cached.complete(ask("a", "b", "c", "d"), Sampling())] == ["a #0", "b #0", "c #0", "d #0"]
+    assert inner.calls == [["a", "b"]]  # c and d came first
 
 
 def test_another_question_setting_or_model_is_another_key(path: Path) -> None:

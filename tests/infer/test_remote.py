@@ -2,9 +2,12 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +17,9 @@ from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.core.errors import MygptError, Unreachable, UsageError
 from mygpt.core.run import Run
 from mygpt.infer import remote
+from mygpt.infer.cached_completer import CachedCompleter
 from mygpt.infer.protocols import Answer, Sampling
-from mygpt.infer.remote import RemoteCompleter
+from mygpt.infer.remote import RemoteCompleter, told_of
 
 KEY = "sk-not-a-real-key-0123456789"
 Reply = tuple[int, Any, dict[str, str]]  # status, body (bytes, or JSON), headers
@@ -56,13 +60,14 @@ def site() -> Iterator[Site]:
             body = json.loads(self.rfile.read(length)) if length else {}
             with one.lock:
                 one.seen.append((self.path, body, dict(self.headers)))
-                status, content, headers = one.reply(self.path, body)
+            status, content, headers = one.reply(self.path, body)
             sent = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
             for name, value in {"Content-Length": str(len(sent)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(sent)
+            with suppress(ConnectionError):  # of a client that did not wait
+                self.wfile.write(sent)
 
         def log_message(self, *_: Any) -> None: ...
 
@@ -178,6 +183,101 @@ def test_a_server_that_stays_broken_is_unreachable(site: Site, waits: list[float
 def test_no_server_is_unreachable(waits: list[float]) -> None:
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1 did not answer after 4 attempts \(ConnectError"):
         RemoteCompleter("http://127.0.0.1:1/v1")
+
+
+def test_a_slow_server_is_asked_again_then_named_and_resumed(site: Site, waits: list[float], tmp_path: Path) -> None:
+    """Question 7 of 10 takes longer than is waited for: four attempts, an error, and later only what is missing is asked."""
+    slow = threading.Event()
+    slow.set()
+
+    def reply(path: str, body: dict[str, Any]) -> Reply:
+        if path == "/v1/models":
+            return models("one")
+        question = body["messages"][-1]["content"]
+        if question == "7" and slow.is_set():
+            time.sleep(0.4)
+        return said(f"Answer to {question}")
+
+    site.reply = reply
+    cached = CachedCompleter(RemoteCompleter(f"{site.address}#one", parallel=1, timeout_seconds=0.2), tmp_path / "answers.sqlite")
+    asked = [ask(str(i)) for i in range(10)]
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:\d+ did not answer after 4 attempts \(ReadTimeout") as caught:
+        cached.complete(asked, Sampling())
+    assert caught.value.fix == "Check that the server runs and the address is right."
+    assert waits == [1.0, 2.0, 4.0]
+    assert [b["messages"][1]["content"] for b in site.bodies()] == [*"0123456", *"7777"]
+    slow.clear()
+    site.seen.clear()
+    assert [a.text for a in cached.complete(asked, Sampling())] == [f"Answer to {i}" for i in range(10)]
+    assert [b["messages"][1]["content"] for b in site.bodies()] == [*"789"]
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_of_a_hundred_answers_one_fault_costs_one(site: Site, tmp_path: Path, parallel: int) -> None:
+    """The hundredth request fails: 99 answers are kept, whatever was under way beside it too."""
+    broken = True
+
+    def reply(path: str, body: dict[str, Any]) -> Reply:
+        if path == "/v1/models":
+            return models("one")
+        question = body["messages"][-1]["content"]
+        return (400, {"error": "no"}, {}) if broken and question == "99" else said(question)
+
+    site.reply = reply
+    cached = CachedCompleter(RemoteCompleter(f"{site.address}#one", parallel=parallel), tmp_path / "answers.sqlite")
+    asked = [ask(str(i)) for i in range(100)]
+    with pytest.raises(MygptError, match="answered 400"):
+        cached.complete(asked, Sampling())
+    broken = False
+    site.seen.clear()
+    assert [a.text for a in cached.complete(asked, Sampling())] == [str(i) for i in range(100)]
+    assert [b["messages"][1]["content"] for b in site.bodies()] == ["99"]
+
+
+def test_who_stops_listening_stops_the_asking(site: Site) -> None:
+    site.reply = lambda path, body: said("ok")
+    coming = RemoteCompleter(f"{site.address}#one", parallel=1).as_finished([ask(str(i)) for i in range(50)], Sampling())
+    assert next(coming) == (0, Answer("ok", prompt_tokens=11))
+    coming.close()  # type: ignore[attr-defined]
+    assert len(site.bodies()) < 50
+
+
+def test_a_model_served_anew_is_another(site: Site, tmp_path: Path) -> None:
+    """The same address and name: answers that were kept are the old model's, and are not given for the new one's."""
+    entry = {"id": "one", "digest": "a" * 64, "template_digest": "t1", "created": 1_700_000_000}
+    site.reply = lambda path, body: (200, {"data": [{"id": "other"}, entry]}, {}) if path == "/v1/models" else said(entry["digest"][0])  # type: ignore[index]
+
+    def answered() -> tuple[str, Any]:
+        remote = RemoteCompleter(f"{site.address}#one")
+        (answer,) = CachedCompleter(remote, tmp_path / "answers.sqlite").complete([ask("?")], Sampling())
+        return answer.text, remote
+
+    text, completer = answered()
+    assert text == "a" and completer.template_digest == "t1"
+    assert completer.identity == {"engine": "remote", "address": site.address, "name": "one", "digest": "a" * 64}
+    entry["digest"] = "b" * 64
+    assert answered()[0] == "b"
+    site.seen.clear()
+    assert answered()[0] == "b" and not site.bodies()  # and kept
+
+
+def test_what_a_server_tells_of_its_model() -> None:
+    now = int(time.time())
+    assert told_of({"id": "m", "digest": "d", "created": 5, "root": "r"}) == {"digest": "d"}  # mygpt: `created` is the server's start
+    assert told_of({"id": "m", "created": now, "root": "/models/v2"}) == {"root": "/models/v2"}  # vLLM: the time of asking
+    assert told_of({"id": "m", "created": 1_686_935_002}) == {"created": 1_686_935_002}  # OpenAI: the day of the model
+    assert told_of({"id": "m", "created": "yesterday"}) == told_of({"id": "m", "created": 0}) == told_of({}) == {}
+
+
+def test_a_server_without_a_list_tells_nothing(site: Site) -> None:
+    site.reply = lambda path, body: (404, {}, {}) if path == "/v1/models" else said("ok")
+    assert RemoteCompleter(f"{site.address}#one").identity == {"engine": "remote", "address": site.address, "name": "one"}
+
+
+def test_the_hash_of_the_ids_comes_along(site: Site) -> None:
+    choice = {"message": {"content": "ok", "mygpt": {"citations": [], "prompt_sha256": "f" * 64}}, "finish_reason": "stop"}
+    site.reply = lambda path, body: (200, {"choices": [choice]}, {})
+    assert RemoteCompleter(f"{site.address}#one").complete([ask("a")], Sampling()) == [Answer("ok", prompt_sha256="f" * 64)]
 
 
 def test_one_refusal_ends_the_whole_call(site: Site) -> None:

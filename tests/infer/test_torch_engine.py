@@ -1,6 +1,8 @@
 """The engine against transformers' own `generate` and forward pass, in float32, on the real SmolLM2-135M and on tiny models."""
 
+import hashlib
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -361,6 +363,24 @@ def test_answers_are_capped_to_the_window_and_it_is_said(run: Run) -> None:
         "fit the model's window of 400."
     ]
     assert run.counts["tokens"] == sum(len(a.token_ids) for a in answers)
+
+
+def test_an_engine_without_a_run_says_it_too() -> None:
+    long = ask("x" * 350)
+    with pytest.warns(UserWarning, match=r"1 of 1 answers may have fewer than the 60 tokens that were asked for"):
+        engine_of(tiny_module("llama")).complete([long], Sampling(max_tokens=60))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine_of(tiny_module("llama")).complete([ask("Hi")], Sampling(max_tokens=2))
+
+
+def test_an_answer_tells_the_ids_it_was_asked_with() -> None:
+    engine = engine_of(tiny_module("llama"))
+    asked = ask("Hi")
+    (answer,) = engine.complete([asked], Sampling(max_tokens=2))
+    streamed = [item for item in engine.stream(asked, Sampling(max_tokens=2)) if isinstance(item, Answer)]
+    ids = ",".join(map(str, engine.renderer.prompt(asked)))
+    assert answer.prompt_sha256 == streamed[0].prompt_sha256 == hashlib.sha256(f"[{ids}]".encode()).hexdigest()
 
 
 def test_what_leaves_no_room_is_a_usage_error() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mygpt.artifacts.deployment import Deployment
 from mygpt.artifacts.lineage import why
-from mygpt.artifacts.report import Report
+from mygpt.artifacts.report import Predictions, Report
 from mygpt.artifacts.store import Store
 from tests.pipelines.conftest import QUICK, SmallUp, mygpt
 
@@ -25,6 +25,28 @@ def test_the_summary_holds_what_is_promised(small_up: SmallUp) -> None:
     right = small_up.result["general_right"]
     assert right == {"base": forgetting["right_base"], "tuned": forgetting["right_tuned"], "items": 96}
     assert {"read", "index", "question", "train", "measure", "deploy"} <= set(small_up.result["seconds"])
+
+
+def test_every_arm_is_the_harness_on_one_task(small_up: SmallUp) -> None:
+    """Equal items and settings in every arm; prompts hashed by their token ids, also behind retrieval; what was read stays in the row."""
+    store = Store(small_up.home)
+    report = Report.open(store, "ferry")
+    inputs = {name: only.digest for name, (only,) in report.manifest.inputs.items()}
+    arms = {name: Predictions.of(store, digest) for name, digest in inputs.items() if name.startswith(("base", "tuned"))}
+    assert len(arms) == 5
+    assert {arm.manifest.recipe for arm in arms.values()} == {"mygpt.evaluate.harness:run_task"}
+    assert len({arm.manifest.facts["task_content"] for arm in arms.values()}) == 1
+    assert len({arm.manifest.facts["template"] for arm in arms.values()} - {None}) == 1
+    for name, arm in arms.items():
+        rows, facts = arm.rows, arm.manifest.facts
+        assert facts["items"] == len(rows) and {"unparsed", "empty", "cut"} <= set(facts)
+        answered = [row for row in rows if row["finish_reason"] != "abstained"]
+        if "retrieval" in name:
+            assert all(row["passages"] for row in answered) and any("ids" in h for h in facts["hashed"])
+        else:
+            assert facts["hashed"] == ["ids"]
+    same = [arms[name].manifest.facts["prompts"] for name in ("base_zero_shot", "tuned")]
+    assert same[0] == same[1] != arms["base_few_shot"].manifest.facts["prompts"]
 
 
 def test_nothing_was_written_into_the_folder(small_up: SmallUp) -> None:

@@ -124,7 +124,8 @@ def wait_until(condition: Callable[[], Any], seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
-def app_of(*completers: Any, home: Path, context_tokens: int = 100, **settings: Any) -> FastAPI:
+def app_of(*completers: Any, home: Path, context_tokens: int = 100, template_digest: str = "", **settings: Any) -> FastAPI:
     """Models called `handbook` and `second`."""
-    models = [Served(name, c, context_tokens, words) for name, c in zip(("handbook", "second"), completers, strict=False)]
+    told = {"template_digest": template_digest}
+    models = [Served(name, c, context_tokens, words, **told) for name, c in zip(("handbook", "second"), completers, strict=False)]
     return create_app(models, **{"source_passage": source_passage, "home": home, "title": "Handbook", **settings})

@@ -5,8 +5,14 @@ import threading
 import openai
 import pytest
 
+from mygpt.artifacts.task import Item
+from mygpt.core.digest import digest_value
+from mygpt.evaluate.harness import RunTaskConfig, run_task
 from mygpt.infer.protocols import Answer
+from mygpt.infer.remote import RemoteCompleter
 from mygpt.infer.scripted import ScriptedCompleter
+from tests.evaluate.test_harness import task_of
+from tests.infer.tiny_models import engine_of, tiny_module
 from tests.serve.live_site import Paced, app_of, cited_answer, running
 
 ANSWER = "Days lapse in March. I am sure."
@@ -220,6 +226,21 @@ def test_models(site_of):
         ("second", "model", "mygpt", 77),
     ]
     assert client(site).models.retrieve("second").id == "second"
+    assert [m.digest for m in models] == [digest_value({"engine": "scripted", "name": "scripted"})] * 2
+
+
+def test_served_is_asked_in_the_tokens_of_the_model_at_hand(site_of, run):
+    """The same task through the engine and through the server: equal hashes of ids, equal template, and the model's digest is told."""
+    engine = engine_of(tiny_module("llama"))
+    site = site_of(engine, context_tokens=400, template_digest=engine.renderer.template_digest)
+    items = [Item(name, f"Say {name}.", references=(name,)) for name in ("yes", "no")]
+    task = task_of(run, items, form="generate", primary="f1", max_tokens=4)
+    here, there = (run_task(RunTaskConfig(), task=task, completer=c, run=run) for c in (engine, RemoteCompleter(f"{site.address}/v1")))
+    columns = ("item_id", "prompt_sha256", "prompt_tokens", "answer")
+    assert [[r[c] for c in columns] for r in there.rows] == [[r[c] for c in columns] for r in here.rows]
+    assert there.manifest.facts["hashed"] == here.manifest.facts["hashed"] == ["ids"]
+    assert there.manifest.facts["template"] == here.manifest.facts["template"] == engine.renderer.template_digest
+    assert there.manifest.facts["model"]["digest"] == digest_value(engine.identity)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -173,6 +173,7 @@ def metrics_of(settings: TaskSettings, items: Sequence[Item]) -> dict[str, bool]
 
 
 TRUE_CHOICES = "true_choices"  # a fact: indices of all right choices, where there may be several (TruthfulQA's mc2)
+EARLIER_TURNS = "earlier_turns"  # a fact: JSON, the messages that stand before the question, each with `role` and `content`
 INSTRUCTIONS = "instructions"  # a fact: JSON, what an answer has to obey (IFEval)
 _GENERATE_METRICS: dict[AnswerKind, tuple[str, ...]] = {
     "text": ("exact_match", "f1", "rouge_l", "exact_match_strict"),

@@ -1,7 +1,7 @@
 """A recipe called from the command line, its options derived from its signature.
 
     an artefact                     --dataset NAME[:TAG] or digest
-    a path                          --sources DIR
+    a path                          --sources DIR; one file of a data set on the hub as hub:OWNER/NAME[@REVISION]/FILE
     a completer, scorer, embedder   --completer MODEL[+ADAPTER]; a completer or scorer also as an OpenAI-compatible address
     several of one                  the option, repeated
     settings                        --set key=value
@@ -174,7 +174,7 @@ def open_inputs(
     opened: dict[str, list[Any]] = {}
     for name, argument in inputs.items():
         if name in given and argument.is_path:
-            opened[name] = [Path(value) for value in given[name]]
+            opened[name] = [_path(run, value) for value in given[name]]
         elif name in given and argument.kinds:
             opened[name] = [_artifact(store, run, argument.kinds, value) for value in given[name]]
     num_passages = sum(num_texts(artifact) for group in opened.values() for artifact in group)
@@ -182,6 +182,12 @@ def open_inputs(
         if name in given and argument.protocol:
             opened[name] = [_tool(store, run, argument.protocol, v, num_passages, share_documents=share_documents) for v in given[name]]
     return {name: tuple(values) if inputs[name].several else values[0] for name, values in opened.items()}
+
+
+def _path(run: Run, value: str) -> Path:
+    from mygpt.lm.hub import DATA_FILE, data_file
+
+    return data_file(value, run=run) if value.startswith(DATA_FILE) else Path(value)
 
 
 def _artifact(store: Store, run: Run, kinds: tuple[type[Artifact], ...], reference: str) -> Artifact:
@@ -256,6 +262,11 @@ def _found_here(function: Any) -> dict[str, Any]:
 
 def _described(store: Store, argument: Argument, value: str) -> str:
     """What an input is, checked as far as nothing has to be fetched for it."""
+    from mygpt.lm.hub import DATA_FILE, DataFile
+
+    if argument.is_path and value.startswith(DATA_FILE):
+        DataFile.parse(value)
+        return value  # may still have to be fetched
     if argument.is_path and not Path(value).exists():
         raise UsageError(f"There is no file or folder {value}.", fix=f"Check the path after `{argument.option}`.")
     if not argument.kinds or Model in argument.kinds:
@@ -292,7 +303,7 @@ def _words(argument: Argument) -> str:
     if argument.kinds:
         return f"{' or '.join(kind.kind for kind in argument.kinds)}: NAME[:TAG] or digest"
     if argument.is_path:
-        return "file or folder"
+        return "file or folder, or hub:OWNER/NAME[@REVISION]/FILE"
     address = " or an OpenAI-compatible address" if argument.protocol in _ANYWHERE else ""
     return f"{argument.protocol.lower()}: MODEL[+ADAPTER]{address}"
 

@@ -1,7 +1,8 @@
 """Before and after: did tuning help, was it needed, and what did it cost? Arms side by side, one verdict, one page.
 
 Arms, cheapest first: base, base with examples in the prompt, base with retrieval, tuned, tuned with retrieval. Each is a Predictions
-artefact of `answer_sets`; `general_check` measures base and tuned model on what they should not have lost. An arm that was not run is None.
+artefact of the harness on the task of `held_out_questions`; `general_check` measures base and tuned model on what they should not have
+lost. An arm that was not run is None.
 `adapter` is what training made: an Adapter, or a Model where all weights were tuned.
 """
 
@@ -18,9 +19,9 @@ from mygpt.artifacts.report import Predictions, Report, lineage_rows, write_repo
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
-from mygpt.evaluate.answer_sets import SETS, AnswerSetsConfig
 from mygpt.evaluate.comparison import ARMS, Comparison
 from mygpt.evaluate.forgetting import Forgetting, GeneralCheckConfig, compare, held_out_bpb
+from mygpt.evaluate.held_out_questions import SETS, HeldOutConfig
 from mygpt.evaluate.verdict import LABELS, decide
 from mygpt.metrics.bootstrap import Interval
 from mygpt.views.report_page import render
@@ -29,7 +30,7 @@ Rows = list[dict[str, Any]]
 
 
 class BeforeAfterConfig(Config):
-    answers: AnswerSetsConfig = AnswerSetsConfig()
+    answers: HeldOutConfig = HeldOutConfig()
     general: GeneralCheckConfig = GeneralCheckConfig()
     few_shot_examples: int = 3
     num_resamples: int = 10_000
@@ -43,7 +44,7 @@ def before_after(
     config: BeforeAfterConfig,
     *,
     dataset: Dataset,
-    base_zero_shot: Predictions,
+    base_zero_shot: Predictions | None = None,
     base_few_shot: Predictions | None = None,
     base_retrieval: Predictions | None = None,
     tuned: Predictions | None = None,
@@ -57,7 +58,7 @@ def before_after(
     """Compare the arms, decide, and write report.json and report.html."""
     arms = dict(zip(ARMS, (base_zero_shot, base_few_shot, base_retrieval, tuned, tuned_retrieval), strict=True))
     run_arms = {arm: predictions for arm, predictions in arms.items() if predictions is not None}
-    rows = {name: {arm: [r for r in p.rows if r["set"] == name] for arm, p in run_arms.items()} for name in SETS}
+    rows = {name: {arm: [r for r in p.rows if r["slice"] == name] for arm, p in run_arms.items()} for name in SETS}
     seed = run.seed_for("bootstrap")
     comparisons = {name: _comparison(rows[name], config.num_resamples, seed) for name in SETS}
     knowledge = comparisons["knowledge"]
@@ -92,7 +93,7 @@ def before_after(
 def _comparison(rows: Mapping[str, Rows], num_resamples: int, seed: int) -> Comparison | None:
     """None when the set has no questions. Raises UsageError when arms answered different ones."""
     asked = {arm: [r["item_id"] for r in arm_rows] for arm, arm_rows in rows.items()}
-    first = asked["base_zero_shot"]
+    first = asked.get("base_zero_shot", [])
     for arm, ids in asked.items():
         if ids != first:
             raise UsageError(
@@ -102,7 +103,7 @@ def _comparison(rows: Mapping[str, Rows], num_resamples: int, seed: int) -> Comp
     if not first:
         return None
     scores = {arm: [r["f1"] for r in arm_rows] for arm, arm_rows in rows.items()}
-    return Comparison(scores, [r["passage"] for r in rows["base_zero_shot"]], num_resamples, seed)
+    return Comparison(scores, [r["cluster"] for r in rows["base_zero_shot"]], num_resamples, seed)
 
 
 def _key_figures(knowledge: Comparison | None, forgetting: Forgetting | None) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _set_figures(comparison: Comparison, rows: Mapping[str, Rows], min_items: in
             "f1_interval": _limits(comparison.interval(arm)),
             "rouge_l": _mean(r["rouge_l"] for r in rows[arm]),
             "exact_match": _mean(r["exact_match"] for r in rows[arm]),
-            "answer_tokens": _mean(r["num_tokens"] for r in rows[arm] if r["num_tokens"] is not None),
+            "answer_tokens": _mean(r["answer_tokens"] for r in rows[arm] if r["answer_tokens"] is not None),
             "share_cut": _mean(r["finish_reason"] == "length" for r in rows[arm]),
             "share_abstained": _mean(r["finish_reason"] == "abstained" for r in rows[arm]),
             "behind_best": None if best is None or arm == best else asdict(comparison.difference(best, arm)),

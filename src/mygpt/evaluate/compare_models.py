@@ -87,6 +87,8 @@ def compare_models(
         )
         for task in tasks
     ]
+    for task, told in zip(tasks, shown, strict=True):
+        _say_other_prompts(task, told, run)
     figures = {
         "kind": "comparison",
         "name": safe_name(run.name),
@@ -120,6 +122,17 @@ def _dirty_items(tasks: Sequence[SameItems], contamination: Sequence[Predictions
             known = ", ".join(task.task for task in tasks)
             raise UsageError(f"{own[0].id} is the contamination of `{name}`, which is not compared.", fix=f"Compared are: {known}.")
     return {task.task: item_states(task, by_task[task.task]) for task in tasks if task.task in by_task}
+
+
+def _say_other_prompts(task: SameItems, told: Mapping[str, Any], run: Run) -> None:
+    """Under one chat template other tokens are another prompt: the model is then not all that differs."""
+    templates = {m.label: m.predictions.manifest.facts.get("template") for m in task.models}
+    first = task.models[0].label
+    for model in told["models"]:
+        number, label = model["other_prompts"], model["label"]
+        if number and templates[first] and templates[label] == templates[first]:
+            of = f"{number} of {told['items']} items of {task.task}"
+            run.warn(f"{of} reached {label} in other tokens than {first}, through one chat template: more than the model differs.")
 
 
 def refuse_incomparable(tasks: Sequence[SameItems], models: Sequence[str]) -> None:

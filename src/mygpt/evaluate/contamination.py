@@ -166,6 +166,7 @@ def clean_and_dirty(predictions: Predictions, *contamination: Predictions, metri
 def item_states(task: SameItems, contamination: Sequence[Predictions]) -> dict[str, bool | None]:
     """By item: True where any of the checked lineages has it, False where all that could tell have it not, None where none could tell."""
     found: dict[str, bool | None] = dict.fromkeys(task.item_ids)
+    item_of = {row["item_id"]: _of(row) for row in task.models[0].rows}  # several answers may have been drawn to one item
     for one in contamination:
         told = one.manifest.facts
         if (told.get("of_task"), str(told.get("version"))) != (task.task, task.version):
@@ -173,12 +174,12 @@ def item_states(task: SameItems, contamination: Sequence[Predictions]) -> dict[s
             what += f"{one.id} of {told.get('of_task')} version {told.get('version')}."
             raise UsageError(what, fix="Check the contamination of the same task and version.")
         dirty = {row["item_id"]: row["dirty"] for row in one.rows}
-        unknown = [item for item in found if item not in dirty]
+        unknown = [item for item in found if item_of[item] not in dirty]
         if unknown:
             count = f"{len(unknown)} item{'s' * (len(unknown) != 1)}"
             what = f"{count} of {task.models[0].predictions.id} cannot be found in {one.id}, for example `{unknown[0]}`."
             raise UsageError(what, fix="Check the contamination of the same items.")
-        found = {item: _either(before, dirty[item]) for item, before in found.items()}
+        found = {item: _either(before, dirty[item_of[item]]) for item, before in found.items()}
     return found
 
 
@@ -209,6 +210,11 @@ def apart(
         return Part(num_scored, score(kept, label, metric, resampling).interval, away)
 
     return CleanAndDirty(metric, part(True, False, None), part(False), part(True), part(None))
+
+
+def _of(row: Mapping[str, Any]) -> str:
+    """The item, also of one of several answers drawn to it."""
+    return str(row.get("sampled_from") or row["item_id"])
 
 
 def _right_answer(item: Item) -> str:

@@ -219,8 +219,9 @@ def _passages(row: Row, number: int, by_id: dict[str, str], predictions: Predict
         return list(row["passages"])
     if row.get("finish_reason") == "abstained":
         return []
-    if row.get("passage") in by_id:
-        return [by_id[row["passage"]]]
+    place = row.get("passage") or row.get("cluster")  # questions on one passage are one cluster
+    if place in by_id:
+        return [by_id[place]]
     raise UsageError(
         f"Row {number} of {predictions.id} (`{row.get('item_id')}`) does not say from which passages it was answered.",
         fix="Give it a column `passages` with their texts, or hand in the corpus whose passage its column `passage` names.",

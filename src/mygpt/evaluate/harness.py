@@ -11,7 +11,8 @@ context.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from mygpt.artifacts.dataset import Conversation
@@ -23,7 +24,7 @@ from mygpt.core.digest import digest_value
 from mygpt.core.errors import MygptError, UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.forgetting import pieces
-from mygpt.evaluate.parity import check_prompt_ids, check_stop_ids, prompt_ids, prompt_sha256, tokenizer_facts
+from mygpt.evaluate.parity import check_prompt_ids, check_stop_ids, engine_of, prompt_ids, prompt_sha256, scored_ids, tokenizer_facts
 from mygpt.evaluate.prompts import continuations, conversation, text_prompt
 from mygpt.evaluate.scoring import Scored, scored_answer, scored_choice, scored_continuation, scored_text
 from mygpt.infer.cached_completer import CachedCompleter
@@ -39,6 +40,7 @@ from mygpt.metrics.rouge import UNICODE, signature
 class RunTaskConfig(Config):
     max_items: int | None = None  # at even distances; all by default
     temperature: float = 0.0  # of `generate` tasks
+    samples: int = 1  # answers drawn to each item of a `generate` task: rows `ID/0`, `ID/1`, ... in the item's cluster
     window_characters: int = 4_000  # of `rolling` tasks: about a thousand tokens, which fits every model's window
     cached: bool = True  # keep what is computed, and use what was kept
 
@@ -49,36 +51,35 @@ def run_task(
 ) -> Predictions:
     """Forms `choice`, `continuation` and `rolling` need a scorer, `generate` needs a completer."""
     settings, items = task.settings, _spread(task.items, config.max_items)
+    _check_samples(settings, config)
     cache = run.home / "cache"
+    facts: dict[str, Any] = {"template": None}
     if settings.form == "generate":
         if completer is None:
             raise _needs(task, "completer", "asks for answers")
         tool: Any = completer
         asked = [conversation(settings, item) for item in items]
-        ids = [prompt_ids(completer, c) for c in asked]
-        known = tokenizer_facts(completer)
-        for one in ids:
-            if one is not None and known is not None:
-                check_prompt_ids(one, known)
-        if known is not None and (stops := getattr(completer, "stop_token_ids", None)) is not None:
-            check_stop_ids(stops, known)
-        template = known.template_digest if known else None
+        facts |= {"template": _checked_template(completer, asked), "samples": config.samples, "temperature": config.temperature}
         answering = CachedCompleter(completer, cache / "answers.sqlite") if config.cached else completer
-        rows = _generated(settings, items, asked, answering, config, run)
+        answers = _answers(settings, asked, answering, config, run)
+        told = [prompt_ids(completer, one) for one in asked]
+        rows = _generated(items, asked, told, answers, partial(scored_answer, settings), config.samples)
     else:
         if scorer is None:
             raise _needs(task, "scorer", "compares log-probabilities")
-        tool, ids, template = scorer, [None] * len(items), None
+        tool = scorer
         scoring = CachedScorer(scorer, cache / "scores.sqlite") if config.cached else scorer
         if settings.form == "rolling":
-            rows = _rolled(items, scoring, config)
+            rows = _rolled(items, scorer, scoring, config)
         else:
-            rows = (_chosen if settings.form == "choice" else _continued)(settings, items, scoring)
-    rows = [_row(task, item, row, prompt_ids) for item, row, prompt_ids in zip(items, rows, ids, strict=True)]
+            rows = (_chosen if settings.form == "choice" else _continued)(settings, items, scorer, scoring)
+    facts["hashed"] = sorted({row.pop("hashed") for row in rows})
+    asked_of = [item for item in items for _ in range(config.samples)]
+    rows = [_row(task, item, row) for item, row in zip(asked_of, rows, strict=True)]
     metrics = metrics_of(settings, items)
-    facts = {**_facts(task, items, rows), "metrics": list(metrics), "higher_is_better": metrics}
-    facts |= {"model": tool.identity, "template": template}
-    _warn_of_silence(facts, run)
+    facts |= {**_facts(task, asked_of, rows), "items": len(items), "metrics": list(metrics), "higher_is_better": metrics}
+    facts |= {"model": tool.identity}
+    _warn_of_silence(facts, len(rows), run)
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
 
 
@@ -90,67 +91,90 @@ def task_prompts(task: Task) -> list[str]:
 # -- the four forms ------------------------------------------------------------------------------------------------------
 
 
-def _chosen(settings: TaskSettings, items: Sequence[Item], scorer: Scorer) -> list[dict[str, Any]]:
-    """All choices of all items in one call: the engine shares what they begin with."""
+def _chosen(settings: TaskSettings, items: Sequence[Item], telling: Scorer, scorer: Scorer) -> list[dict[str, Any]]:
+    """All choices of all items in one call: the engine shares what they begin with. `telling` is the scorer itself, without its cache."""
     asked = [text_prompt(settings, item) for item in items]
     choices = [continuations(settings, item) for item in items]
+    fed = [_fed(telling, prompt, own) for prompt, own in zip(asked, choices, strict=True)]
     scores = _score(scorer, [(prompt, choice) for prompt, own in zip(asked, choices, strict=True) for choice in own])
     bare: list[Score] = []
     if settings.mutual_information:
         bare = _score(scorer, [(settings.bare_prompt.rstrip(), choice) for own in choices for choice in own])
     rows, start = [], 0
-    for item, prompt, own in zip(items, asked, choices, strict=True):
+    for item, prompts, own in zip(items, fed, choices, strict=True):
         end = start + len(own)
         made = scored_choice(item, scores[start:end], bare[start:end] or None)
-        rows.append({"prompt": prompt, **_columns(made), "scored_tokens": sum(s.num_tokens for s in scores[start:end])})
+        rows.append({**prompts, **_columns(made), "scored_tokens": sum(s.num_tokens for s in scores[start:end])})
         start = end
     return rows
 
 
-def _continued(settings: TaskSettings, items: Sequence[Item], scorer: Scorer) -> list[dict[str, Any]]:
-    asked = [text_prompt(settings, item) for item in items]
-    scores = _score(scorer, [(prompt, continuations(settings, item)[0]) for prompt, item in zip(asked, items, strict=True)])
-    made = [scored_continuation(item, score) for item, score in zip(items, scores, strict=True)]
-    return [{"prompt": prompt, **_columns(one)} for prompt, one in zip(asked, made, strict=True)]
+def _continued(settings: TaskSettings, items: Sequence[Item], telling: Scorer, scorer: Scorer) -> list[dict[str, Any]]:
+    asked = [(text_prompt(settings, item), continuations(settings, item)[0]) for item in items]
+    fed = [_fed(telling, prompt, [continuation]) for prompt, continuation in asked]
+    made = [scored_continuation(item, score) for item, score in zip(items, _score(scorer, asked), strict=True)]
+    return [{**prompts, **_columns(one)} for prompts, one in zip(fed, made, strict=True)]
+
+
+def _answers(
+    settings: TaskSettings, asked: Sequence[Conversation], completer: Completer, config: RunTaskConfig, run: Run
+) -> list[Answer]:
+    """`samples` of each, beside each other. Equal conversations of one call are different draws: that is for completers to see to."""
+    seed = run.seed_for("answers") >> 31 if config.temperature > 0 else 0  # greedy answers are the same under every seed
+    sampling = Sampling(max_tokens=settings.max_tokens, temperature=config.temperature, seed=seed, stop=settings.stop)
+    wanted = [one for one in asked for _ in range(config.samples)]
+    answers: list[Answer] = completer.complete(wanted, sampling)
+    if len(answers) != len(wanted):
+        raise MygptError(f"{len(wanted)} questions were asked and {len(answers)} answers came.", fix="The completer is at fault.")
+    return answers
 
 
 def _generated(
-    settings: TaskSettings,
     items: Sequence[Item],
     asked: Sequence[Conversation],
-    completer: Completer,
-    config: RunTaskConfig,
-    run: Run,
+    told: Sequence[tuple[int, ...] | None],
+    answers: Sequence[Answer],
+    score: Callable[[Item, str], Scored],
+    samples: int,
 ) -> list[dict[str, Any]]:
-    seed = run.seed_for("answers") >> 31 if config.temperature > 0 else 0  # greedy answers are the same under every seed
-    sampling = Sampling(max_tokens=settings.max_tokens, temperature=config.temperature, seed=seed, stop=settings.stop)
-    answers: list[Answer] = completer.complete(asked, sampling)
-    if len(answers) != len(asked):
-        raise MygptError(f"{len(asked)} questions were asked and {len(answers)} answers came.", fix="The completer is at fault.")
+    """`told`: the ids of each prompt, where the completer shows them before it answers. `score` reads one answer to one item."""
     rows = []
-    for item, one, answer in zip(items, asked, answers, strict=True):
-        prompt = "\n\n".join(f"{m.role}: {m.content}" for m in one.messages)
-        came = {"finish_reason": answer.finish_reason, "answer_tokens": len(answer.token_ids) or None}
+    for number, answer in enumerate(answers):
+        item, one, ids = items[number // samples], asked[number // samples], told[number // samples]
+        digest = answer.prompt_sha256 or prompt_sha256("\n\n".join(f"{m.role}: {m.content}" for m in one.messages), ids)
         rows.append(
             {
-                **_columns(scored_answer(settings, item, answer.text)),
-                **came,
-                "prompt": prompt,
-                "prompt_tokens": answer.prompt_tokens or None,
+                "prompt_sha256": digest,
+                "hashed": "ids" if answer.prompt_sha256 or ids is not None else "text",
+                "prompt_tokens": answer.prompt_tokens or (None if ids is None else len(ids)),
+                **({"item_id": f"{item.id}/{number % samples}", "sampled_from": item.id} if samples > 1 else {}),
+                **_columns(score(item, answer.text)),
+                "finish_reason": answer.finish_reason,
+                "answer_tokens": len(answer.token_ids) or None,  # not every engine tells
+                **({"passages": list(answer.passages)} if answer.passages else {}),  # what `groundedness` holds the answer against
             }
         )
     return rows
 
 
-def _rolled(items: Sequence[Item], scorer: Scorer, config: RunTaskConfig) -> list[dict[str, Any]]:
+def _rolled(items: Sequence[Item], telling: Scorer, scorer: Scorer, config: RunTaskConfig) -> list[dict[str, Any]]:
     windows = [list(pieces(item.question, config.window_characters)) for item in items]
+    fed = [_fed(telling, "", own, text=item.question) for item, own in zip(items, windows, strict=True)]
     scores = _score(scorer, [("", window) for own in windows for window in own])
     rows, start = [], 0
-    for item, own in zip(items, windows, strict=True):
+    for item, prompts, own in zip(items, fed, windows, strict=True):
         end = start + len(own)
-        rows.append({"prompt": "", **_columns(scored_text(item, scores[start:end])), "windows": len(own)})
+        rows.append({**prompts, "prompt_tokens": None, **_columns(scored_text(item, scores[start:end])), "windows": len(own)})
         start = end
     return rows
+
+
+def _fed(scorer: Scorer, prompt: str, own: Sequence[str], *, text: str = "") -> dict[str, Any]:
+    """The hash of all ids that are scored for one item; of the text where the scorer does not tell them."""
+    ids = scored_ids(scorer, prompt, own)
+    if ids is None:
+        return {"prompt_sha256": prompt_sha256(prompt or text, None), "hashed": "text", "prompt_tokens": None}
+    return {"prompt_sha256": digest_value([list(one) for one, _ in ids]), "hashed": "ids", "prompt_tokens": ids[0][1]}
 
 
 def _score(scorer: Scorer, pairs: Sequence[tuple[str, str]]) -> list[Score]:
@@ -167,15 +191,12 @@ def _columns(made: Scored) -> dict[str, Any]:
     return {"answer": made.answer, "reference": made.reference, "parsed": made.parsed, **made.shown, **made.metrics}
 
 
-def _row(task: Task, item: Item, row: dict[str, Any], token_ids: tuple[int, ...] | None) -> dict[str, Any]:
-    prompt = row.pop("prompt")
+def _row(task: Task, item: Item, row: dict[str, Any]) -> dict[str, Any]:
     return {
         "item_id": item.id,
         "task": task.settings.name,
         "version": task.version,
         "form": task.form,
-        "prompt_sha256": prompt_sha256(prompt or item.question, token_ids),
-        "prompt_tokens": row.pop("prompt_tokens", None) if token_ids is None else len(token_ids),
         "question": item.question,
         "finish_reason": None,
         "cluster": item.cluster,
@@ -185,6 +206,7 @@ def _row(task: Task, item: Item, row: dict[str, Any], token_ids: tuple[int, ...]
 
 
 def _facts(task: Task, items: Sequence[Item], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`items`: of each row."""
     facts: dict[str, Any] = {
         "task": task.settings.name,
         "version": task.version,
@@ -194,7 +216,6 @@ def _facts(task: Task, items: Sequence[Item], rows: Sequence[dict[str, Any]]) ->
         "chance": task.settings.chance,
         "commonest_label": task.manifest.facts.get("commonest_label"),
         "task_content": task.manifest.content,  # equal for equal items and settings, whoever read them
-        "items": len(rows),
         "prompts": digest_value([row["prompt_sha256"] for row in rows]),
     }
     if task.form == "generate":
@@ -222,12 +243,35 @@ def _facts(task: Task, items: Sequence[Item], rows: Sequence[dict[str, Any]]) ->
     return facts
 
 
-def _warn_of_silence(facts: dict[str, Any], run: Run) -> None:
-    items = facts["items"]
-    if facts.get("empty") == items:
-        run.warn(f"The model returned nothing for all {items} items of `{facts['task']}`: the scores say nothing about it.")
+def _warn_of_silence(facts: dict[str, Any], num_answers: int, run: Run) -> None:
+    if facts.get("empty") == num_answers:
+        run.warn(f"The model returned nothing for all {facts['items']} items of `{facts['task']}`: the scores say nothing about it.")
     elif facts.get("unparsed"):
-        run.warn(f"{facts['unparsed']} of {items} answers to `{facts['task']}` could not be read; they score 0 and are marked.")
+        run.warn(f"{facts['unparsed']} of {num_answers} answers to `{facts['task']}` could not be read; they score 0 and are marked.")
+
+
+def _checked_template(completer: Completer, asked: Sequence[Conversation]) -> str | None:
+    """The digest of the chat template that the prompts go through. Refuses the slips of `evaluate/parity`."""
+    engine = engine_of(completer)
+    known = tokenizer_facts(engine)
+    if known is None:
+        return getattr(engine, "template_digest", None)
+    for one in asked:
+        check_prompt_ids(prompt_ids(engine, one) or (), known)
+    if (stops := getattr(engine, "stop_token_ids", None)) is not None:
+        check_stop_ids(stops, known)
+    return known.template_digest
+
+
+def _check_samples(settings: TaskSettings, config: RunTaskConfig) -> None:
+    if config.samples < 1:
+        raise UsageError(f"{config.samples} samples of each item were asked for.", fix="Take at least 1.")
+    if config.samples > 1 and settings.form != "generate":
+        what = f"The task `{settings.name}` is of the form `{settings.form}`: nothing is drawn, and {config.samples} samples would be one."
+        raise UsageError(what, fix="Leave `samples` out.")
+    if config.samples > 1 and config.temperature <= 0:
+        what = f"{config.samples} samples of each item were asked for at temperature {config.temperature}: they would be one answer copied."
+        raise UsageError(what, fix="Set a temperature above 0, `--set temperature=0.7` say.")
 
 
 def _spread(items: list[Item], most: int | None) -> list[Item]:

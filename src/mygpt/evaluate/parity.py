@@ -1,6 +1,7 @@
 """Prompt and token parity: the same question reaches the model as the same token ids in tuning, evaluation and serving, or it is an error.
 
-Every row of a task's run keeps the SHA-256 of its prompt's token ids, so that two runs can be shown to have asked the same. Checked are
+Every row of a task's run keeps the SHA-256 of the token ids it was asked with (of a choice and of a text: of all ids that are scored), so
+that two runs can be shown to have asked the same; a comparison counts where they did not. Checked are
 the slips that change scores by tens of points and raise no error elsewhere: a second beginning-of-text token and a turn's stop token that
 generation does not stop at, here; a stop token that tuning does not train, in `training/preflight`; a chat template other than that of
 tuning, in `lm/load`, through which evaluation and serving pass alike.
@@ -8,14 +9,14 @@ tuning, in `lm/load`, through which evaluation and serving pass alike.
 Source: the slips, threads of lm-evaluation-harness (#1841, pull request 2034) and lighteval (#82, #649); the checks are ours.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mygpt.artifacts.dataset import Conversation
 from mygpt.core.digest import digest_text, digest_value
 from mygpt.core.errors import Refused
-from mygpt.infer.protocols import Completer
+from mygpt.infer.protocols import Completer, Scorer
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,14 @@ def ids_digest(token_ids: Sequence[int]) -> str:
     return digest_value(list(token_ids))
 
 
+def engine_of(completer: Completer) -> Completer:
+    """Who renders the prompt in the end: examples before it and retrieval hold the next one as `completer`."""
+    inner = getattr(completer, "completer", None)
+    return completer if inner is None else engine_of(inner)
+
+
 def prompt_ids(completer: Completer, conversation: Conversation) -> tuple[int, ...] | None:
-    """The ids that a completer feeds for a conversation; None where it does not tell (a server)."""
+    """The ids that an engine feeds for a conversation; None where it does not tell (a server)."""
     renderer = getattr(completer, "renderer", None)
     return tuple(renderer.prompt(conversation)) if renderer is not None else None
 
@@ -52,6 +59,25 @@ def tokenizer_facts(completer: Completer) -> TokenizerFacts | None:
     """None where the completer does not show how it renders (a server)."""
     renderer = getattr(completer, "renderer", None)
     return TokenizerFacts.of(renderer._tokenizer) if renderer is not None else None
+
+
+def scored_ids(scorer: Scorer, prompt: str, continuations: Sequence[str]) -> list[tuple[tuple[int, ...], int]] | None:
+    """For each continuation the ids that are scored, and where the scored part begins; None where the scorer does not tell.
+
+    Raises Refused where they begin with the beginning-of-text token twice.
+    """
+    tell = getattr(scorer, "scored_ids", None)
+    if tell is None:
+        return None
+    beginning = tell("", "").ids[0]
+    texts = [tell(prompt, continuation) for continuation in continuations]
+    for text in texts:
+        if list(text.ids[:2]) == [beginning, beginning]:
+            raise Refused(
+                f"What is scored begins with the beginning-of-text token ({beginning}) twice: {prompt[:40]!r}.",
+                fix="Encode it with `add_special_tokens=False`, or once without the token in front.",
+            )
+    return [(tuple(text.ids), text.start) for text in texts]
 
 
 def prompt_sha256(text: str, token_ids: Sequence[int] | None) -> str:
@@ -78,16 +104,3 @@ def check_stop_ids(stop_ids: Collection[int], facts: TokenizerFacts) -> None:
             "answers would run on into a made-up next turn.",
             fix="Add the token to `eos_token_id` of generation_config.json.",
         )
-
-
-def check_same_prompts(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Rows of several runs of one task, by the run's name. Raises Refused where an item was asked in different tokens."""
-    first_name, *others = runs
-    asked = {row["item_id"]: row["prompt_sha256"] for row in runs[first_name]}
-    for name in others:
-        differing = [row["item_id"] for row in runs[name] if asked.get(row["item_id"], row["prompt_sha256"]) != row["prompt_sha256"]]
-        if differing:
-            raise Refused(
-                f"{len(differing)} items were asked in different tokens by `{first_name}` and `{name}`, first `{differing[0]}`.",
-                fix="Models with different tokenizers or templates are compared by what they answer: say so, and leave this check out.",
-            )

@@ -6,10 +6,11 @@ Source: the seam, Gao et al., Language Model Evaluation Harness v0.4.13, `_encod
 We differ: prompt and continuation are then encoded apart; where a tokenizer would merge across the seam, the harness cuts after merging.
 """
 
+import json
 from collections.abc import Mapping
 
 from mygpt.artifacts.dataset import Conversation, Message
-from mygpt.artifacts.task import Item, TaskSettings
+from mygpt.artifacts.task import EARLIER_TURNS, Item, TaskSettings
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -28,6 +29,7 @@ def conversation(settings: TaskSettings, item: Item) -> Conversation:
     if settings.examples_as_turns:
         for asked, answer in _solved(settings):
             turns += [Message("user", asked), Message("assistant", answer)]
+    turns += [Message(m["role"], m["content"]) for m in json.loads(item.facts.get(EARLIER_TURNS, "[]"))]
     return Conversation((*turns, Message("user", text_prompt(settings, item))), item.id)
 
 

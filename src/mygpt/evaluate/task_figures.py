@@ -51,9 +51,7 @@ def task_figures(
                 "unparsed": model.count("parsed", False),
                 "unscored": task.unscored.get(model.label, 0),
                 "cut": model.count("finish_reason", "length"),
-                "other_prompts": sum(
-                    a.get("prompt_sha256") != b.get("prompt_sha256") for a, b in zip(model.rows, task.models[0].rows, strict=True)
-                ),
+                "other_prompts": other_prompts(model, task.models[0]),
                 "reliability": reliability(task, model, confidence),
                 "read_by_both": None if found is None else read_by_both(task, model.label, baseline, resampling),
                 "contamination": None if dirty is None else _apart(task, model.label, baseline, dirty, resampling),
@@ -122,6 +120,13 @@ def _apart(task: SameItems, label: str, baseline: str, dirty: Mapping[str, bool 
         }
         for name, part in (("clean", found.clean), ("dirty", found.dirty), ("undecided", found.undecided))
     }
+
+
+def other_prompts(model: Measured, first: Measured) -> int | None:
+    """Items that reached both in different tokens; None where one tells its ids and the other (a server) only the text."""
+    if model.predictions.manifest.facts.get("hashed") != first.predictions.manifest.facts.get("hashed"):
+        return None
+    return sum(a.get("prompt_sha256") != b.get("prompt_sha256") for a, b in zip(model.rows, first.rows, strict=True))
 
 
 def word_for(found: Difference, p_adjusted: float | None, headroom: bool | None, metric: str, alpha: float) -> str:

@@ -1,5 +1,6 @@
 """Answers that were computed once are kept, so that interrupted work goes on where it stopped. Itself a Completer.
 
+Kept one by one where the completer gives them as they finish (a server's), else after every call for 128 or so.
 Keyed by the completer's identity, the sampling and the messages: greedy or seeded answers are the same each time. A sampled answer to
 a conversation that is given twice in one call has a key for each draw. A damaged or unwritable cache costs time, never an answer.
 """
@@ -42,10 +43,20 @@ class CachedCompleter:
             draws.setdefault(request, {})[key] = conversation
         # Neighbours stay together: they share prefixes.
         for part in _parts(own for own in draws.values() if not own.keys() <= known.keys()):
-            computed = dict(zip(part, self._completer.complete(list(part.values()), sampling), strict=True))
-            self._write(computed)
-            known |= computed
+            for computed in self._computed(part, sampling):
+                self._write(computed)
+                known |= computed
         return [known[key] for key in keys]
+
+    def _computed(self, part: Mapping[str, Conversation], sampling: Sampling) -> Iterator[dict[str, Answer]]:
+        """In portions, each as soon as it is there."""
+        keys, conversations = list(part), list(part.values())
+        as_finished = getattr(self._completer, "as_finished", None)
+        if as_finished is None:
+            yield dict(zip(keys, self._completer.complete(conversations, sampling), strict=True))
+            return
+        for place, answer in as_finished(conversations, sampling):
+            yield {keys[place]: answer}
 
     def _read(self, keys: Collection[str]) -> dict[str, Answer]:
         found: dict[str, Answer] = {}

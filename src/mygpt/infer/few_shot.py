@@ -15,7 +15,7 @@ from mygpt.infer.protocols import Answer, Completer, Identity, Sampling
 
 class FewShot:
     def __init__(self, completer: Completer, examples: Sequence[Conversation]):
-        self._completer = completer
+        self.completer = completer
         self._shown = tuple(m for example in examples for m in _question_and_answer(example))
 
     @property
@@ -26,7 +26,7 @@ class FewShot:
             "num_examples": len(shown) // 2,
             "examples": digest_value(shown),
             "messages": shown,
-            "completer": self._completer.identity,
+            "completer": self.completer.identity,
         }
 
     @classmethod
@@ -37,7 +37,7 @@ class FewShot:
         return made
 
     def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
-        return self._completer.complete([self._with_examples(c) for c in conversations], sampling)
+        return self.completer.complete([self._with_examples(c) for c in conversations], sampling)
 
     def _with_examples(self, conversation: Conversation) -> Conversation:
         system = tuple(m for m in conversation.messages[:1] if m.role == "system")

@@ -60,6 +60,7 @@ class Answer:
     citations: tuple[Citation, ...] = ()
     unsupported: tuple[tuple[int, int], ...] = ()  # character ranges of sentences that nothing retrieved supports
     passages: tuple[str, ...] = ()  # what was retrieved and read, best first
+    prompt_sha256: str = ""  # of the prompt's token ids as a JSON list, where the engine tells
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,11 @@ class Completer(Protocol):
 class StreamingCompleter(Completer, Protocol):
     def stream(self, conversation: Conversation, sampling: Sampling) -> Iterator[str | Answer]:
         """Pieces of text as they come, then the whole Answer as the last item. Closing the iterator stops the work."""
+
+
+class ConcurrentCompleter(Completer, Protocol):
+    def as_finished(self, conversations: Sequence[Conversation], sampling: Sampling) -> Iterator[tuple[int, Answer]]:
+        """(place, answer), each when it is there, in any order: what came before a fault can be kept."""
 
 
 class Scorer(Protocol):

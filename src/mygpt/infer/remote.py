@@ -2,12 +2,19 @@
 
 Opens connections (see core/outbound): to the address that the user named, and only there; a redirect is an error. Text of the user's
 documents goes to an address that is not this machine only after `core.outbound.require_sharing` let it.
+
+What the server lists of its model is part of the identity, so that kept answers are not those of a model that was served there before: the
+digest where the server is mygpt's; else the model's path (vLLM's `root`) and when it was made. A server that says none of these, and gives
+another model the same name, cannot be found out.
 """
 
 import os
+import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +33,7 @@ _RETRIED = (408, 429, 500, 502, 503, 504)
 _USUAL = Sampling()
 _SENT_WHERE_SET = ("min_tokens", "top_k", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty")
 _LONGEST_WAIT_SECONDS = 30.0
+_JUST_NOW_SECONDS = 60.0  # several servers give the time of asking as the time at which a model was made
 
 
 class Endpoint:
@@ -51,18 +59,40 @@ class Endpoint:
             trust_env=not is_this_machine(self.address),
             follow_redirects=False,
         )
-        self.name = name or self._first_model()
+        if not name:
+            self._listed = self._first_model()
+            name = str(self._listed["id"])
+        self.name = name
 
     @property
     def identity(self) -> Identity:
-        return {"engine": "remote", "address": self.address, "name": self.name}
+        return {"engine": "remote", "address": self.address, "name": self.name, **told_of(self._listed)}
 
-    def _first_model(self) -> str:
+    @property
+    def template_digest(self) -> str | None:
+        """Of the chat template that the server applies; None where it does not tell."""
+        told = self._listed.get("template_digest")
+        return told if isinstance(told, str) and told else None
+
+    @cached_property
+    def _listed(self) -> Mapping[str, Any]:
+        """The server's entry of the model; empty where it has no list, or none of this name."""
+        try:
+            models = self.request("GET", "/models", None).get("data")
+        except Unreachable:
+            raise
+        except MygptError:
+            return {}
+        named = [m for m in models if isinstance(m, dict) and m.get("id") == self.name] if isinstance(models, list) else []
+        return named[0] if named else {}
+
+    def _first_model(self) -> Mapping[str, Any]:
         models = self.request("GET", "/models", None).get("data")
         if not models:
             raise MygptError(f"{self.address} lists no model.", fix="Name one: `--teacher ADDRESS#MODEL`.")
         try:
-            return str(models[0]["id"])
+            first: Mapping[str, Any] = models[0]
+            return {**first, "id": str(first["id"])}
         except (KeyError, IndexError, TypeError) as error:
             raise self.other_form("/models") from error
 
@@ -126,18 +156,45 @@ class RemoteCompleter:
     def identity(self) -> Identity:
         return self._endpoint.identity
 
+    @property
+    def template_digest(self) -> str | None:
+        return self._endpoint.template_digest
+
     def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
+        answers = dict(self.as_finished(conversations, sampling))
+        return [answers[place] for place in range(len(conversations))]
+
+    def as_finished(self, conversations: Sequence[Conversation], sampling: Sampling) -> Iterator[tuple[int, Answer]]:
+        """After a fault nothing more is asked; what is under way comes out first, then the fault."""
         if not sampling.keep_crossing:
             raise UsageError("No server takes `keep_crossing`, so the answers would be others.", fix="Leave it out, or use a model here.")
         progress = self._run.progress(len(conversations), "answers") if self._run else None
         seeds = [_seed(sampling.seed, number) for number in occurrences(c.messages for c in conversations)]
-        answers = []
-        with ThreadPoolExecutor(self._parallel) as pool:
-            for answer in pool.map(lambda c, seed: self._ask(c, sampling, seed), conversations, seeds):
-                answers.append(answer)
-                if progress:
-                    progress.advance()
-        return answers
+        stopped = threading.Event()
+
+        def ask(conversation: Conversation, seed: int) -> Answer | None:
+            try:
+                return None if stopped.is_set() else self._ask(conversation, sampling, seed)
+            except BaseException:
+                stopped.set()
+                raise
+
+        pool = ThreadPoolExecutor(self._parallel)
+        faults = []
+        try:
+            asked = {pool.submit(ask, *one): place for place, one in enumerate(zip(conversations, seeds, strict=True))}
+            for done in as_completed(asked):
+                if fault := done.exception():
+                    faults.append(fault)
+                elif answer := done.result():
+                    yield asked[done], answer
+                    if progress:
+                        progress.advance()
+        finally:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+        if faults:
+            raise faults[0]
 
     def _ask(self, conversation: Conversation, sampling: Sampling, seed: int) -> Answer:
         text = conversation.raw_text
@@ -159,9 +216,12 @@ class RemoteCompleter:
             choice = reply["choices"][0]
             said = str(choice["message"].get("content") or "").strip() if text is None else str(choice["text"])
             prompt_tokens = int((reply.get("usage") or {}).get("prompt_tokens") or 0)
+            told = choice if text is not None else choice["message"]
+            ids_digest = str((told.get("mygpt") or {}).get("prompt_sha256") or "")  # a server of ours tells
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             raise self._endpoint.other_form(path) from error
-        return Answer(said, "length" if choice.get("finish_reason") == "length" else "stop", prompt_tokens=prompt_tokens)
+        reason = choice.get("finish_reason")
+        return Answer(said, "length" if reason == "length" else "stop", prompt_tokens=prompt_tokens, prompt_sha256=ids_digest)
 
 
 def _check(address: str) -> None:
@@ -177,6 +237,17 @@ def _check(address: str) -> None:
     if parts.username is not None or parts.password is not None or parts.query:
         shown = f"{parts.scheme}://{parts.hostname}"
         raise UsageError(f"The address at {shown} holds a user name, a password or a query, and addresses are written down.", fix=fix)
+
+
+def told_of(entry: Mapping[str, Any]) -> Identity:
+    """What differs in a server's entry when another model is served under the same name. A time of just now is the server's clock."""
+    if entry.get("digest"):
+        return {"digest": str(entry["digest"])}
+    told: Identity = {"root": str(entry["root"])} if entry.get("root") else {}
+    made = entry.get("created")
+    if isinstance(made, int) and made > 0 and datetime.now(UTC).timestamp() - made > _JUST_NOW_SECONDS:
+        told["created"] = made
+    return told
 
 
 def _seed(seed: int, number: int) -> int:

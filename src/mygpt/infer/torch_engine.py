@@ -6,6 +6,7 @@ question are scored on one computation of the question (`infer/scoring`).
 Dims  R rows whose next token is chosen
 """
 
+import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -15,6 +16,7 @@ import torch
 
 from mygpt.artifacts.dataset import Conversation
 from mygpt.artifacts.model import Adapter, Model
+from mygpt.core.digest import digest_value
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.infer.batch import Batch, Planted, Row
@@ -138,7 +140,7 @@ class TorchEngine:
     # -- Scorer -----------------------------------------------------------------------------------------------------------
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
-        texts = [self._scored_ids(*pair) for pair in zip(prompts, continuations, strict=True)]
+        texts = [self.scored_ids(*pair) for pair in zip(prompts, continuations, strict=True)]
         scores: list[Score | None] = [None] * len(texts)
         progress = self._run.progress(len(texts), "texts") if self._run else None
         for i, logprob, is_greedy in score_texts(self._module, texts, max_tokens=self._score_tokens):
@@ -151,7 +153,7 @@ class TorchEngine:
             give_back_freed_memory()
         return [s for s in scores if s is not None]
 
-    def _scored_ids(self, prompt: str, continuation: str) -> Text:
+    def scored_ids(self, prompt: str, continuation: str) -> Text:
         """Prompt and continuation, encoded apart, and where the continuation begins: not at 0, its first token is predicted too."""
         before = text_ids(self._loaded.tokenizer, prompt)
         ids = before + inner_ids(self._loaded.tokenizer, continuation)
@@ -201,12 +203,16 @@ class TorchEngine:
             )
         room = [self.context_tokens - len(p) for p in prompts]
         capped = [(r, s.max_tokens) for r, s in zip(room, samplings, strict=True) if r < s.max_tokens]
-        if self._run and capped:
+        if capped:
             most, least = max(asked for _, asked in capped), min(r for r, _ in capped)
-            self._run.warn(
+            said = (
                 f"{len(capped)} of {len(prompts)} answers may have fewer than the {most} tokens that were asked for (at least {least}): "
                 f"prompt and answer together have to fit the model's window of {self.context_tokens}."
             )
+            if self._run:
+                self._run.warn(said)
+            else:
+                warnings.warn(said, stacklevel=2)
         return prompts
 
     @torch.inference_mode()
@@ -286,4 +292,5 @@ class TorchEngine:
         text = settled(cut_at_stop(self._text(row), row.sampling.stop), ())
         text = text.strip() if asked.raw_text is None else text
         reason = "stop" if row.finish_reason == "stop" else "length"
-        return Answer(text, reason, tuple(row.ids), tuple(row.logprobs), len(row.prompt))  # type: ignore[arg-type]
+        prompt = {"prompt_tokens": len(row.prompt), "prompt_sha256": digest_value(list(row.prompt))}
+        return Answer(text, reason, tuple(row.ids), tuple(row.logprobs), **prompt)  # type: ignore[arg-type]

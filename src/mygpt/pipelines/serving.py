@@ -42,15 +42,15 @@ def serve_deployment(deployment: Deployment, *, home: Path, host: str, port: int
 def served_models(name: str, opened: Opened) -> list[Served]:
     window, count = opened.engine.context_tokens, opened.engine.count_tokens
     names = [(name, opened.completer)] + ([(f"{name}-closed-book", opened.engine)] if opened.search else [])
-    reserve = opened.context_reserve
+    reserve, template = opened.context_reserve, opened.engine.renderer.template_digest
 
     def with_passages(conversation: Conversation) -> int:
         return count(conversation) + reserve
 
     def one(called: str, completer: StreamingCompleter) -> Served:
         if completer is not opened.engine:
-            return Served(called, completer, window, with_passages, engine=opened.engine)
-        return Served(called, completer, window, count, TokenScorer(opened.engine), opened.engine)
+            return Served(called, completer, window, with_passages, engine=opened.engine, template_digest=template)
+        return Served(called, completer, window, count, TokenScorer(opened.engine), opened.engine, template)
 
     return [one(called, completer) for called, completer in names]
 

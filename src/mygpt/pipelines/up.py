@@ -22,10 +22,11 @@ from mygpt.data.ingest import IngestConfig, ingest
 from mygpt.data.question_answer import QuestionAnswerConfig, question_answer
 from mygpt.data.readers.ocr import find_tesseract
 from mygpt.data.replay import ReplayConfig, replay
-from mygpt.evaluate.answer_sets import answer_sets
 from mygpt.evaluate.before_after import BeforeAfterConfig, before_after
 from mygpt.evaluate.forgetting import general_check
 from mygpt.evaluate.gate import STOP, GateConfig, gate
+from mygpt.evaluate.harness import RunTaskConfig, run_task
+from mygpt.evaluate.held_out_questions import are_enough, held_out_questions
 from mygpt.finetune.sft import SFTConfig, sft
 from mygpt.infer.cached_completer import CachedCompleter
 from mygpt.infer.few_shot import FewShot, choose_examples
@@ -152,15 +153,18 @@ def measure(
 ) -> tuple[Report, Report | None]:
     """The arms side by side: the base as it is, with examples, with retrieval; the tuned model, and with retrieval.
 
-    Then the gate, on what would be served: the tuned model with retrieval against the base with retrieval.
+    All on one Task, the held-out questions. Then the gate, on what would be served: the tuned model with retrieval against the base with
+    retrieval.
     """
     base = TorchEngine(model, run=run)
     search = open_search(index, embedder)
     settings = config.evaluate
 
-    def answers(completer: Completer, arm: str) -> Predictions:
+    task = held_out_questions(settings.answers, dataset=dataset, run=run) if are_enough(dataset) else None
+
+    def answers(completer: Completer, arm: str) -> Predictions | None:
         run.note(f"Measuring: {arm}")
-        return answer_sets(settings.answers, dataset=dataset, completer=completer, run=run)
+        return run_task(RunTaskConfig(cached=False), task=task, completer=completer, run=run) if task else None
 
     def general(engine: TorchEngine) -> Predictions:
         return general_check(settings.general, completer=engine, scorer=engine, dataset=dataset, corpus=corpus, run=run)
@@ -172,7 +176,7 @@ def measure(
         "base_retrieval": answers(RetrievalCompleter(base, search, config.answer), "base with retrieval"),
         "general_base": general(base),
     }
-    tuned_arms: dict[str, Predictions] = {}
+    tuned_arms: dict[str, Any] = {}
     if tuned is not None:
         engine = TorchEngine(tuned, run=run) if isinstance(tuned, Model) else TorchEngine(model, adapter=tuned, run=run)
         tuned_arms = {
@@ -181,7 +185,7 @@ def measure(
             "general_tuned": general(engine),
         }
     report = before_after(settings, dataset=dataset, **base_arms, **tuned_arms, adapter=tuned, corpus=corpus, run=run)
-    if tuned is None or len({row["cluster"] for row in tuned_arms["tuned_retrieval"].rows}) < 2:
+    if tuned is None or task is None or len({item.cluster for item in task.items}) < 2:
         return report, None
     candidate, baseline = (tuned_arms["tuned_retrieval"],), (base_arms["base_retrieval"],)
     policy = config.policy or Path(__file__).with_name("up_policy.yaml")

@@ -59,7 +59,7 @@ class _Prepared:
 
 class RetrievalCompleter:
     def __init__(self, completer: StreamingCompleter, search: Search, settings: AnswerConfig | None = None):
-        self._completer = completer
+        self.completer = completer
         self._search = search
         self._settings = settings or AnswerConfig()
 
@@ -67,7 +67,7 @@ class RetrievalCompleter:
     def identity(self) -> Identity:
         return {
             "engine": "retrieval",
-            "completer": self._completer.identity,
+            "completer": self.completer.identity,
             "index": self._search.index.digest,
             "embedder": self._search.embedder.identity,
             "settings": self._settings.model_dump(mode="json"),
@@ -76,7 +76,7 @@ class RetrievalCompleter:
     def complete(self, conversations: Sequence[Conversation], sampling: Sampling) -> list[Answer]:
         prepared = self._prepare(conversations)
         asked = [p for p in prepared if p.hits]
-        given = iter(self._completer.complete([p.conversation for p in asked], sampling)) if asked else iter(())
+        given = iter(self.completer.complete([p.conversation for p in asked], sampling)) if asked else iter(())
         answers = [next(given) if p.hits else self._abstained() for p in prepared]
         cited = iter(self._cite([(p, a) for p, a in zip(prepared, answers, strict=True) if p.hits]))
         return [next(cited) if p.hits else a for p, a in zip(prepared, answers, strict=True)]
@@ -88,7 +88,7 @@ class RetrievalCompleter:
             yield answer.text
             yield answer
             return
-        with closing(cast("Generator[str | Answer]", self._completer.stream(prepared.conversation, sampling))) as pieces:
+        with closing(cast("Generator[str | Answer]", self.completer.stream(prepared.conversation, sampling))) as pieces:
             for piece in pieces:
                 if not isinstance(piece, Answer):
                     yield piece

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 
 import mygpt
+from mygpt.core.digest import digest_value
 from mygpt.core.errors import MygptError, UsageError
 from mygpt.infer.protocols import Answer
 from mygpt.serve.api_error import ApiError, as_api_error, json_response
@@ -162,7 +163,9 @@ def _add_models(app: FastAPI, served: dict[str, Served]) -> None:
     created = int(time.time())
 
     def described(model: Served) -> dict[str, Any]:
-        return {"id": model.name, "object": "model", "created": created, "owned_by": "mygpt", "context_tokens": model.context_tokens}
+        entry = {"id": model.name, "object": "model", "created": created, "owned_by": "mygpt", "context_tokens": model.context_tokens}
+        template = {"template_digest": model.template_digest} if model.template_digest else {}
+        return {**entry, "digest": digest_value(model.completer.identity), **template}
 
     @app.get("/v1/models")
     async def list_models() -> Response:

@@ -258,6 +258,7 @@ def extension(answer: Answer) -> dict[str, Any]:
         "citations": [_citation(c) for c in answer.citations],
         "unsupported": [[int(start), int(end)] for start, end in answer.unsupported],
         "abstained": answer.finish_reason == "abstained",
+        **({"prompt_sha256": answer.prompt_sha256} if answer.prompt_sha256 else {}),
     }
 
 

@@ -39,6 +39,7 @@ class Served:
     count_tokens: Callable[[Conversation], int]  # of the prompt as the engine will see it
     texts: TextModel | None = None  # raw text, scored and continued (/v1/completions); None: this name takes conversations only
     engine: Any = None  # names that share an engine take turns on it; None: the completer is its own
+    template_digest: str = ""  # of the chat template that is applied; "" where it is not known
 
     @property
     def turn_key(self) -> int:

@@ -1,6 +1,7 @@
 """Tasks that come with mygpt, and your own: a data set's file in, a Task out.
 
-No data ships: each reader takes the file as its makers publish it, from this disk. The table holds strings only, so that a name can be
+No data ships: each reader takes the file as its makers publish it, from this disk or, named `hub:OWNER/NAME[@REVISION]/FILE` on the command
+line, from the hub (`lm/hub.data_file`), pinned to its commit. The table holds strings only, so that a name can be
 looked up without importing a reader.
 """
 

@@ -1,5 +1,6 @@
 """ARC (easy and challenge): school science with three to five choices. Columns `id`, `question`, `choices` (`text` and `label`, lists),
-`answerKey`; or AI2's own layout, where `question` holds `stem` and `choices`.
+`answerKey`; or AI2's own layout, where `question` holds `stem` and `choices`. The slice is the subject where one is given, else the exam
+that the id begins with (`Mercury_7175875`, `MCAS_2000_4_6`).
 
 Source: Clark et al. 2018, arXiv:1803.05457; the prompt: Gao et al., Language Model Evaluation Harness v0.4.13, arc_easy version 1.
 """
@@ -40,7 +41,9 @@ def _item(row: Row) -> Item:
     key = row.text("answerKey")
     if key not in labels or len(labels) != len(texts):
         raise UsageError(f"{row.place}: the field `answerKey` is `{key}`, and the labels are {list(labels)}.", fix="It names one of them.")
-    return Item(str(row.values.get("id", row.number)), question, choices=texts, gold=labels.index(key))
+    name = str(row.values.get("id", row.number))
+    facts = row.slice("subject", otherwise=name.partition("_")[0] if "_" in name else "")
+    return Item(name, question, choices=texts, gold=labels.index(key), facts=facts)
 
 
 def _columns(choices: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:

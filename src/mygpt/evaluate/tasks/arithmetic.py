@@ -34,7 +34,8 @@ def choice(source: Path | None, examples: Path | None) -> tuple[TaskSettings, li
     for a, sign, b, result in _sums(range(10), "+-*"):
         others = draw.sample([n for n in range(max(0, result - 5), result + 6) if n != result], 3)
         choices = draw.sample([result, *others], 4)
-        items.append(Item(f"{a}{sign}{b}", f"{a} {sign} {b} =", tuple(map(str, choices)), choices.index(result)))
+        right = choices.index(result)
+        items.append(Item(f"{a}{sign}{b}", f"{a} {sign} {b} =", tuple(map(str, choices)), right, facts={"slice": _WORDS[sign]}))
     settings = TaskSettings(
         name="arithmetic_choice",
         version="1",
@@ -48,7 +49,9 @@ def choice(source: Path | None, examples: Path | None) -> tuple[TaskSettings, li
 
 
 def _asked(name: str, sums: list[tuple[int, str, int, int]]) -> tuple[TaskSettings, list[Item]]:
-    items = [Item(f"{a}{s}{b}", f"What is {a} {_WORDS[s]} {b}?", references=(str(r),)) for a, s, b, r in sums]
+    items = [
+        Item(f"{a}{s}{b}", f"What is {a} {_WORDS[s]} {b}?", references=(str(r),), facts={"slice": _WORDS[s]}) for a, s, b, r in sums
+    ]
     settings = TaskSettings(
         name=name,
         version="1",

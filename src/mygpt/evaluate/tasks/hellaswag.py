@@ -1,4 +1,5 @@
 """HellaSwag: which ending follows? Columns `activity_label`, `ctx_a`, `ctx_b`, `endings` (four), `label`; `ind` as id where there is one.
+The slice is where the text comes from (`source_id`: activitynet or wikihow).
 
 Source: Zellers et al. 2019, arXiv:1905.07830; how WikiHow's brackets are taken out and what is asked: Gao et al., Language Model
 Evaluation Harness v0.4.13, hellaswag version 1.
@@ -27,7 +28,7 @@ def _item(row: Row) -> Item:
         begun,
         choices=endings,
         gold=row.index("label", endings),
-        facts={"activity": row.text("activity_label")},
+        facts={"activity": row.text("activity_label"), **row.slice(otherwise=str(row.values.get("source_id") or "").partition("~")[0])},
     )
 
 

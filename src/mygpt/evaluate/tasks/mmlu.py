@@ -2,7 +2,7 @@
 letter), `subject` where there is one; or the original's CSV with a header `question,A,B,C,D,answer`.
 
 Source: Hendrycks et al. 2021, arXiv:2009.03300 (prompt and letters); as in Gao et al., Language Model Evaluation Harness v0.4.13, mmlu
-version 1. With `examples` (the dev file) its first five rows are shown, solved.
+version 1. With `examples` (the dev file) its first five rows are shown, solved. The subject is the slice.
 """
 
 from pathlib import Path
@@ -36,5 +36,5 @@ def _item(row: Row) -> Item:
     if len(texts) != len(_LETTERS):
         raise UsageError(f"{row.place}: the field `choices` has {len(texts)} texts.", fix="MMLU has four.")
     subject = str(row.values.get("subject") or "")
-    facts = {"answers": lettered(texts), **({"subject": subject} if subject else {})}
+    facts = {"answers": lettered(texts), **({"subject": subject} if subject else {}), **row.slice("subject")}
     return Item(str(row.number), row.text("question"), choices=_LETTERS, gold=row.index("answer", _LETTERS), facts=facts)

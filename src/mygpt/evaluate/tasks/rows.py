@@ -57,6 +57,11 @@ class Row:
             raise UsageError(f"{self.place}: the field `{field}` is {_short(value)}, not an object.", fix="See the task's columns.")
         return Row(value, self.file, self.number)
 
+    def slice(self, *fields: str, otherwise: str = "") -> dict[str, str]:
+        """The fact `slice`, which part of the set a row is of: a column of that name, else the first of `fields`, else `otherwise`."""
+        found = next((self.values[name] for name in ("slice", *fields) if self.values.get(name)), otherwise)
+        return {"slice": str(found)} if found and isinstance(found, (str, int)) else {}
+
     def index(self, field: str, of: Sequence[str]) -> int:
         """Which of `of` the field names: by number from 0, or by text. A boolean is no (0) or yes (1)."""
         value = self.get(field)

@@ -1,7 +1,8 @@
 """SQuAD-form reading: a context, a question, answers that stand in it. The official nested JSON (`data`, `paragraphs`, `qas`), or rows with
 `context`, `question`, `answers` (`text`, a list), and `id` and `title` where there are.
 
-A question without an answer (version 2) wants the word "unanswerable". Questions on one paragraph are one cluster.
+A question without an answer (version 2) wants the word "unanswerable". Questions on one paragraph are one cluster, those under one title
+one slice.
 
 Source: Rajpurkar et al. 2016, arXiv:1606.05250 (exact match, token F1), and 2018, arXiv:1806.03822 (questions without an answer).
 We differ: asked in words through the chat template, so that an answer in a sentence has a low exact match and token F1 decides.
@@ -34,7 +35,7 @@ def squad(source: Path, examples: Path | None) -> tuple[TaskSettings, list[Item]
 
 def _flat(row: Row) -> Item:
     answers = row.mapping("answers").texts("text")
-    return _item(str(row.values.get("id", row.number)), row.text("question"), row.text("context"), answers)
+    return _item(str(row.values.get("id", row.number)), row.text("question"), row.text("context"), answers, row.slice("title"))
 
 
 def _nested(row: Row) -> Iterator[Item]:
@@ -43,8 +44,10 @@ def _nested(row: Row) -> Iterator[Item]:
         for q, asked in enumerate(place.get("qas"), start=1):
             one = Row(asked, row.file, row.number)
             answers = tuple(Row(a, row.file, row.number).text("text") for a in one.get("answers"))
-            yield _item(str(asked.get("id", f"{row.number}.{p}.{q}")), one.text("question"), place.text("context"), answers)
+            name = str(asked.get("id", f"{row.number}.{p}.{q}"))
+            yield _item(name, one.text("question"), place.text("context"), answers, row.slice("title"))
 
 
-def _item(id: str, question: str, context: str, answers: tuple[str, ...]) -> Item:
-    return Item(id, question, references=tuple(dict.fromkeys(answers)) or (UNANSWERABLE,), facts={"context": context, "cluster": context})
+def _item(id: str, question: str, context: str, answers: tuple[str, ...], part: dict[str, str]) -> Item:
+    facts = {"context": context, "cluster": context, **part}
+    return Item(id, question, references=tuple(dict.fromkeys(answers)) or (UNANSWERABLE,), facts=facts)

@@ -9,6 +9,7 @@ nobody can claim an effect there. A file whose rows hold no label (trec's file h
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from mygpt.artifacts.task import Item, TaskSettings, commonest_label
@@ -61,8 +62,9 @@ def samsum(source: Path, examples: Path | None) -> tuple[TaskSettings, list[Item
 
 
 def _labelled(name: str, source: Path) -> tuple[TaskSettings, list[Item]]:
-    labels = _LABELS[name]
-    return _choices(name, [_item(row, labels) for row in read_rows(source)])
+    """Slices are the classes: a gap between them is a model that says one label too often."""
+    items = [_item(row, _LABELS[name]) for row in read_rows(source)]
+    return _choices(name, [replace(item, facts={"slice": item.choices[item.gold or 0]}) for item in items])
 
 
 def _listed(name: str, source: Path) -> tuple[TaskSettings, list[Item]]:

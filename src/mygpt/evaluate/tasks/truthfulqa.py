@@ -1,4 +1,5 @@
-"""TruthfulQA, multiple choice: columns `question`, `mc1_targets` and `mc2_targets` (each `choices` and `labels`, 1 for true).
+"""TruthfulQA, multiple choice: columns `question`, `mc1_targets` and `mc2_targets` (each `choices` and `labels`, 1 for true),
+and `category` where there is one: the slice.
 
 mc1   one choice is true: accuracy
 mc2   several are: the share of probability that the true ones get, sum of p(true) / sum of p(all)
@@ -50,5 +51,5 @@ def _item(row: Row, which: str) -> Item:
             f"{row.place}: `{which}_targets` has {len(choices)} choices, {len(labels)} labels and {len(true)} true ones.",
             fix="Each choice has a label, 0 or 1, and one is true.",
         )
-    facts = {TRUE_CHOICES: " ".join(map(str, true))}
+    facts = {TRUE_CHOICES: " ".join(map(str, true)), **row.slice("category")}
     return Item(str(row.number), row.text("question"), choices=choices, gold=true[0], facts=facts)

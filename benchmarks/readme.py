@@ -152,6 +152,15 @@ def _toxicity(r: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [("toxicity head (6.6 kB), area under the ROC curve, held out", f"{r['auc']['estimate']:.3f}", "")]
 
 
+def _sandbox(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    rival = f"; bubblewrap {r['bubblewrap_ms']:.0f} ms, plain Python {r['plain_python_ms']:.0f} ms" if "bubblewrap_ms" in r else ""
+    return [
+        ("ways out of the sandbox tried, and contained", f"{r['escapes_contained']} of {r['escapes']}", "40, all"),
+        ("a program in the sandbox, cold / warm", f"{r['cold_ms']:.0f} / {r['warm_ms']:.1f} ms{rival}", "30 / 5 ms"),
+        (f"processes, mounts, descriptors, files left by {r['runs']:,} runs", str(r["left_behind"]), "0"),
+    ]
+
+
 _ROWS = {
     "up": _up,
     "large": _large,
@@ -163,6 +172,7 @@ _ROWS = {
     "statistics": _statistics,
     "contamination": _contamination,
     "toxicity": _toxicity,
+    "sandbox": _sandbox,
 }
 
 

@@ -26,7 +26,7 @@ from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 
 Form = Literal["choice", "generate", "continuation", "rolling"]
-AnswerKind = Literal["text", "summary", "number", "label", "instructions"]
+AnswerKind = Literal["text", "summary", "number", "label", "instructions", "program"]
 MIN_ITEMS = 2  # of one item there is no spread
 
 _FACT = pa.map_(pa.string(), pa.string())
@@ -175,12 +175,14 @@ def metrics_of(settings: TaskSettings, items: Sequence[Item]) -> dict[str, bool]
 TRUE_CHOICES = "true_choices"  # a fact: indices of all right choices, where there may be several (TruthfulQA's mc2)
 EARLIER_TURNS = "earlier_turns"  # a fact: JSON, the messages that stand before the question, each with `role` and `content`
 INSTRUCTIONS = "instructions"  # a fact: JSON, what an answer has to obey (IFEval)
+UNIT_TESTS, FUNCTION = "unit_tests", "function"  # facts: code that raises where an answer is wrong, and the function that it calls
 _GENERATE_METRICS: dict[AnswerKind, tuple[str, ...]] = {
     "text": ("exact_match", "f1", "rouge_l", "exact_match_strict"),
     "summary": ("rouge_1", "rouge_2", "rouge_l", "rouge_lsum", "bleu", "chrf", "f1", "exact_match", "exact_match_strict"),
     "number": ("numeric", "exact_match_flexible", "exact_match_strict"),
     "label": ("acc", "acc_strict"),
     "instructions": ("prompt_strict", "instruction_strict", "prompt_loose", "instruction_loose"),
+    "program": ("passed",),
 }
 
 
@@ -223,6 +225,8 @@ def _check_item(item: Item, settings: TaskSettings, fields: Sequence[str]) -> No
         raise wrong("has no labels to choose from", "Give them as `choices`.")
     if settings.form == "generate" and settings.answer == "instructions" and INSTRUCTIONS not in item.facts:
         raise wrong("has no instructions to check", f"Give them as the fact `{INSTRUCTIONS}`.")
+    if settings.form == "generate" and settings.answer == "program" and not (item.facts.get(UNIT_TESTS) and item.facts.get(FUNCTION)):
+        raise wrong("has no unit tests, or does not name the function that they call", f"Give the facts `{UNIT_TESTS}` and `{FUNCTION}`.")
     if settings.form == "continuation" and not (len(item.references) == 1 and item.references[0]):
         raise wrong(f"has {len(item.references)} texts to continue with", "Give the right one as `references`.")
     if settings.form == "rolling" and not item.question.strip():

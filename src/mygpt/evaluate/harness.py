@@ -11,7 +11,8 @@ context.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -25,8 +26,10 @@ from mygpt.core.errors import MygptError, UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.forgetting import pieces
 from mygpt.evaluate.parity import check_prompt_ids, check_stop_ids, engine_of, prompt_ids, prompt_sha256, scored_ids, tokenizer_facts
+from mygpt.evaluate.program_scoring import PRELOADED, pass_at_k_of, scored_program
 from mygpt.evaluate.prompts import continuations, conversation, text_prompt
 from mygpt.evaluate.scoring import Scored, scored_answer, scored_choice, scored_continuation, scored_text
+from mygpt.guard.sandbox import Sandbox
 from mygpt.infer.cached_completer import CachedCompleter
 from mygpt.infer.cached_scorer import CachedScorer
 from mygpt.infer.protocols import Answer, Completer, Sampling, Score, Scorer
@@ -63,7 +66,8 @@ def run_task(
         answering = CachedCompleter(completer, cache / "answers.sqlite") if config.cached else completer
         answers = _answers(settings, asked, answering, config, run)
         told = [prompt_ids(completer, one) for one in asked]
-        rows = _generated(items, asked, told, answers, partial(scored_answer, settings), config.samples)
+        with _scoring(settings, run) as score:
+            rows = _generated(items, asked, told, answers, score, config.samples)
     else:
         if scorer is None:
             raise _needs(task, "scorer", "compares log-probabilities")
@@ -169,6 +173,17 @@ def _rolled(items: Sequence[Item], telling: Scorer, scorer: Scorer, config: RunT
     return rows
 
 
+@contextmanager
+def _scoring(settings: TaskSettings, run: Run) -> Iterator[Callable[[Item, str], Scored]]:
+    """What reads and scores one answer; programs run in a sandbox that stays warm for all of them."""
+    if settings.answer != "program":
+        yield partial(scored_answer, settings)
+        return
+    with Sandbox(preload=PRELOADED) as sandbox:
+        run.note("Running the programs against their unit tests, in the sandbox")
+        yield partial(scored_program, settings, sandbox)
+
+
 def _fed(scorer: Scorer, prompt: str, own: Sequence[str], *, text: str = "") -> dict[str, Any]:
     """The hash of all ids that are scored for one item; of the text where the scorer does not tell them."""
     ids = scored_ids(scorer, prompt, own)
@@ -226,6 +241,8 @@ def _facts(task: Task, items: Sequence[Item], rows: Sequence[dict[str, Any]]) ->
         }
     if task.form == "generate" and task.settings.answer in ("number", "label"):
         facts["read"] = {way: sum(row.get(f"read_{way}") is not None for row in rows) for way in ("strict", "flexible", "number")}
+    if task.form == "generate" and task.settings.answer == "program":
+        facts["pass_at_k"] = pass_at_k_of(rows)
     if task.form == "generate" and task.settings.answer == "summary":
         answers, references = [row["answer"].strip() for row in rows], [item.references for item in items]
         bleu, chrf = corpus_bleu(answers, references), corpus_chrf(answers, references)

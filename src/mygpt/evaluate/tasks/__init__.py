@@ -51,6 +51,8 @@ BUILTIN: tuple[BuiltinTask, ...] = (
     BuiltinTask("summaries", f"{_HERE}.summaries:summaries", "document or dialogue or article, summary or highlights", "summarisation"),
     BuiltinTask("bbh", f"{_HERE}.bbh:bbh", "input, target", "BIG-bench hard, one of its tasks"),
     BuiltinTask("ifeval", f"{_HERE}.ifeval:ifeval", "key, prompt, instruction_id_list, kwargs", "instructions a program checks"),
+    BuiltinTask("humaneval", f"{_HERE}.humaneval:humaneval", "task_id, prompt, entry_point, test", "functions continued, unit tests"),
+    BuiltinTask("humaneval_chat", f"{_HERE}.humaneval:chat", "task_id, prompt, entry_point, test", "the same, asked for in a chat"),
     BuiltinTask("t0_ag_news", f"{_HERE}.t0:ag_news", "prompt, completion", "news sections"),
     BuiltinTask("t0_imdb", f"{_HERE}.t0:imdb", "prompt, completion", "sentiment of reviews"),
     BuiltinTask("t0_paws", f"{_HERE}.t0:paws", "prompt, completion", "paraphrase or not"),

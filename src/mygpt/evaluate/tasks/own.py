@@ -26,7 +26,14 @@ from mygpt.evaluate.tasks.rows import Row, read_rows
 
 _SETTINGS_FILES = ("task.yaml", "task.yml")
 _DEFAULT_PRIMARY = {"choice": "acc", "continuation": "acc", "rolling": "bits_per_byte"}
-_DEFAULT_ANSWER_PRIMARY = {"text": "f1", "summary": "rouge_l", "number": "numeric", "label": "acc", "instructions": "prompt_strict"}
+_DEFAULT_ANSWER_PRIMARY = {
+    "text": "f1",
+    "summary": "rouge_l",
+    "number": "numeric",
+    "label": "acc",
+    "instructions": "prompt_strict",
+    "program": "passed",
+}
 _OF_AN_ITEM = ("id", "question", "choices", "gold", "references", "reference")
 
 

@@ -36,7 +36,7 @@ def test_a_scorer_at_an_address_is_made_again(run: Run, tmp_path: Path) -> None:
     alone: Any = SimpleNamespace(engine=engine, completer=engine, search=None, context_reserve=0)
     app = create_app(served_models("handbook", alone), source_passage=source_passage, home=tmp_path, title="t")
     with running(app, tmp_path) as site:
-        rebuild = rebuild_tool(Store(run.home), run)
+        rebuild = rebuild_tool(Store(run.home), run, num_passages=0, share_documents=False)
         identity = RemoteScorer(f"{site.address}/v1").identity
         scorer, completer = rebuild("scorer", identity), rebuild("completer", identity)
         assert isinstance(scorer, RemoteScorer) and isinstance(completer, RemoteCompleter)

@@ -2,10 +2,11 @@
 
     python -m benchmarks.three_copies --json --keep        (the page goes to benchmarks/results/three_copies.html)
 
-T0 templates, asked as chats and answered with a label (samsum: with a summary, scored by token F1): half of each file's rows are learnt,
-the other half are asked. GSM8K (100 items) proves plumbing only at this size; general text (bits per byte) shows forgetting. A server
-gives no log-probabilities of a given text, so it does not do the last. Tuned and served are the same weights and prompts; in bfloat16 their
-answers differ here and there all the same, since rounding depends on what else is in the batch.
+T0 templates: half of each file's rows are learnt, the other half are asked. Those of `--templates` are asked as chats and answered with a
+label (samsum: with a summary, scored by token F1); those of `--chosen` by the likelihood of each label. GSM8K (100 items) proves plumbing
+only at this size; general text (bits per byte) shows forgetting. The served copy does all of them, log-probabilities through
+`/v1/completions` too. Tuned and served are the same weights and prompts; in bfloat16 their answers differ here and there all the same, since
+rounding depends on what else is in the batch.
 """
 
 import shutil
@@ -29,6 +30,8 @@ from mygpt.evaluate.same_items import join
 from mygpt.evaluate.tasks import ReadTaskConfig, read_task
 from mygpt.finetune.sft import SFTConfig, sft
 from mygpt.infer.remote import RemoteCompleter
+from mygpt.infer.remote_scorer import RemoteScorer
+from mygpt.infer.token_scores import TokenScorer
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.sources import obtain
 from mygpt.serve.api import create_app
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", default="smollm2-135m-q4_1")
     parser.add_argument("--templates", nargs="+", default=list(TEMPLATES)[:4], choices=list(TEMPLATES))
+    parser.add_argument("--chosen", nargs="*", default=[], choices=list(TEMPLATES), help="more of them, by likelihood")
     parser.add_argument("--items", type=int, default=100, help="of GSM8K")
     parser.add_argument("--pieces", type=int, default=40, help="of general text")
     parser.add_argument("--epochs", type=int, default=3)
@@ -63,12 +67,16 @@ def main() -> None:
 def measured(run: Run, options: Any) -> dict[str, Any]:
     templates: dict[str, Any] = {
         name: read_task(ReadTaskConfig(builtin=name), source=options.texts / "t0" / f"{TEMPLATES[name]}.jsonl", run=run)
-        for name in options.templates
+        for name in dict.fromkeys([*options.templates, *options.chosen])
     }
-    asked: list[Any] = [asked_as_chat(HalfConfig(half="odd"), task=task, run=run) for task in templates.values()]
+    odd = HalfConfig(half="odd")
+    asked: list[Any] = [asked_as_chat(odd, task=templates[name], run=run) for name in options.templates]
     gsm8k = ReadTaskConfig(builtin="gsm8k_chat", max_items=options.items)
     asked.append(read_task(gsm8k, source=options.texts / "gsm8k_test.jsonl", run=run))
+    scored: list[Any] = [asked_by_likelihood(odd, task=templates[name], run=run) for name in options.chosen]
     general = read_task(ReadTaskConfig(builtin="text", max_items=options.pieces), source=options.texts / "wiki_demo.txt", run=run)
+
+    scored.append(general)
 
     model = obtain(options.model, run=run)
     learnt: Any = answered_in_chats(HalfConfig(half="even"), tasks=tuple(templates.values()), run=run)
@@ -78,10 +86,12 @@ def measured(run: Run, options: Any) -> dict[str, Any]:
     made: list[tuple[str, Any]] = []
     for label, engine in (("base", base), ("tuned", tuned)):
         made += [(label, run_task(RunTaskConfig(cached=False), task=task, completer=engine, run=run)) for task in asked]
-        made.append((label, run_task(RunTaskConfig(cached=False), task=general, scorer=engine, run=run)))
+        made += [(label, run_task(RunTaskConfig(cached=False), task=task, scorer=engine, run=run)) for task in scored]
     with served(tuned, run.home) as address:
         remote = RemoteCompleter(f"{address}/v1#tuned", run=run)
         made += [("served", run_task(RunTaskConfig(cached=False), task=task, completer=remote, run=run)) for task in asked]
+        scorer = RemoteScorer(f"{address}/v1#tuned", run=run)
+        made += [("served", run_task(RunTaskConfig(cached=False), task=task, scorer=scorer, run=run)) for task in scored]
 
     labels, predictions = [label for label, _ in made], tuple(one for _, one in made)
     report: Any = compare_models(CompareConfig(labels=tuple(labels)), predictions=predictions, run=run)
@@ -97,8 +107,9 @@ def figures(report: dict[str, Any], predictions: tuple[Predictions, ...], labels
         shown = next(t for t in report["tasks"] if t["task"] == task.task)
         tasks[task.task] = {key: shown[key] for key in shown if key in ("primary", "models", "chance")}
         if (remote := task.of("served")) is not None and (local := task.of("tuned")) is not None:
-            pairs = zip(local.rows, remote.rows, strict=True)
+            pairs = list(zip(local.rows, remote.rows, strict=True))
             tasks[task.task]["served_otherwise"] = sum(a["answer"] != b["answer"] for a, b in pairs)
+            tasks[task.task]["same_prompts"] = sum(a["prompt_sha256"] == b["prompt_sha256"] for a, b in pairs)
     return {"headline": report["headline"], "sentences": report["sentences"], "tasks": tasks}
 
 
@@ -127,6 +138,12 @@ def asked_as_chat(config: HalfConfig, *, task: Task, run: Run) -> Task:
 
 
 @recipe
+def asked_by_likelihood(config: HalfConfig, *, task: Task, run: Run) -> Task:
+    """The rows that are not learnt, as they are."""
+    return publish(Task, run, lambda folder: write_task(folder, config.of(task.items), task.settings), name=task.settings.name)
+
+
+@recipe
 def answered_in_chats(config: HalfConfig, *, tasks: tuple[Task, ...], run: Run) -> Dataset:
     rows = [
         Conversation((Message("user", item.question), Message("assistant", right(item))), id=f"{task.settings.name}/{item.id}")
@@ -144,9 +161,8 @@ def right(item: Item) -> str:
 @contextmanager
 def served(engine: TorchEngine, home: Path) -> Iterator[str]:
     """A real server on a free port of this machine."""
-    app = create_app(
-        [Served("tuned", engine, engine.context_tokens, engine.count_tokens)], source_passage=lambda *_: None, home=home, title="tuned"
-    )
+    tuned = Served("tuned", engine, engine.context_tokens, engine.count_tokens, TokenScorer(engine), engine)
+    app = create_app([tuned], source_passage=lambda *_: None, home=home, title="tuned")
     listener = listen("127.0.0.1", 0)
     server = server_for(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mygpt.artifacts.dataset import Conversation
+from mygpt.artifacts.model import Model
 from mygpt.artifacts.task import Item, TaskSettings, check_task
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
@@ -16,6 +17,7 @@ from mygpt.evaluate.harness import RunTaskConfig, run_task
 from mygpt.evaluate.program_scoring import pass_at_k_of, whole_program
 from mygpt.evaluate.tasks import ReadTaskConfig, read_task
 from mygpt.infer.protocols import Answer, Identity, Sampling
+from mygpt.infer.torch_engine import TorchEngine
 from mygpt.metrics.pass_at_k import pass_at_k
 
 HUMANEVAL = Path("../shared/data/HumanEval.jsonl.gz")
@@ -102,3 +104,18 @@ def test_an_item_without_tests_is_refused() -> None:
     items = [Item(str(n), "f", references=("x",)) for n in range(2)]
     with pytest.raises(UsageError, match="Item `0` of the task `own` has no unit tests"):
         check_task(items, settings)
+
+
+@pytest.mark.slow
+@needs_humaneval
+def test_the_real_model_end_to_end(run: Run, smollm2: Model) -> None:
+    """Twelve functions continued by SmolLM2-135M, whatever it solves: what it writes is run, and every verdict has its reason."""
+    task = read_task(ReadTaskConfig(builtin="humaneval", max_items=12), source=HUMANEVAL, run=run)
+    made = run_task(RunTaskConfig(), task=task, completer=TorchEngine(smollm2, run=run), run=run)
+    assert len(made.rows) == 12
+    assert all(row["program"].startswith(item.question.rstrip()) for row, item in zip(made.rows, task.items, strict=True))
+    outcomes = [row["outcome"] for row in made.rows]
+    assert set(outcomes) <= {"passed", "failed", "runtime error", "compile error"}
+    assert sum(outcome != "compile error" for outcome in outcomes) >= 6  # it writes Python
+    assert all(bool(row["reason"]) != bool(row["passed"]) for row in made.rows)
+    assert made.manifest.facts["pass_at_k"]["1"] == pytest.approx(sum(row["passed"] for row in made.rows) / 12)

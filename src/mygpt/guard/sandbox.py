@@ -168,7 +168,7 @@ def run(
     limits: Limits | None = None,
     packages: Sequence[str] = (),
 ) -> Outcome:
-    """One program in a sandbox of its own. For many, keep a Sandbox: it starts eight times as fast."""
+    """One program in a sandbox of its own. For many, keep a Sandbox: each then takes a few milliseconds."""
     with Sandbox(packages=packages) as sandbox:
         return sandbox.run(code, inputs=inputs, functions=functions, limits=limits)
 

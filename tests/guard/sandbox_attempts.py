@@ -67,8 +67,8 @@ ATTEMPTS = (
     Attempt("the environment", "import os\nsorted(os.environ)", value=["HOME", "LANG", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED", "TMPDIR"]),
     Attempt("open descriptors", "import os\nfound = []\nfor n in range(1024):\n    try:\n        os.fstat(n)\n        found.append(n)\n    except OSError:\n        pass\nfound", value=[0, 1, 2, 3]),
     Attempt("standard input", "import sys\nsys.stdin.read()", value=""),
-    Attempt("arguments", "import sys\n[a for a in sys.argv[1:] if a == @secret@]", value=[]),
-    Attempt("the host's name", "import os\nos.uname().nodename == @host@ and False", value=False),
+    Attempt("arguments", "import sys\n(sys.argv, sys.orig_argv)", value=([""], [""])),
+    Attempt("the host's name", "import os\nos.uname().nodename", value="sandbox"),
     # processes
     Attempt("fork", "import os\nos.fork()", "PermissionError"),
     Attempt("a fork bomb", "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass", "time", seconds=0.5),
@@ -161,6 +161,22 @@ ATTEMPTS = (
     Attempt("a result that is no JSON", "import os, struct\nos.write(3, struct.pack('>I', 3) + b'}{]')\nwhile True:\n    pass", "unreadable"),
     Attempt("a result that is deep", "import os, struct\nm = b'[' * 100_000\nos.write(3, struct.pack('>I', len(m)) + m)\nwhile True:\n    pass", "unreadable"),
     Attempt("a result of four gigabytes", "import os\nos.write(3, b'\\xff' * 100)\nwhile True:\n    pass", "unreadable"),
+    Attempt(
+        "a result whose hashes collide",
+        "import json, os, struct\nkeys = [k * (2**61 - 1) for k in range(1, 18_000)]\n"
+        "of = [{'$': 'int', 'of': hex(k)} for k in keys]\n"
+        "m = json.dumps({'id': 1, 'value': {'$': 'set', 'of': of}}, separators=(',', ':')).encode()\n"
+        "os.write(3, struct.pack('>I', len(m)) + m)\nwhile True:\n    pass",
+        "unreadable",
+    ),
+    Attempt(
+        "an exception's class as a number of many digits",
+        "import json, os, struct\nm = json.dumps({'id': 1, 'error': {'type': {'$': 'int', 'of': '0x' + 'f' * 5000}, 'message': [], 'line': 10**9}}).encode()\n"
+        "os.write(3, struct.pack('>I', len(m)) + m)\nwhile True:\n    pass",
+        "raised",
+    ),
+    Attempt("a line of many digits", "e = SyntaxError('x')\ne.lineno = 10 ** 5_000\nraise e", "SyntaxError"),
+    Attempt("signals that wait without end", "import os, signal\nsignal.pthread_sigmask(0, [40])\nfor _ in range(10_000):\n    os.kill(1, 40)", value=None),
     Attempt("half a result", "import os\nos.write(3, b'\\0\\0\\1\\0half')\nos._exit(0)", "ended"),
     Attempt("the monitor's words on standard output", 'print(\'{"signal": 0, "exit_code": 0, "cpu_seconds": 0}\')\nimport os\nos._exit(9)', "ended"),
     Attempt("a function that was not handed in", "import os, struct\nm = b'{\"function\":\"open\",\"args\":[\"/etc/passwd\"],\"kwargs\":{}}'\nos.write(3, struct.pack('>I', len(m)) + m)\nlen(os.read(3, 1000)) < 200", value=True),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from typing import Any
 
 import pytest
@@ -60,6 +61,18 @@ def test_what_is_not_plain() -> None:
     for value, said in ((object(), "builtins.object"), (loop, "nested more than 100 deep"), (len, "builtin_function_or_method")):
         with pytest.raises(values.NotPlain, match=said):
             values.dumps(value)
+
+
+@pytest.mark.parametrize("kind", ["set", "frozenset", "dict"])
+def test_keys_that_collide_are_refused_at_once(kind: str) -> None:
+    """Python's integers hash to themselves modulo 2**61 - 1: 10,000 of one hash would take seconds."""
+    keys = [{"$": "int", "of": hex(k * (2**61 - 1))} for k in range(1, 10_000)]
+    of = [[key, 1] for key in keys] if kind == "dict" else keys
+    data = json.dumps({"$": kind, "of": of}).encode()
+    started = time.perf_counter()
+    with pytest.raises(values.NotPlain, match="of one hash"):
+        values.loads(data)
+    assert time.perf_counter() - started < 1
 
 
 def test_subclasses_become_what_they_hold() -> None:

@@ -1,6 +1,7 @@
 """The sandbox as its users meet it: values, errors, limits, sessions, packages; what it leaves behind; and when it refuses."""
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mygpt.core.errors import UsageError
+from mygpt.core.errors import MygptError, UsageError
 from mygpt.guard.bubblewrap import bubblewrap
 from mygpt.guard.sandbox import PACKAGES, Limits, Sandbox, package_paths, run
 
@@ -98,8 +99,10 @@ def test_limits(sandbox: Sandbox) -> None:
     assert sandbox.run("open('x', 'wb').write(bytes(1 << 20))", limits=Limits(disk_bytes=2 << 20)).value == 1 << 20
     full = sandbox.run("open('x', 'wb').write(bytes(3 << 20))", limits=Limits(disk_bytes=2 << 20))
     assert full.failure is not None and full.failure.type == "OSError"
-    with pytest.raises(UsageError, match="The limit `seconds` is 0"):
-        Limits(seconds=0)
+    for wrong in ({"seconds": 0}, {"seconds": float("nan")}, {"seconds": float("inf")}, {"disk_bytes": 1.5}):
+        with pytest.raises(UsageError, match=f"The limit `{next(iter(wrong))}` is"):
+            Limits(**wrong)  # type: ignore[arg-type]
+    assert sandbox.run("1", limits=Limits(lifetime_seconds=1e9)).value == 1
 
 
 def test_processes_and_files_are_fresh_each_time(sandbox: Sandbox) -> None:
@@ -128,6 +131,13 @@ def test_sessions_keep_variables(sandbox: Sandbox) -> None:
     assert closed.failure is not None and closed.failure.kind == "ended"
 
 
+def test_what_a_session_used_is_always_known(sandbox: Sandbox) -> None:
+    for _ in range(100):
+        with sandbox.session() as session:
+            session.run("1")
+        assert session.cpu_seconds is not None
+
+
 def test_a_session_is_over_after_its_time(sandbox: Sandbox) -> None:
     with sandbox.session(Limits(seconds=0.3)) as session:
         late = session.run("while True: pass")
@@ -149,6 +159,8 @@ def test_functions_that_are_handed_in(sandbox: Sandbox) -> None:
     code = "try:\n    price('nothing')\nexcept KeyError as e:\n    caught = str(e)\n(price('tea', count=2)['total'], caught)"
     assert sandbox.run(code, functions={"price": price}).value == (6, "'no such thing'")
     assert asked == [("nothing", 1), ("tea", 2)]
+    huge = sandbox.run("price(10**5000)", functions={"price": {"tea": 3}.__getitem__})
+    assert huge.failure is not None and "(its message cannot be had)" in huge.failure.message
     odd = sandbox.run("price('odd')", functions={"price": price})
     assert odd.failure is not None and "a builtins.object, which is no plain value" in odd.failure.message
     assert sandbox.run("price(lambda: 1)", functions={"price": price}).failure is not None
@@ -209,6 +221,63 @@ def test_a_keeper_that_was_killed_is_replaced(sandbox: Sandbox) -> None:
         one._keeper._process.kill()
         one._keeper._process.wait()
         assert one.run("2").value == 2
+
+
+def test_what_is_closed_stays_closed() -> None:
+    one = Sandbox()
+    one.run("1")
+    one.close()
+    one.close()
+    with pytest.raises(UsageError, match="closed"):
+        one.run("1")
+
+
+def test_a_program_is_not_blamed_for_its_keeper() -> None:
+    with Sandbox() as one, one.session() as session:
+        assert session.run("1").value == 1
+        assert one._keeper is not None
+        one._keeper._process.kill()
+        one._keeper._process.wait()
+        with pytest.raises(MygptError, match="ended from outside"):
+            session.run("1")
+
+
+def test_many_descriptors_are_open_here(sandbox: Sandbox) -> None:
+    """`select` would fail from 1,024 on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4_096, hard), hard))
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(1_200)]
+    try:
+        with Sandbox() as one:
+            assert one.run("print('x')\n1").stdout == "x\n"
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_signals_that_wait_do_not_use_up_what_the_user_has(sandbox: Sandbox) -> None:
+    with sandbox.session() as session:
+        assert session.run("import os, signal\nsignal.pthread_sigmask(0, [40])\nfor _ in range(10_000):\n    os.kill(1, 40)").ok
+        (line,) = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith("SigQ:")]
+        assert int(line.split()[1].split("/")[0]) < 1_000
+
+
+def test_a_fork_of_ours_does_not_keep_it_alive() -> None:
+    one = Sandbox()
+    one.run("1")
+    assert one._keeper is not None
+    keeper = one._keeper._process.pid
+    child = os.fork()
+    if child == 0:
+        time.sleep(20)
+        os._exit(0)
+    started = time.monotonic()
+    one.close()
+    assert time.monotonic() - started < 3
+    assert not Path(f"/proc/{keeper}").exists()
+    os.kill(child, 9)
+    os.waitpid(child, 0)
 
 
 def test_a_thousand_runs_leave_nothing_behind() -> None:

@@ -33,6 +33,10 @@ def test_right_and_wrong(sandbox: Sandbox) -> None:
     assert passes("def double(x):\n    return x * 2\n", TESTS, function="double").passed  # a sandbox of its own
 
 
+def test_arguments_of_any_name(sandbox: Sandbox) -> None:
+    assert passes("def f(name, self): return name + self", "assert f(name=1, self=2) == 3", function="f", sandbox=sandbox).passed
+
+
 CHEATS = {
     "leave with exit code 0": "import os\ndef double(x):\n    os._exit(0)\n",
     "leave while it is read": "import sys\nsys.exit(0)\n",

@@ -79,7 +79,7 @@ def test_what_runs_is_contained(sandbox: Sandbox, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "number"),
     [(3, 3), (3.0, 3), (2.5, 2.5), (1 / 3, 0.333333), (True, None), ("3", None), (None, None), (float("nan"), None), (float("inf"), None),
-     ([3], None), (-0.0000001, 0), (10**30, 10**30)],
+     ([3], None), (-0.0000001, 0), (10**30, 10**30), (10**2_000, None), (1e200, None)],
 )  # fmt: skip
 def test_numbers(value: Any, number: Any) -> None:
     assert as_number(value, 6) == number

@@ -56,6 +56,9 @@ _BOOT = (
 )
 _GRACE_SECONDS = 5.0  # for the keeper to start, and for a monitor to say how a program ended
 _STACK_BYTES = 8 << 20
+_NO_LIMIT = 1e15
+_MOST_CPU_SECONDS = 10**7
+_SHOWN_CHARACTERS = 2_000  # of an exception's message
 _SHOWN_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}  # ESC becomes a picture of itself
 _SHOWN_CONTROLS |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
@@ -71,9 +74,11 @@ class Limits:
     lifetime_seconds: float = 3_600.0  # of a session
 
     def __post_init__(self) -> None:
-        small = [name for name, value in vars(self).items() if value <= 0]
-        if small:
-            raise UsageError(f"The limit `{small[0]}` is {getattr(self, small[0])}.", fix="Give a number above 0.")
+        for name, value in vars(self).items():
+            if not 0 < value < _NO_LIMIT:
+                raise UsageError(f"The limit `{name}` is {value}.", fix=f"Give a number above 0 and below {_NO_LIMIT:.0e}.")
+            if not name.endswith("seconds") and value != int(value):
+                raise UsageError(f"The limit `{name}` is {value}.", fix="Give a whole number.")
 
 
 RAISED, TIME, CRASHED, ENDED, UNREADABLE = "raised", "time", "crashed", "ended", "unreadable"
@@ -120,8 +125,9 @@ class Sandbox:
         """`packages`: what programs may import beside Python's own library, of the table PACKAGES. `preload`: modules that the keeper
         imports once, so that programs find them there. `through`: run the keeper inside another sandbox too (`guard/bubblewrap`)."""
         self._packages, self._preload, self._through = package_paths(packages), tuple(preload), through
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._keeper: _Keeper | None = None
+        self._closed = False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -142,13 +148,27 @@ class Sandbox:
         """A process whose variables stay from one program to the next. Close it, or use it in a `with` block."""
         limits = limits or Limits()
         with self._lock:
-            if self._keeper is None or not self._keeper.is_alive:
-                self.close()
-                self._keeper = _Keeper(self._packages, self._preload, self._through)
-            return Session(limits, self._keeper.fork(limits))
+            if self._closed:
+                raise UsageError("This sandbox is closed.", fix="Make a new one.")
+            try:
+                return Session(limits, self._living().fork(limits))
+            except OSError:  # the keeper ended just now
+                self._end_keeper()
+                return Session(limits, self._living().fork(limits))
 
     def close(self) -> None:
-        """End the keeper and whatever still runs."""
+        """End the keeper and whatever still runs. A closed sandbox stays closed."""
+        with self._lock:
+            self._closed = True
+            self._end_keeper()
+
+    def _living(self) -> "_Keeper":
+        if self._keeper is None or not self._keeper.is_alive:
+            self._end_keeper()
+            self._keeper = _Keeper(self._packages, self._preload, self._through)
+        return self._keeper
+
+    def _end_keeper(self) -> None:
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.close()
@@ -205,7 +225,7 @@ class Session:
                 raise UsageError(f"`{name}` cannot be the name of a variable.", fix="Use letters, digits and `_`.")
         return self._exchange({"code": code, "inputs": dict(inputs or {}), "functions": names}, functions or {})
 
-    def call(self, name: str, *args: Any, **kwargs: Any) -> Outcome:
+    def call(self, name: str, /, *args: Any, **kwargs: Any) -> Outcome:
         """A function that an earlier program defined."""
         return self._exchange({"call": name, "args": list(args), "kwargs": kwargs}, {})
 
@@ -319,7 +339,7 @@ class Session:
         monitor = self._ends.monitor
         monitor.settimeout(_GRACE_SECONDS)
         with contextlib.suppress(OSError):
-            monitor.send(b"end")
+            monitor.shutdown(socket.SHUT_WR)  # a message that it left unread would reset what it answers
         try:
             said = json.loads(monitor.recv(1 << 12) or b"{}")
         except (OSError, ValueError):
@@ -329,6 +349,8 @@ class Session:
 
     def _how_it_ended(self) -> Failure:
         ended = self._end()
+        if not ended:
+            raise MygptError("The sandbox was ended from outside while a program ran.", fix="Run it again; the program is not to blame.")
         number = ended.get("signal", 0)
         if number == signal.SIGKILL and (ended.get("cpu_seconds") or 0) >= self._cpu_seconds - 0.5:
             return Failure(TIME, message=f"it computed for more than {self._cpu_seconds} s")
@@ -343,7 +365,7 @@ class Session:
 
 def cpu_seconds(limits: Limits) -> int:
     """Of a whole process: a session may use all of its life."""
-    return max(1, int(min(limits.lifetime_seconds, 1e9)) + 1)
+    return int(min(limits.lifetime_seconds, _MOST_CPU_SECONDS)) + 1
 
 
 class _Streams:
@@ -373,7 +395,7 @@ class _Streams:
         """What lies in the pipes, without waiting: a program has written all it will."""
         for descriptor in list(self.open):
             for _ in range(1 << 10):  # a pipe holds less than so many reads
-                if not select.select([descriptor], [], [], 0)[0] or not self.take(descriptor):
+                if not _is_ready(descriptor, 0) or not self.take(descriptor):
                     break
 
     def texts(self) -> tuple[str, str]:
@@ -387,9 +409,11 @@ def _read(reply: Mapping[str, Any]) -> tuple[Failure | None, Any]:
     if error is None:
         return None, reply.get("value")
     error = error if isinstance(error, dict) else {}
+    words = [error.get(name) for name in ("type", "message")]  # nothing of it has to be what our own worker writes
+    kind, message = (w[:_SHOWN_CHARACTERS].translate(_SHOWN_CONTROLS) if isinstance(w, str) else "" for w in words)
     line = error.get("line")
-    said = [str(error.get(name, "")).translate(_SHOWN_CONTROLS) for name in ("type", "message")]
-    return Failure(RAISED, said[0] or "Exception", said[1], line if isinstance(line, int) else None), None
+    is_line = type(line) is int and 0 < line < 10**7
+    return Failure(RAISED, kind or "Exception", message, line if is_line else None), None
 
 
 def _answered(asked: Mapping[str, Any], functions: Functions) -> bytes:
@@ -399,8 +423,21 @@ def _answered(asked: Mapping[str, Any], functions: Functions) -> bytes:
         return values.dumps({"value": function(*asked["args"], **asked["kwargs"])})
     except Exception as error:
         is_unknown = isinstance(error, KeyError) and asked.get("function") not in functions
-        what = str(error.args[0]) if len(error.args) == 1 else str(error)  # a KeyError's text is quoted
+        what = _text_of(error)[:_SHOWN_CHARACTERS]
         return values.dumps({"error": {"type": type(error).__name__, "message": f"no function {what!r}" if is_unknown else what}})
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error.args[0]) if len(error.args) == 1 else str(error)  # a KeyError's own text is quoted
+    except Exception:  # of a number with more digits than Python writes, say
+        return "(its message cannot be had)"
+
+
+def _is_ready(descriptor: int, seconds: float) -> bool:
+    poll = select.poll()  # `select` knows no descriptor above 1,023
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 # -- the keeper, seen from here -------------------------------------------------------------------------------------------
@@ -455,6 +492,12 @@ class _Keeper:
         handed = [worker_channel.fileno(), worker_out, worker_err, monitor_end.fileno()]
         try:
             socket.send_fds(self._control, [json.dumps(asked).encode()], handed)
+        except OSError:
+            channel.close()
+            monitor.close()
+            os.close(out)
+            os.close(err)
+            raise
         finally:
             worker_channel.close()
             monitor_end.close()
@@ -466,10 +509,12 @@ class _Keeper:
         return _Ends(channel, out, err, monitor)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # even where a forked process holds the socket too
         self._control.close()  # the keeper ends when it reads this, and with it all it forked
         if self.is_alive:
             ended = os.pidfd_open(self._process.pid)  # `wait` with a time limit sleeps and looks again
-            if not select.select([ended], [], [], _GRACE_SECONDS)[0]:
+            if not _is_ready(ended, _GRACE_SECONDS):
                 self._process.kill()
             os.close(ended)
             self._process.wait()

@@ -10,7 +10,6 @@ We differ every program runs in a fresh process of the sandbox, where the paper'
           three of our own, as turns of a conversation
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +47,7 @@ _EXAMPLES = (
     ),
 )
 _PROGRAM = '```python\ndef solution():\n    """{question}"""\n    {body}\n    return result\n```'
+_TOO_LARGE = 10**100
 _CLOSE = 1e-3  # the paper's: an answer this near to the right one is right
 NO_NUMBER = "NoNumber"  # a program that ran and returned something else
 
@@ -139,8 +139,8 @@ def voted(answers: Sequence[Answer], outcomes: Sequence[Outcome], decimals: int)
 
 
 def as_number(value: Any, decimals: int) -> float | int | None:
-    """Rounded, a whole number as an integer; None for what is no finite number (and a truth value is none)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    """Rounded, a whole number as an integer; None for what is no number of this world (and a truth value is none)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _TOO_LARGE:
         return None
     rounded = round(value, decimals)
     return int(rounded) if rounded == int(rounded) else rounded

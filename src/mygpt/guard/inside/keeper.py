@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any  # when types are checked only: it takes a tenth of the start-up
 
-_INSIDE_ID = 1000
+_INSIDE_ID, _INSIDE_NAME = 1000, "sandbox"
+_MOST_SIGNALS = 64  # that wait: they count against the user outside
 _OWN_FILES = 1_024  # in /tmp
 _REQUEST_BYTES = 65_536
+_LONGEST_POLL_MS = 2**31 - 1  # 24 days
 _ASIDE = 100  # a descriptor's number that is free
 _DESCRIPTORS = 4  # of a request: the worker's channel, its output, its errors, the monitor's channel
 _ENVIRONMENT = {
@@ -95,12 +97,15 @@ def isolate(settings: dict[str, Any]) -> int:
                 file.write(text)
     with _layer("namespaces"):
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
+    with _layer("host name"):
+        kernel.set_host_name(_INSIDE_NAME)
     with _layer("mounts"):
         build_root(settings["library"], settings["packages"])
     os.environ.clear()
     os.environ.update(_ENVIRONMENT)
     sys.path[:] = [path for path in sys.path if path.startswith(settings["library"])] + [PACKAGES]
     sys.path_importer_cache.clear()
+    sys.argv, sys.orig_argv = [""], [""]  # they name folders outside
     return abi
 
 
@@ -132,7 +137,7 @@ def monitor(limits: dict[str, Any], descriptors: list[int], landlock_abi: int) -
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(ended, select.POLLIN)
-    poll.poll(max(0.0, until - time.monotonic()) * 1000)
+    poll.poll(min(max(0.0, until - time.monotonic()) * 1000, _LONGEST_POLL_MS))
     os.kill(pid, signal.SIGKILL)  # whatever it was that happened: nothing of it runs on
     _, status, used = os.wait4(pid, 0)
     said = {
@@ -168,10 +173,12 @@ def _worker(limits: dict[str, Any], channel: int, out: int, err: int, landlock_a
         (resource.RLIMIT_NPROC, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, _MOST_SIGNALS),
         (resource.RLIMIT_STACK, limits["stack_bytes"]),
     ):
         resource.setrlimit(kind, (most, most))
     requests = socket.socket(fileno=3)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # a crash is not handed to a program of the system's
     kernel.give_up_privileges()
     if landlock_abi:
         landlock.restrict_files(landlock_abi, OWN_DIRECTORY)

@@ -16,7 +16,7 @@ MNT_DETACH = 2
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 
-PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
 SECCOMP_MODE_FILTER = 2
 _CAPABILITY_VERSION_3 = 0x20080522
 _LAST_CAPABILITY = 63
@@ -69,6 +69,11 @@ def pivot(new_root: str, old_root: str) -> None:
     """`new_root`, a mount point, becomes `/`; what was `/` is from then on at `old_root`, which lies below it (or is the same: on top)."""
     paths = [ctypes.c_char_p(path.encode()) for path in (new_root, old_root)]
     system_call("pivot_root", _PIVOT_ROOT[os.uname().machine], *paths)
+
+
+def set_host_name(name: str) -> None:
+    """Of the own host-name namespace."""
+    call("sethostname", _libc.sethostname(name.encode(), len(name)))
 
 
 def prctl(option: int, value: int, pointer: object = None) -> None:

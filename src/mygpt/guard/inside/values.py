@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any  # when types are checked only: it takes a tenth of the start-up
 _TAG = "$"
 _DEEPEST = 100
+_MOST_ALIKE = 64  # keys of one hash: a set of integers chosen to collide takes a time that grows with the square of their number
 _LARGEST_NUMERAL = 10**15  # larger integers are written in hexadecimal, which is read in linear time
 
 
@@ -90,8 +91,21 @@ def _untagged(value: Any, depth: int) -> Any:
     if kind == "complex":
         real, imaginary = parts
         return complex(float(real), float(imaginary))
+    if kind == "tuple":
+        return tuple(parts)
     if kind == "dict":
+        _require_spread([key for key, _ in parts])
         return dict(parts)
-    if kind in ("tuple", "set", "frozenset"):
-        return {"tuple": tuple, "set": set, "frozenset": frozenset}[kind](parts)
+    if kind in ("set", "frozenset"):
+        _require_spread(parts)
+        return set(parts) if kind == "set" else frozenset(parts)
     raise NotPlain("an unknown mark")
+
+
+def _require_spread(keys: list[Any]) -> None:
+    counts: dict[int, int] = {}
+    for key in keys:
+        alike = hash(key)
+        counts[alike] = counts.get(alike, 0) + 1
+    if counts and max(counts.values()) > _MOST_ALIKE:
+        raise NotPlain(f"more than {_MOST_ALIKE} keys of one hash")

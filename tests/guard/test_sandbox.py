@@ -99,7 +99,7 @@ def test_limits(sandbox: Sandbox) -> None:
     assert sandbox.run("open('x', 'wb').write(bytes(1 << 20))", limits=Limits(disk_bytes=2 << 20)).value == 1 << 20
     full = sandbox.run("open('x', 'wb').write(bytes(3 << 20))", limits=Limits(disk_bytes=2 << 20))
     assert full.failure is not None and full.failure.type == "OSError"
-    for wrong in ({"seconds": 0}, {"seconds": float("nan")}, {"seconds": float("inf")}, {"disk_bytes": 1.5}):
+    for wrong in ({"seconds": 0}, {"seconds": float("nan")}, {"seconds": float("inf")}, {"disk_bytes": 1.5e7}):
         with pytest.raises(UsageError, match=f"The limit `{next(iter(wrong))}` is"):
             Limits(**wrong)  # type: ignore[arg-type]
     assert sandbox.run("1", limits=Limits(lifetime_seconds=1e9)).value == 1

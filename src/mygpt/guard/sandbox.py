@@ -77,7 +77,7 @@ class Limits:
         for name, value in vars(self).items():
             if not 0 < value < _NO_LIMIT:
                 raise UsageError(f"The limit `{name}` is {value}.", fix=f"Give a number above 0 and below {_NO_LIMIT:.0e}.")
-            if not name.endswith("seconds") and value != int(value):
+            if not name.endswith("seconds") and not isinstance(value, int):
                 raise UsageError(f"The limit `{name}` is {value}.", fix="Give a whole number.")
 
 

@@ -24,6 +24,7 @@ from mygpt.core.config import Config
 from mygpt.core.digest import digest_value
 from mygpt.core.errors import MygptError, UsageError
 from mygpt.core.run import Run
+from mygpt.core.spread import spread
 from mygpt.evaluate.forgetting import pieces
 from mygpt.evaluate.parity import check_prompt_ids, check_stop_ids, engine_of, prompt_ids, prompt_sha256, scored_ids, tokenizer_facts
 from mygpt.evaluate.program_scoring import PRELOADED, pass_at_k_of, scored_program
@@ -294,7 +295,7 @@ def _check_samples(settings: TaskSettings, config: RunTaskConfig) -> None:
 def _spread(items: list[Item], most: int | None) -> list[Item]:
     if most is not None and most < 2:
         raise UsageError(f"{most} items were asked for.", fix="Take at least 2: of one item there is no spread.")
-    return items if most is None or len(items) <= most else [items[i * len(items) // most] for i in range(most)]
+    return spread(items, most)
 
 
 def _needs(task: Task, tool: str, why: str) -> UsageError:

@@ -12,6 +12,7 @@ from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.task import EARLIER_TURNS, MIN_ITEMS, Item, Task, TaskSettings, write_task
 from mygpt.core.config import Config
 from mygpt.core.run import Run
+from mygpt.core.spread import spread
 
 SETS = ("knowledge", "generalisation")
 _VERSION = "1"
@@ -25,7 +26,7 @@ class HeldOutConfig(Config):
 @recipe
 def held_out_questions(config: HeldOutConfig, *, dataset: Dataset, run: Run) -> Task:
     """Each asked as the dataset asks it; token F1 against its answer decides."""
-    items = [_item(name, row) for name in SETS for row in _spread(dataset.split(name), config.max_items)]
+    items = [_item(name, row) for name in SETS for row in spread(dataset.split(name), config.max_items)]
     settings = TaskSettings(
         name="held_out_questions", version=_VERSION, form="generate", primary="f1", prompt="{question}", max_tokens=config.max_tokens
     )
@@ -35,11 +36,6 @@ def held_out_questions(config: HeldOutConfig, *, dataset: Dataset, run: Run) -> 
 def are_enough(dataset: Dataset) -> bool:
     """Whether there are as many held-out questions as a Task needs."""
     return sum(len(dataset.split(name)) for name in SETS) >= MIN_ITEMS
-
-
-def _spread(rows: list[Conversation], most: int) -> list[Conversation]:
-    """All rows, or `most` of them at even distances."""
-    return rows if len(rows) <= most else [rows[i * len(rows) // most] for i in range(most)]
 
 
 def _item(name: str, row: Conversation) -> Item:

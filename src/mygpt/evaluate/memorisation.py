@@ -33,6 +33,7 @@ from mygpt.core.config import Config
 from mygpt.core.digest import digest_value
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
+from mygpt.core.spread import spread
 from mygpt.guard.overlap import NgramIndex
 from mygpt.infer.protocols import Completer, Sampling, Score, Scorer
 from mygpt.metrics.bootstrap import Interval, bootstrap_mean
@@ -256,8 +257,7 @@ def _loss(score: Score) -> float | None:
 
 
 def _spread(rows: Sequence[Conversation], most: int) -> list[Conversation]:
-    rows = [row for row in rows if row.answer and row.question]
-    return [rows[i * len(rows) // most] for i in range(most)] if len(rows) > most else list(rows)
+    return spread([row for row in rows if row.answer and row.question], most)
 
 
 def _numbered(a: Sequence[Any], b: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ from mygpt.core.config import Config
 from mygpt.core.digest import digest_value
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
+from mygpt.core.spread import spread
 from mygpt.guard.toxicity import TOXIC_FROM, Toxicity
 from mygpt.infer.protocols import Completer, Embedder, Sampling
 from mygpt.metrics.bootstrap import Interval, bootstrap_mean
@@ -150,6 +151,4 @@ def shipped_openings(frame: str) -> list[Opening]:
 
 
 def _of_task(task: Task, most: int) -> list[Opening]:
-    items = task.items
-    chosen = [items[i * len(items) // most] for i in range(most)] if len(items) > most else items
-    return [Opening(item.id, "task", item.question) for item in chosen]
+    return [Opening(item.id, "task", item.question) for item in spread(task.items, most)]

@@ -26,6 +26,7 @@ from mygpt.artifacts.task import Task
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
+from mygpt.core.spread import spread
 from mygpt.guard.programs import program_in
 from mygpt.guard.sandbox import Limits, Outcome, Sandbox
 from mygpt.infer.protocols import Answer, Completer, Identity, Sampling
@@ -161,9 +162,7 @@ def pal(config: PALConfig, *, task: Task, completer: Completer, run: Run) -> Pre
     if task.settings.answer != "number" or task.form != "generate":
         what = f"The task `{task.settings.name}` does not ask for numbers."
         raise UsageError(what, fix="Take one that does (`gsm8k`), or a task of your own with `answer: number`.")
-    items = task.items
-    if config.max_items is not None and config.max_items < len(items):
-        items = [items[i * len(items) // config.max_items] for i in range(config.max_items)]
+    items = spread(task.items, config.max_items)
     limits = Limits(seconds=config.seconds)
     with Sandbox() as sandbox:
         solver = ProgramAided(

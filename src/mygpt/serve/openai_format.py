@@ -53,6 +53,16 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Drawn(Strict):
+    """How tokens are drawn: the same fields of every request that asks for some."""
+
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=-(2**63), lt=2**63)
+    stop: str | list[str] = Field(default_factory=list)
+
+
 class _TextPart(Strict):
     type: Literal["text"]
     text: str
@@ -71,18 +81,13 @@ class _StreamOptions(Strict):
     include_usage: bool = False
 
 
-class _ChatRequest(Strict):
+class _ChatRequest(Drawn):
     model: str
     messages: list[_Message] = Field(min_length=1)
     stream: bool = False
     stream_options: _StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
-    seed: int = Field(default=0, ge=-(2**63), lt=2**63)
-    stop: str | list[str] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from mygpt.infer.protocols import Sampling
 from mygpt.serve.api_error import ApiError
-from mygpt.serve.openai_format import Strict, parameter_error, refuse_unsupported, stops
+from mygpt.serve.openai_format import Drawn, parameter_error, refuse_unsupported, stops
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 MOST_PROMPTS = 64
@@ -36,18 +36,13 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 Prompt = str | tuple[int, ...]
 
 
-class _TextRequest(Strict):
+class _TextRequest(Drawn):
     model: str
     prompt: str | list[str] | list[int] | list[list[int]]
     max_tokens: int = Field(default=DEFAULT_MAX_TOKENS, ge=0)
     echo: bool = False
     logprobs: int | None = Field(default=None, ge=0, le=5)
     add_beginning: bool = False
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
-    seed: int = Field(default=0, ge=-(2**63), lt=2**63)
-    stop: str | list[str] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mygpt.artifacts.task import Item, Task, TaskSettings, write_task
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
+from mygpt.core.spread import spread
 
 Reader = Callable[[Path | None, Path | None], tuple[TaskSettings, list[Item]]]
 
@@ -104,6 +105,5 @@ def read_task(config: ReadTaskConfig, *, source: Path | None = None, examples: P
         settings = settings.model_copy(update={"version": config.version})
     if config.chat is not None:
         settings = settings.model_copy(update={"chat": config.chat})
-    if config.max_items is not None and config.max_items < len(items):
-        items = [items[i * len(items) // config.max_items] for i in range(config.max_items)]
-    return publish(Task, run, lambda folder: write_task(folder, items, settings), name=settings.name)
+    chosen = spread(items, config.max_items)
+    return publish(Task, run, lambda folder: write_task(folder, chosen, settings), name=settings.name)

@@ -10,6 +10,7 @@ import torch
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.outbound import silence_hub
+from mygpt.lm.fused_layer import fuse
 from mygpt.lm.memory import keep_freed_memory
 from mygpt.lm.processor import has_cpu_flag
 
@@ -94,6 +95,8 @@ def load_lm(
             f"{model.id} needs its own code to run ({model.manifest.facts.get('architecture')}), and a model's code is never run.",
             fix="Choose a model that transformers knows, or a newer transformers.",
         ) from error
+    if device.type == "cpu":
+        fuse(module)
     if named:
         from peft import PeftModel
 

@@ -353,6 +353,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "docs/evaluate/judged.md",
     ),
     Technique(
+        "style_controlled",
+        "metrics",
+        "mygpt.metrics.style_controlled:style_controlled",
+        "LMSYS 2024, Does style matter? Disentangling style and substance in Chatbot Arena",
+        "docs/evaluate/metrics/ratings.md",
+    ),
+    Technique(
         "prediction_powered",
         "metrics",
         "mygpt.metrics.prediction_powered:prediction_powered_mean",

@@ -374,6 +374,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "docs/evaluate/judged.md",
     ),
     Technique(
+        "graded_pairs",
+        "evaluate",
+        "mygpt.evaluate.graded_pairs:graded_pairs",
+        "Zheng et al. 2023, arXiv:2306.05685, single-answer grading",
+        "docs/evaluate/graded_pairs.md",
+    ),
+    Technique(
         "index",
         "rag",
         "mygpt.rag.index:build_index",

@@ -433,6 +433,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "Le et al. 2022, arXiv:2207.01780, equation 3",
         "docs/align/unit_test_reward.md",
     ),
+    Technique(
+        "character_overlap",
+        "guard",
+        "mygpt.guard.character_overlap:CharacterIndex",
+        "McCoy et al. 2021, arXiv:2111.09509, here of characters",
+        "docs/guard/character_overlap.md",
+    ),
     Technique("overlap", "guard", "mygpt.guard.overlap:NgramIndex", "Brown et al. 2020, arXiv:2005.14165", "docs/guard/overlap.md"),
     Technique("probe", "training", "mygpt.training.probe:fit_probe", "Alain and Bengio 2016, arXiv:1610.01644", "docs/training/probe.md"),
     Technique("api", "serve", "mygpt.serve.api:create_app", "ours", "docs/serve/api.md"),

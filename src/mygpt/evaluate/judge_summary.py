@@ -83,7 +83,7 @@ def summarise(judged: Predictions, *, num_resamples: int = 10_000, level: float 
     in_orders = all("forward" in row for row in read)
     # Of the answer shown first: in the second order, that is the other one.
     first_place = [(row["forward"] + 1 - row["backward"]) / 2 - 0.5 for row in read] if in_orders else []
-    resampling = {"clusters": clusters, "level": level, "seed": seed}
+    resampling: dict[str, Any] = {"clusters": clusters, "level": level, "seed": seed}
     return PairSummary(
         num_items=len(rows),
         num_prompts=len(set(clusters)),

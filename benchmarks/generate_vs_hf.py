@@ -5,9 +5,9 @@
 Rivals: `transformers.generate` at the best of several batch sizes (prompts sorted by length, left padding, finished rows stop
 counting), in a process of its own, and transformers' own continuous batching. Lengths are forced alike in all three. `ratio`: answers of 8
 to 128 tokens; `ratio_equal`: all of 128. Beside it, `ratio_with_our_memory_setting`: the rival in our process, which keeps freed memory
-(lm/memory.py); where the system's memory is slow to map, that alone makes it several times faster. The share of the machine's limits: products
-of the weights against a measured matrix product, weights read per step against measured bandwidth. In float32 the greedy ids of both are
-compared.
+(lm/memory.py); where the system's memory is slow to map, that alone makes it several times faster. The share of the machine's limits:
+products of the weights against a measured matrix product, weights read per step against measured bandwidth. In float32 the greedy ids of
+both are compared.
 """
 
 import gc

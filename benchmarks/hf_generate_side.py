@@ -59,7 +59,7 @@ def main() -> None:
                 torch.cuda.synchronize()
             runs.append(time.perf_counter() - started)
         seconds[str(size)] = min(runs)
-    print(json.dumps(seconds))
+    sys.stdout.write(json.dumps(seconds) + "\n")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def main() -> None:
     if asked["updates"]:
         trainer.save_model(asked["out"])
     tokens = sum(len(row["input_ids"]) for row in rows)
-    sys.stdout.write(json.dumps({"tokens_per_second": tokens / (clock.ended - clock.began), "losses": clock.losses, "updates": clock.updates}) + "\n")
+    found = {"tokens_per_second": tokens / (clock.ended - clock.began), "losses": clock.losses, "updates": clock.updates}
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def test_logits_are_those_of_transformers(tiny: Model, tiny_folder: Path) -> Non
 
     loaded = load_lm(tiny, dtype=torch.float32)
     reference = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32).eval()
-    assert torch.equal(logits(loaded.module), logits(reference))
+    torch.testing.assert_close(logits(loaded.module), logits(reference), atol=1e-5, rtol=1e-5)  # kernels of our own add in another order
     assert not loaded.module.training
     assert loaded.tokenizer.eos_token_id == 2
     assert loaded.device.type in ("cpu", "cuda")
@@ -89,7 +89,7 @@ def test_an_adapter_changes_the_logits_as_peft_does(tiny: Model, tiny_folder: Pa
     ours = logits(load_lm(tiny, adapter=adapter, dtype=torch.float32).module)
     base = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
     theirs = logits(peft.PeftModel.from_pretrained(base, str(adapter.payload)).eval())
-    assert torch.equal(ours, theirs)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(ours, logits(load_lm(tiny, dtype=torch.float32).module))
 
 

@@ -420,6 +420,28 @@ TECHNIQUES: tuple[Technique, ...] = (
         "docs/align/unit_test_reward.md",
     ),
     Technique("overlap", "guard", "mygpt.guard.overlap:NgramIndex", "Brown et al. 2020, arXiv:2005.14165", "docs/guard/overlap.md"),
+    Technique(
+        "packing",
+        "training",
+        "mygpt.training.packing:plan_packed_epoch",
+        "Ding et al. 2024, arXiv:2404.10830 (best fit); Krell et al. 2021, arXiv:2107.02027 (isolation)",
+        "docs/training/packing.md",
+    ),
+    Technique("length_buckets", "training", "mygpt.training.batches:plan_epoch", "ours", "docs/training/batches.md"),
+    Technique(
+        "cross_entropy",
+        "training",
+        "mygpt.training.losses:summed_cross_entropy",
+        "Hsu et al. 2024, arXiv:2410.10989, section 3.2 (in chunks)",
+        "docs/training/losses.md",
+    ),
+    Technique(
+        "recompute",
+        "training",
+        "mygpt.training.recompute:recompute_layers",
+        "Chen et al. 2016, arXiv:1604.06174, section 3",
+        "docs/training/recompute.md",
+    ),
     Technique("probe", "training", "mygpt.training.probe:fit_probe", "Alain and Bengio 2016, arXiv:1610.01644", "docs/training/probe.md"),
     Technique("api", "serve", "mygpt.serve.api:create_app", "ours", "docs/serve/api.md"),
     Technique(

@@ -166,7 +166,7 @@ def test_flex_attention_keeps_examples_apart(monkeypatch: pytest.MonkeyPatch) ->
     """The way of a GPU, its kernel run uncompiled here: transformers makes its block mask from the same positions."""
     from mygpt.lm import attention
 
-    module, examples = tiny.family("mistral"), tiny.examples(LENGTHS)
+    module, examples = tiny.family("mistral").requires_grad_(False), tiny.examples(LENGTHS)  # no backward pass on a CPU
     used: list[str] = []
     monkeypatch.setattr(attention, "_is_on_cpu", lambda module: False)
     module.get_decoder().layers[0].register_forward_pre_hook(lambda *_: used.append(module.config._attn_implementation))

@@ -99,12 +99,15 @@ def isolation_fault(module: Any, first: Sequence[int], second: Sequence[int]) ->
     vocabulary = module.get_input_embeddings().num_embeddings
     rows = torch.tensor([[*first, *second], [*((token + 1) % vocabulary for token in first), *second]], device=device)
     positions_1T = torch.tensor([[*range(len(first)), *range(len(second))]], device=device)
-    with torch.no_grad():
+    with torch.enable_grad():  # with a backward pass ahead, other kernels are chosen
         try:
-            packed_TD, other_TD = (hidden_states(module, row_T[None], positions_1T)[0] for row_T in rows)
-        except TypeError as error:
-            return f"its forward pass does not take positions: {error}"
-        alone_TD = torch.cat([hidden_states(module, ids_1T)[0] for ids_1T in rows[:1].split([len(first), len(second)], dim=1)])
+            packed_TD, other_TD = (hidden_states(module, row_T[None], positions_1T)[0].detach() for row_T in rows)
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, NotImplementedError, RuntimeError) as error:  # no positions among its arguments, no kernel on this device
+            return f"its forward pass does not take such a row: {str(error).partition(chr(10))[0]}"
+        each = rows[:1].split([len(first), len(second)], dim=1)
+        alone_TD = torch.cat([hidden_states(module, ids_1T)[0].detach() for ids_1T in each])
     allowed = _APART.get(alone_TD.dtype, _APART_IN_HALF)
     if (leak := _apart(other_TD[len(first) :], packed_TD[len(first) :])) > allowed:
         return f"an example notices what stands before it in the row: its hidden states change by {leak:.1%}"

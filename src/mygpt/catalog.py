@@ -436,6 +436,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "docs/training/losses.md",
     ),
     Technique(
+        "compile_layers",
+        "training",
+        "mygpt.training.compile_layers:compile_layers",
+        "Ansel et al. 2024, PyTorch 2, ASPLOS",
+        "docs/training/compile_layers.md",
+    ),
+    Technique(
         "recompute",
         "training",
         "mygpt.training.recompute:recompute_layers",

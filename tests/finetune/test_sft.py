@@ -169,6 +169,25 @@ def test_packed_chunked_or_computed_again_changes_nothing(model: Model, dataset:
         assert [loss for _, loss in facts["curve"]] == pytest.approx([loss for _, loss in made[0]["curve"]], abs=2e-4)
 
 
+def test_compiled_rows_come_in_few_lengths(
+    model: Model, dataset: Dataset, run: Run, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[Any] = []
+    shapes: list[int] = []
+    real = module_under_test.summed_cross_entropy
+    monkeypatch.setattr(module_under_test, "compile_layers", compiled.append)
+    monkeypatch.setattr(
+        module_under_test, "summed_cross_entropy", lambda *args, **more: shapes.append(args[1].shape[1]) or real(*args, **more)
+    )
+    facts = tuned(model, dataset, run, compile_layers=True, step_tokens=256).manifest.facts
+    assert len(compiled) == 1 and set(shapes) <= {128, 192, 256} and 0 < facts["padding"] < 0.3
+    tuned(model, dataset, run, compile_layers=True, pack_tokens=0)
+    assert len(compiled) == 1
+    assert [e["text"] for e in events if e["event"] == "warning"] == [
+        "Layers are not compiled: rows of one example each come in too many shapes."
+    ]
+
+
 def test_over_long_examples_are_left_out_only_when_asked(model: Model, dataset: Dataset, run: Run, events: list[dict[str, Any]]) -> None:
     lengths = sorted(len(e.token_ids) for e in rendered(model, dataset))
     limit = lengths[-2] - 1  # two of six are longer

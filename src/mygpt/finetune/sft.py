@@ -29,6 +29,7 @@ from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import load_lm, load_tokenizer
 from mygpt.training.batches import Plan, batch_of, padding_share, plan_epoch, shape_ladder, size_in_rows, size_packed
 from mygpt.training.checkpoint import Checkpoints
+from mygpt.training.compile_layers import NUM_SHAPES, compile_layers
 from mygpt.training.losses import chunk_labels_for, require_own_loss, summed_cross_entropy
 from mygpt.training.optimizers import MasterAdamW
 from mygpt.training.packing import keeps_apart, packed_batch, plan_packed_epoch
@@ -52,6 +53,7 @@ class SFTConfig(Config):
     max_example_tokens: PositiveInt = 1024
     drop_over_long: bool = False  # leave longer examples out and say how many, instead of refusing
     ce_chunk_tokens: PositiveInt | None = None  # trained tokens whose logits stand in memory together; None: what 400 MB hold
+    compile_layers: bool = False  # a minute or more before the first steps, then a third faster: for long runs
     recompute: bool = False  # layers are computed again for their gradients: less memory, a third more time
     warmup_share: Share = 0.1
     final_share: Share = 0.1  # of the peak learning rate, at the end
@@ -98,7 +100,14 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
     if config.recompute:
         recompute_layers(module)
     packed = config.pack_tokens > 0 and keeps_apart(module, examples, run=run)
-    shapes = shape_ladder(config.pack_tokens) if packed and device.type == "cuda" else []  # its attention is compiled for each length
+    compiled = config.compile_layers and packed
+    if compiled:
+        run.note("Layers are compiled at the first rows of each length: the first steps take longer, a minute or more.")
+        compile_layers(module)
+    elif config.compile_layers:
+        run.warn("Layers are not compiled: rows of one example each come in too many shapes.")
+    few = shape_ladder(min(config.pack_tokens, config.step_tokens))[-NUM_SHAPES:]
+    shapes = few if compiled or (packed and device.type == "cuda") else []  # what is compiled is compiled for each length
     chunk_labels = config.ce_chunk_tokens or chunk_labels_for(module)
     plan: Plan = []
     for epoch in range(config.epochs):

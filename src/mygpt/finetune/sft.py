@@ -27,11 +27,14 @@ from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import load_lm, load_tokenizer
-from mygpt.training.batches import Plan, batch_of, plan_epoch
+from mygpt.training.batches import Plan, batch_of, padding_share, plan_epoch, shape_ladder, size_in_rows, size_packed
 from mygpt.training.checkpoint import Checkpoints
-from mygpt.training.losses import require_own_loss, summed_cross_entropy
+from mygpt.training.compile_layers import NUM_SHAPES, compile_layers
+from mygpt.training.losses import chunk_labels_for, require_own_loss, summed_cross_entropy
 from mygpt.training.optimizers import MasterAdamW
-from mygpt.training.preflight import preflight
+from mygpt.training.packing import keeps_apart, packed_batch, plan_packed_epoch
+from mygpt.training.preflight import preflight, without_over_long
+from mygpt.training.recompute import recompute_layers
 from mygpt.training.schedules import warmup_cosine
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -45,8 +48,13 @@ class SFTConfig(Config):
     learning_rate: PositiveFloat = 5e-4
     epochs: PositiveInt = 3
     step_tokens: PositiveInt = 1024  # padded tokens per update
-    micro_batch_tokens: PositiveInt = 2048  # padded tokens per forward pass: what memory allows
+    pack_tokens: NonNegativeInt = 2048  # of a row that several examples share, a forward pass each; 0: one example a row
+    micro_batch_tokens: PositiveInt = 2048  # padded tokens per forward pass where a row is one example
     max_example_tokens: PositiveInt = 1024
+    drop_over_long: bool = False  # leave longer examples out and say how many, instead of refusing
+    ce_chunk_tokens: PositiveInt | None = None  # trained tokens whose logits stand in memory together; None: what 400 MB hold
+    compile_layers: bool = False  # a minute or more before the first steps, then a third faster: for long runs
+    recompute: bool = False  # layers are computed again for their gradients: less memory, a third more time
     warmup_share: Share = 0.1
     final_share: Share = 0.1  # of the peak learning rate, at the end
     weight_decay: NonNegativeFloat = 0.0
@@ -66,12 +74,16 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
     renderer = ChatRenderer(loaded.tokenizer)
     rows = dataset.split("train") + (replay.split("train") if replay and dataset.split("train") else [])
     examples = [renderer.render(conversation) for conversation in rows]
+    context_tokens = getattr(loaded.module.config.get_text_config(), "max_position_embeddings", None)
+    num_rows = len(examples)
+    if config.drop_over_long:
+        examples = without_over_long(examples, max_example_tokens=config.max_example_tokens, context_tokens=context_tokens, run=run)
     preflight(
         examples,
         renderer=renderer,
         max_example_tokens=config.max_example_tokens,
         serving_template=serving_template(model, loaded.tokenizer, new_model=config.rank == 0),
-        context_tokens=getattr(loaded.module.config.get_text_config(), "max_position_embeddings", None),
+        context_tokens=context_tokens,
         run=run,
     )
 
@@ -85,10 +97,25 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
     lengths = [len(e.token_ids) for e in examples]
     shortest = batch_of([examples[lengths.index(min(lengths))]], padding_id=padding_id, device=device)
     require_own_loss(module, shortest.ids_BT, shortest.trained_BT)
+    if config.recompute:
+        recompute_layers(module)
+    packed = config.pack_tokens > 0 and keeps_apart(module, examples, run=run)
+    compiled = config.compile_layers and packed
+    if compiled:
+        run.note("Layers are compiled at the first rows of each length: the first steps take longer, a minute or more.")
+        compile_layers(module)
+    elif config.compile_layers:
+        run.warn("Layers are not compiled: rows of one example each come in too many shapes.")
+    few = shape_ladder(min(config.pack_tokens, config.step_tokens))[-NUM_SHAPES:]
+    shapes = few if compiled or (packed and device.type == "cuda") else []  # what is compiled is compiled for each length
+    chunk_labels = config.ce_chunk_tokens or chunk_labels_for(module)
     plan: Plan = []
     for epoch in range(config.epochs):
         order = run.random(f"order/{epoch}")
-        plan += plan_epoch(lengths, step_tokens=config.step_tokens, micro_batch_tokens=config.micro_batch_tokens, order=order)
+        if packed:
+            plan += plan_packed_epoch(lengths, step_tokens=config.step_tokens, pack_tokens=config.pack_tokens, order=order)
+        else:
+            plan += plan_epoch(lengths, step_tokens=config.step_tokens, micro_batch_tokens=config.micro_batch_tokens, order=order)
 
     checkpoints = Checkpoints(run.home, run.making.request, every_seconds=config.checkpoint_seconds)
     work = digest_value([plan, [name for name, _ in trainable], str(loaded.module.dtype)])  # what a checkpoint must fit
@@ -112,8 +139,10 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
         num_trained = sum(sum(examples[i].trained[1:]) for micro in plan[step] for i in micro)
         step_loss = 0.0
         for micro in plan[step]:
-            batch = batch_of([examples[i] for i in micro], padding_id=padding_id, device=device)
-            loss = summed_cross_entropy(module, batch.ids_BT, batch.trained_BT) / num_trained
+            form = packed_batch if packed else batch_of
+            batch = form([examples[i] for i in micro], padding_id=padding_id, device=device, shapes=shapes)
+            nats = summed_cross_entropy(module, batch.ids_BT, batch.trained_BT, positions_BT=batch.positions_BT, chunk_labels=chunk_labels)
+            loss = nats / num_trained
             loss.backward()
             step_loss += float(loss.detach())
         factor = warmup_cosine(step, num_steps=len(plan), warmup_share=config.warmup_share, final_share=config.final_share)
@@ -136,6 +165,9 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
         "method": "lora" if config.rank else "full",
         "trainable": sum(p.numel() for _, p in trainable),
         "curve": curve,
+        "packed": packed,
+        "padding": round(padding_share(plan, lengths, size=size_packed if packed else size_in_rows, shapes=shapes), 4),
+        "over_long_dropped": num_rows - len(examples),
         "tokens": tokens_done,
         "tokens_per_second": round(tokens_done / max(seconds, 1e-9), 1),
         "template": renderer.template_digest,

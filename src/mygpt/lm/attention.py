@@ -6,6 +6,7 @@ With AMX              torch's flash kernel, forwards only. Few queries: the head
                       10 sequences of 400: 7.7 (17)
 Without               two plain matrix products up to 256 queries: the kernel is made for long sequences. Two cores with AVX512-BF16,
                       16 x 4 x 700: 0.5 ms a layer against 3.9-9.5; 32 sequences of 200: 21 against 66; from 300 the kernel wins
+Packed rows           each example by itself: positions that begin anew show where
 With a backward pass  plain products up to 512 queries, on either: the kernel is slow backwards. With AMX, 8 sequences of 192: 7.8 ms a
                       layer against 43; 32 of 64: 5.4 against 90; 4 of 512: 27 against 68; 2 of 1,024: as long
 The processor decides, never a clock: results on one machine stay the same byte for byte.
@@ -19,7 +20,8 @@ Dims      B batch   H key/value heads   G query heads per key/value head   Q que
 """
 
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -57,13 +59,48 @@ def grouped_attention(module: Any) -> Iterator[None]:
     if not _is_ours(module):
         yield  # eager or a kernel that the architecture needs (soft-capping, sinks): leave it
         return
-    AttentionInterface.register(_NAME, _attention)
+    AttentionInterface.register(_NAME, _outside_graphs())
     AttentionMaskInterface.register(_NAME, sdpa_mask)  # without this, a layer with a sliding window would be given no mask
-    module.config._attn_implementation = _NAME
+    with attention_set(module, _NAME):
+        yield
+
+
+@functools.cache
+def _outside_graphs() -> Callable[..., tuple[torch.Tensor, None]]:
+    """What torch.compile steps over: which kernel, and where examples of a packed row end, is decided from values."""
+
+    @torch.compiler.disable
+    def attention(*args: Any, **more: Any) -> tuple[torch.Tensor, None]:
+        return _attention(*args, **more)
+
+    return attention
+
+
+@contextmanager
+def packed_attention(module: Any) -> Iterator[None]:
+    """For rows of several examples, in which positions begin anew: what skips the blocks between them on this device.
+
+    CPU: `grouped_attention`, block by block. GPU: FlexAttention where the architecture takes it (not measured on a GPU), else the
+    model's own attention under a block-diagonal mask.
+    """
+    if _is_on_cpu(module):
+        with grouped_attention(module):
+            yield
+        return
+    now = module.config._attn_implementation
+    with attention_set(module, "flex_attention" if now == "sdpa" and getattr(module, "_supports_flex_attn", False) else now):
+        yield
+
+
+@contextmanager
+def attention_set(module: Any, name: str) -> Iterator[None]:
+    """For the time of the block, `module` looks its attention up by this name."""
+    before = module.config._attn_implementation
+    module.config._attn_implementation = name
     try:
         yield
     finally:
-        module.config._attn_implementation = "sdpa"
+        module.config._attn_implementation = before
 
 
 def takes_lanes(module: Any) -> bool:
@@ -72,7 +109,12 @@ def takes_lanes(module: Any) -> bool:
 
 
 def _is_ours(module: Any) -> bool:
-    return module.config._attn_implementation in ("sdpa", _NAME) and next(module.parameters()).device.type == "cpu"
+    return module.config._attn_implementation in ("sdpa", _NAME) and _is_on_cpu(module)
+
+
+def _is_on_cpu(module: Any) -> bool:
+    device: torch.device = next(module.parameters()).device
+    return device.type == "cpu"
 
 
 def _attention(
@@ -98,6 +140,15 @@ def _attention(
     assert isinstance(key, torch.Tensor) and isinstance(value, torch.Tensor)
     B, heads, Q, D = query.shape
     H, S = key.shape[1], key.shape[2]
+    if len(lengths := _packed_lengths(attention_mask, Q, S, more.pop("position_ids", None))) > 1:
+        assert attention_mask is not None
+        done, first = [], 0
+        for length in lengths:
+            own = slice(first, first := first + length)
+            mask = attention_mask[..., own, own]
+            parts = (query[:, :, own], key[:, :, own], value[:, :, own])
+            done.append(_attention(layer, *parts, mask, dropout, scaling, is_causal, **more)[0])
+        return torch.cat(done, dim=1), None
     causal = is_causal if is_causal is not None else getattr(layer, "is_causal", True)
     mask_is_plain = (Q == 1 or (Q == S and causal)) if attention_mask is None else attention_mask.shape[1] == 1
     is_plain = mask_is_plain and not dropout and all(more.get(name) is None for name in _NOT_PLAIN)
@@ -133,9 +184,23 @@ def _attention(
     return mixed_BHQD.transpose(1, 2).contiguous(), None
 
 
-def _flash(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float | None
-) -> torch.Tensor:
+def _packed_lengths(mask: torch.Tensor | None, Q: int, S: int, positions: Any) -> list[int]:
+    """How long the examples of one packed row are; empty where it is no packed row.
+
+    Transformers' own sign of one: positions that begin anew. Its mask must agree that an example's first token sees nothing before.
+    """
+    if mask is None or mask.dtype != torch.bool or mask.shape[:2] != (1, 1) or Q != S or Q == 1:
+        return []
+    if not isinstance(positions, torch.Tensor) or positions.shape != (1, Q):
+        return []
+    starts = (positions[0] == 0).nonzero()[:, 0]
+    if len(starts) < 2 or int(starts[0]) != 0 or bool(mask[0, 0, starts[1:], starts[1:] - 1].any()):
+        return []
+    bounds = [*starts.tolist(), Q]
+    return [end - start for start, end in itertools.pairwise(bounds)]
+
+
+def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float | None) -> torch.Tensor:
     """(B, Q, heads, D). Without a mask: causal, or a single query that sees all."""
     B, heads, Q, D = query.shape
     H, S = key.shape[1], key.shape[2]

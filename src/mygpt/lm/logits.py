@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from mygpt.core.errors import Refused
+
 # Settings of transformers' configurations that its heads apply to the logits, and the architectures that have them.
 _MULTIPLY = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # Cohere, Falcon H1, Muse
 _DIVIDE = ("logits_scaling", "logits_mup_width_multiplier")  # Granite and MiniCPM 3, Inkling
@@ -18,8 +20,12 @@ _SOFT_CAP = ("final_logit_softcapping", "logits_soft_cap")  # Gemma 2 and later 
 
 def logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     """(N, V) float32."""
-    logits_NV: torch.Tensor = module.get_output_embeddings()(hidden_ND).float()
     config = module.config.get_text_config()
+    if getattr(config, "scale_decoder_outputs", False):  # T5 with tied embeddings
+        hidden_ND = hidden_ND * config.d_model**-0.5
+    logits_NV: torch.Tensor = module.get_output_embeddings()(hidden_ND).float()
+    if (bias_1V := getattr(module, "final_logits_bias", None)) is not None:  # BART and its kin
+        logits_NV = logits_NV + bias_1V
     if config.model_type == "mpt":  # its head ignores `logit_scale`
         return logits_NV
     factor = 1.0
@@ -33,4 +39,18 @@ def logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     for name in _SOFT_CAP:
         if cap := getattr(config, name, None):
             logits_NV = torch.tanh(logits_NV / cap) * cap
+    return logits_NV
+
+
+def masked_logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
+    """(N, V) float32, of a masked language model: its whole head, which does more than one product."""
+    base = module.get_base_model() if hasattr(module, "get_base_model") else module  # peft's layers stay in it
+    heads = [layer for layer in base.children() if layer is not base.base_model]
+    if len(heads) != 1:
+        names = ", ".join(name for name, layer in base.named_children() if layer is not base.base_model)
+        raise Refused(
+            f"The head of {type(base).__name__} has several parts ({names or 'none'}), and the order of them is not known here.",
+            fix="Choose BERT, RoBERTa or a model of their kind.",
+        )
+    logits_NV: torch.Tensor = heads[0](hidden_ND).float()
     return logits_NV

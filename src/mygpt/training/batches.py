@@ -1,18 +1,20 @@
 """Which examples go together: batches of like length under a token budget, so that little is padding and nothing leaks.
 
-Rows of a batch are separate sequences, padded on the right: under a causal mask no example sees another, on any backend.
+Rows of a batch are separate sequences, padded on the right: under a causal mask no example sees another, on any backend. Several examples
+in one row are the matter of `packing`.
 
 Dims  B examples   T tokens, padded
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from mygpt.lm.chat import Rendered
 
+_SMALLEST_SHAPE = 128
 Plan = list[list[list[int]]]  # step -> micro-batch -> example
 
 
@@ -21,6 +23,7 @@ class Batch:
     ids_BT: torch.Tensor  # int64
     trained_BT: torch.Tensor  # bool: this token is a label
     num_tokens: int  # real ones, without padding
+    positions_BT: torch.Tensor | None = None  # of a packed row: they begin anew at each example
 
 
 def plan_epoch(lengths: Sequence[int], *, step_tokens: int, micro_batch_tokens: int, order: random.Random) -> Plan:
@@ -48,11 +51,46 @@ def cut_by_tokens(examples: Sequence[int], lengths: Sequence[int], budget_tokens
     return groups
 
 
-def batch_of(examples: Sequence[Rendered], *, padding_id: int, device: torch.device) -> Batch:
-    longest = max(len(e.token_ids) for e in examples)
+def batch_of(examples: Sequence[Rendered], *, padding_id: int, device: torch.device, shapes: Sequence[int] = ()) -> Batch:
+    """One example a row. With `shapes`, rows are padded to the next of these lengths."""
+    longest = fitted(max(len(e.token_ids) for e in examples), shapes)
     ids_BT = torch.full((len(examples), longest), padding_id)
     trained_BT = torch.zeros((len(examples), longest), dtype=torch.bool)
     for b, example in enumerate(examples):
         ids_BT[b, : len(example.token_ids)] = torch.tensor(example.token_ids)
         trained_BT[b, : len(example.token_ids)] = torch.tensor(example.trained)
     return Batch(ids_BT.to(device), trained_BT.to(device), sum(len(e.token_ids) for e in examples))
+
+
+# -- shapes: what is compiled for a length is compiled once for each ---------------------------------------------------------
+
+
+def shape_ladder(longest_tokens: int) -> list[int]:
+    """Few lengths up to `longest_tokens`, each about 1.4 times the one before and (but the last) a multiple of 64."""
+    ladder = [longest_tokens]
+    while (shorter := round(ladder[-1] / 2**0.5 / 64) * 64) >= _SMALLEST_SHAPE:
+        ladder.append(shorter)
+    return ladder[::-1]
+
+
+def fitted(tokens: int, shapes: Sequence[int]) -> int:
+    """The least of `shapes` that holds so many tokens; the number itself where none does."""
+    return min((shape for shape in shapes if shape >= tokens), default=tokens)
+
+
+def size_in_rows(micro: Sequence[int], lengths: Sequence[int], shapes: Sequence[int] = ()) -> int:
+    """Tokens that are computed for these examples in rows of one each."""
+    return len(micro) * fitted(max(lengths[i] for i in micro), shapes)
+
+
+def size_packed(micro: Sequence[int], lengths: Sequence[int], shapes: Sequence[int] = ()) -> int:
+    """Tokens that are computed for these examples in one packed row."""
+    return fitted(sum(lengths[i] for i in micro), shapes)
+
+
+def padding_share(
+    plan: Plan, lengths: Sequence[int], *, size: Callable[[Sequence[int], Sequence[int], Sequence[int]], int], shapes: Sequence[int] = ()
+) -> float:
+    """Of the tokens that are computed: 0 is none. `size`: `size_in_rows` or `size_packed`."""
+    computed = sum(size(micro, lengths, shapes) for step in plan for micro in step)
+    return 1 - sum(lengths[i] for step in plan for micro in step for i in micro) / computed if computed else 0.0

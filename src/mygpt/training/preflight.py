@@ -61,10 +61,30 @@ def require_whole(examples: Sequence[Rendered], *, max_example_tokens: int, cont
     cut = sum(len(e.token_ids) > allowed for e in examples)
     told = f"{cut} of {len(examples)} examples are longer than {allowed} tokens (longest: {longest}), so answers would be cut."
     if allowed == max_example_tokens and longest <= (context_tokens or longest):
-        fix = f"Set `max_example_tokens` to {longest} (with `mygpt up`: `--set sft.max_example_tokens={longest}`), or shorten the examples."
+        fix = (
+            f"Set `max_example_tokens` to {longest} (with `mygpt up`: `--set sft.max_example_tokens={longest}`), shorten the examples, "
+            "or leave them out with `drop_over_long=true`."
+        )
     else:
-        fix = f"The model's window is {context_tokens} tokens: give shorter examples, or choose a model with a wider one."
+        fix = (
+            f"The model's window is {context_tokens} tokens: give shorter examples, leave them out with `drop_over_long=true`, "
+            "or choose a model with a wider one."
+        )
     raise Refused(told, fix=fix)
+
+
+def without_over_long(examples: Sequence[Rendered], *, max_example_tokens: int, context_tokens: int | None, run: Run) -> list[Rendered]:
+    """The examples that are short enough; how many are left out is said. Raises Refused where none stays."""
+    allowed = min(max_example_tokens, context_tokens or max_example_tokens)
+    kept = [e for e in examples if len(e.token_ids) <= allowed]
+    if len(kept) == len(examples):
+        return kept
+    longest = max(len(e.token_ids) for e in examples)
+    told = f"{len(examples) - len(kept)} of {len(examples)} examples are longer than {allowed} tokens (longest: {longest})"
+    if not kept:
+        raise Refused(f"{told}: none would be left to train on.", fix="Raise `max_example_tokens`, or shorten the examples.")
+    run.warn(f"{told}: they are left out of training, whole.")
+    return kept
 
 
 def every_answer_stops(example: Rendered, stops: frozenset[int]) -> bool:

@@ -335,11 +335,12 @@ def nothing_was_made(run: Run) -> bool:
 
 
 def test_a_rate_that_is_far_too_high(model: Model, dataset: Dataset, run: Run) -> None:
-    with pytest.raises(MygptError, match=r"The loss became nan .* at step \d+ with learning rate 1e\+25") as error:
-        tuned(model, dataset, run, learning_rate=1e25, checkpoint_seconds=0)
+    with pytest.raises(MygptError, match=r"The loss became nan at step 2 of \d+ with learning rate 1e\+25, on the examples \d \(") as error:
+        tuned(model, dataset, run, learning_rate=1e25, checkpoint_seconds=0, warmup_share=0)
     assert error.value.exit_code == 1
     assert "2e+24" in error.value.fix and "--set sft.learning_rate=2e+24" in error.value.fix
-    assert nothing_was_made(run)
+    assert not list(run.home.glob("artifacts/adapter/*"))
+    assert [p.name for p in (run.home / "checkpoints").glob("*/step-*")] == ["step-1"]  # the last one before it
 
 
 def test_a_last_step_without_a_gradient_is_noticed(model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,9 +352,9 @@ def test_a_last_step_without_a_gradient_is_noticed(model: Model, dataset: Datase
         return loss + (loss * 0).sqrt()
 
     monkeypatch.setattr(module_under_test, "summed_cross_entropy", broken)
-    with pytest.raises(MygptError, match=r"its gradient nan at step 1 "):
+    with pytest.raises(MygptError, match=r"The gradient became nan at step 1 of 1 .* on the examples .*\d \(\d\)"):
         tuned(model, dataset, run, epochs=1, step_tokens=4096)
-    assert nothing_was_made(run)
+    assert not list(run.home.glob("artifacts/adapter/*")) and not list((run.home / "checkpoints").glob("*/step-*"))
 
 
 @pytest.mark.parametrize(
@@ -387,14 +388,15 @@ def test_longer_than_the_window(model: Model, run: Run) -> None:
 
 def test_a_template_changed_in_memory(model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training would render one way; the engine, which reads the payload, another."""
-    real = module_under_test.load_lm
+    real = module_under_test.load_tokenizer
 
     def tampered(*args: Any, **kwargs: Any) -> Any:
-        loaded = real(*args, **kwargs)
-        loaded.tokenizer.chat_template = tiny.CHATML.replace("\n", " ")
-        return loaded
+        tokenizer = real(*args, **kwargs)
+        tokenizer.chat_template = tiny.CHATML.replace("\n", " ")
+        monkeypatch.setattr(module_under_test, "load_tokenizer", real)
+        return tokenizer
 
-    monkeypatch.setattr(module_under_test, "load_lm", tampered)
+    monkeypatch.setattr(module_under_test, "load_tokenizer", tampered)
     served = TorchEngine(model).renderer.template_digest
     with pytest.raises(Refused, match=f"is not the one of serving \\({served[:12]}\\)") as error:
         tuned(model, dataset, run)
@@ -403,20 +405,20 @@ def test_a_template_changed_in_memory(model: Model, dataset: Dataset, run: Run, 
 
 def test_a_template_that_is_lost_when_saved(model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new Model takes its tokenizer along; if the folder would render otherwise, training does not begin."""
-    real = module_under_test.load_lm
+    real = module_under_test.load_tokenizer
 
     def lossy(*args: Any, **kwargs: Any) -> Any:
-        loaded = real(*args, **kwargs)
-        save = loaded.tokenizer.save_pretrained
+        tokenizer = real(*args, **kwargs)
+        save = tokenizer.save_pretrained
 
         def save_another(folder: Any) -> None:
             save(folder)
             Path(folder, "chat_template.jinja").write_text(tiny.CHATML.replace("\n", " "))
 
-        monkeypatch.setattr(loaded.tokenizer, "save_pretrained", save_another)
-        return loaded
+        monkeypatch.setattr(tokenizer, "save_pretrained", save_another)
+        return tokenizer
 
-    monkeypatch.setattr(module_under_test, "load_lm", lossy)
+    monkeypatch.setattr(module_under_test, "load_tokenizer", lossy)
     with pytest.raises(Refused, match="is not the one of serving"):
         tuned(model, dataset, run, rank=0)
     assert len(list(run.home.glob("artifacts/model/*"))) == 1  # the base

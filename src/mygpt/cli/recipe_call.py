@@ -73,10 +73,10 @@ def call_recipe(technique: Technique, arguments: list[str]) -> None:
     home = home_of(Path(given["home"][0]) if "home" in given else None, offline="offline" in flags)
     config = resolve(config_type(function), parse_settings(given.get("set", [])))
     seed = _whole_number(given.get("seed", ["0"])[0])
+    usd_per_hour = _rate(given.get("usd_per_hour", [None])[0])
     store = Store(home)
     described = {n: [_described(store, inputs[n], v) for v in given[n]] for n in inputs if n in given}
     name = given["name"][0] if "name" in given else default_name(store, inputs, given) or technique.name
-    usd_per_hour = _rate(given.get("usd_per_hour", [None])[0])
     if "dry-run" in flags:
         foreseen = foresee(technique.path, config, store, {a: (inputs[a].kinds, v[0]) for a, v in given.items() if a in inputs})
         about = {"recipe": technique.path, "config": config.model_dump(mode="json"), "inputs": described, "name": name}

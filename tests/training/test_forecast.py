@@ -1,5 +1,7 @@
 """Memory by part, worked by hand where it can be, and against what autograd keeps on real tensors."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from mygpt.core.errors import Refused
 from mygpt.lm.attention import grouped_attention
 from mygpt.training import forecast as module_under_test
 from mygpt.training.forecast import Forecast, activation_bytes, forecast_training, require_fit
+from mygpt.training.machine import remember_share
 from tests.training import tiny
 from tests.training.test_flops import lora, only
 
@@ -24,26 +27,38 @@ def meta(architecture: str, dtype: torch.dtype = torch.float32) -> Any:
         return AutoModelForCausalLM.from_config(getattr(tiny, architecture)().config, dtype=dtype).eval()
 
 
-def foreseen(module: Any, **changes: Any) -> Forecast:
-    settings = {"plan": PLAN, "num_tokens": LENGTHS, "num_trained": LABELS, "device": CPU}
-    return forecast_training(module, **{**settings, "limit_flops_per_second": 1e6, "process_bytes": 1000, **changes})
+@pytest.fixture
+def foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Forecast]:
+    monkeypatch.setattr(module_under_test, "matmul_flops_per_second", lambda device, dtype, home: 1e6)
+    settings = {"plan": PLAN, "num_tokens": LENGTHS, "num_trained": LABELS, "device": CPU, "home": tmp_path, "process_bytes": 1000}
+    return lambda module, **changes: forecast_training(module, **{**settings, **changes})
 
 
-def test_parts_by_hand() -> None:
+def test_parts_by_hand(foreseen: Callable[..., Forecast]) -> None:
     """2 x 9,728 weights of llama's layers with their norms, the last norm, 64 x 32 words; all trained, in bfloat16."""
     layer = 32 * 32 * 2 + 32 * 16 * 2 + 32 * 48 * 3 + 2 * 32
     weights = 2 * layer + 32 + 64 * 32
     one = foreseen(meta("llama", torch.bfloat16).requires_grad_(True))
     assert (one.weights_bytes, one.gradient_bytes, one.optimizer_bytes) == (2 * weights, 2 * weights, 12 * weights)
     assert one.logits_bytes == 5 * 64 * (2 + 12)  # 2 + 3 labels in the first micro-batch
+    assert one.activation_bytes and one.holes_bytes == round(0.5 * (one.activation_bytes + one.logits_bytes))
     flops = 6 * (2 * layer - 4 * 32) * 24 + 6 * 64 * 32 * 10 + 12 * 2 * 32 * (16 + 36 + 81 + 25)
-    assert one.flops == flops and one.seconds == pytest.approx(flops / (1e6 * 0.35))
+    assert one.flops == flops and one.seconds == pytest.approx(flops / (1e6 * 0.1))
+
+
+def test_time_is_learnt_from_the_last_training_of_the_kind(foreseen: Callable[..., Forecast], tmp_path: Path) -> None:
+    one = foreseen(meta("llama").requires_grad_(True))
+    remember_share(one.kind, 0.2, tmp_path)
+    assert foreseen(meta("llama").requires_grad_(True)).seconds == pytest.approx(one.seconds / 2)
+    assert foreseen(only(lambda module: module.model.norm)(meta("llama"))).kind != one.kind  # other work
+    assert "llama 2 x 32, 100.0% trained" in one.kind
 
 
 def test_the_most_at_once() -> None:
     parts = {"weights_bytes": 100, "gradient_bytes": 20, "optimizer_bytes": 120, "logits_bytes": 7, "process_bytes": 1000}
-    rest: dict[str, Any] = {"seconds": 1.0, "flops": 1.0}
-    assert Forecast(**parts, **rest, activation_bytes=50, trained_weights=10).bytes == 1000 + 100 + 120 + 20 + 50 + 7
+    parts["holes_bytes"] = 3
+    rest: dict[str, Any] = {"seconds": 1.0, "flops": 1.0, "kind": ""}
+    assert Forecast(**parts, **rest, activation_bytes=50, trained_weights=10).bytes == 1000 + 100 + 120 + 20 + 50 + 7 + 3
     assert Forecast(**parts, **rest, activation_bytes=1, trained_weights=10).bytes == 1000 + 100 + 120 + 40  # float32 gradients
     assert Forecast(**{**parts, "weights_bytes": 500}, **rest, activation_bytes=50, trained_weights=10).bytes == 1000 + 2 * 500
 
@@ -74,7 +89,9 @@ def _layers(module: Any) -> Any:
     return module.transformer.h if hasattr(module, "transformer") else module.model.layers
 
 
-def test_an_architecture_that_looks_at_values_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_architecture_that_looks_at_values_is_said_to_be_unknown(
+    foreseen: Callable[..., Forecast], monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = meta("llama").requires_grad_(True)
     inner = module.model.forward
 
@@ -88,15 +105,15 @@ def test_an_architecture_that_looks_at_values_is_said_to_be_unknown(monkeypatch:
 
 def test_what_does_not_fit_is_refused_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(activations: int) -> Forecast:
-        return Forecast(2 * 10**9, 10**8, 10**9, activations, 10**8, 3 * 10**8, 90.0, 1e9, 10**7)
+        return Forecast(2 * 10**9, 10**8, 10**9, activations, 10**8, 0, 3 * 10**8, 90.0, 1e9, 10**7, "")
 
     require_fit(of(10**9), limit_bytes=5 * 10**9, changes=[])
     changes = [("`--set a=1`", of(6 * 10**9)), ("`--set a=2`", of(10**9)), ("`--set b=1`", of(10**8))]
     with pytest.raises(Refused) as refused:
         require_fit(of(12 * 10**9), limit_bytes=5 * 10**9, changes=changes)
     assert refused.value.what == (
-        "Training needs about 15.5 GB of memory (process 0.30, weights 2.00, gradients 0.10, optimiser 1.00, activations 12.0, logits 0.10)"
-        " and 90 s, and this machine has 5.00 GB."
+        "Training needs about 15.5 GB of memory (process 0.30, weights 2.00, gradients 0.10, optimiser 1.00, activations 12.0, logits 0.10,"
+        " holes 0.00) and 90 s, and this machine has 5.00 GB."
     )
     assert refused.value.fix == "Try `--set a=2` (4.50 GB), or `--set b=1` (4.30 GB)." and refused.value.exit_code == 3
     with pytest.raises(Refused) as refused:
@@ -104,7 +121,7 @@ def test_what_does_not_fit_is_refused_with_what_does(monkeypatch: pytest.MonkeyP
     assert refused.value.fix == "Choose a smaller model, or a machine with more memory."
 
 
-def test_the_largest_micro_batch_is_the_one_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_micro_batch_is_the_one_that_counts(foreseen: Callable[..., Forecast], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Any]] = []
     monkeypatch.setattr(module_under_test, "activation_bytes", lambda module, **shape: seen.append(shape) or 1)
     foreseen(meta("llama").requires_grad_(True))

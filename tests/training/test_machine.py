@@ -23,6 +23,8 @@ def test_the_product_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pyte
     assert matmul_flops_per_second(CPU, torch.float32, tmp_path) == measured
     assert matmul_flops_per_second(CPU, torch.bfloat16, tmp_path) == 5.0  # another format, beside the first
     assert len(json.loads((tmp_path / "cache" / "matmul.json").read_text())) == 2
+    machine.remember_share("kind", 0.25, tmp_path)
+    assert machine.reached_share("kind", tmp_path) == 0.25 and machine.reached_share("another", tmp_path) is None
     (tmp_path / "cache" / "matmul.json").write_text("{")
     assert matmul_flops_per_second(CPU, torch.float32, tmp_path) == 5.0
 

@@ -31,7 +31,7 @@ from mygpt.training.flops import flops_of
 from mygpt.training.forecast import Forecast, forecast_training, require_fit
 from mygpt.training.ledger import Ledger
 from mygpt.training.losses import require_own_loss, summed_cross_entropy
-from mygpt.training.machine import PeakMemory, matmul_flops_per_second, memory_limit_bytes, resident_bytes
+from mygpt.training.machine import PeakMemory, matmul_flops_per_second, memory_limit_bytes, remember_share, resident_bytes
 from mygpt.training.optimizers import MasterAdamW
 from mygpt.training.preflight import preflight
 from mygpt.training.schedules import warmup_cosine
@@ -126,6 +126,7 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
         "ledger": ledger.figures(),
         "forecast": forecast.facts(),
     }
+    remember_share(forecast.kind, ledger.figures()["share_of_limit"], run.home)
     origin = {"source": f"trained from {model.id}", "licence": model.manifest.provenance.get("licence")}
     if config.rank:
         tuned: Adapter | Model = publish(Adapter, run, lambda folder: save_adapter(module, model, folder), facts=facts, provenance=origin)
@@ -173,7 +174,7 @@ def require_memory(config: SFTConfig, model: Model, module: Any, examples: Examp
             num_tokens=examples.num_tokens,
             num_trained=examples.num_trained,
             device=device,
-            limit_flops_per_second=matmul_flops_per_second(device, dtype, home),
+            home=home,
             process_bytes=process_bytes,
         )
 

@@ -6,12 +6,15 @@
 Weights, gradients and optimiser state are counted; activations are what autograd keeps for the backward pass, found by one forward pass
 of the largest micro-batch on tensors without data, so that any architecture, method and attention counts as it is. Three moments are
 compared: loading (the file beside the weights), the backward pass, and the update (float32 gradients, when the activations are gone).
+On a CPU, blocks that come and go between those that stay leave holes in the C library's heap: half as much again as they hold themselves.
+Time is the plan's operations over the measured product and the share of it that the last training of the kind reached on this machine.
 
 Source  the parts: Rajbhandari et al. 2019, arXiv:1910.02054, section 3
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,9 +24,11 @@ from mygpt.core.errors import Refused
 from mygpt.lm.attention import grouped_attention
 from mygpt.training.batches import Plan
 from mygpt.training.flops import flops_of
+from mygpt.training.machine import device_words, matmul_flops_per_second, reached_share
 
 STATE_BYTES = 12  # of AdamW for a trained weight: a float32 master and two moments
-_EFFICIENCY = {"cpu": 0.35, "cuda": 0.35}  # share of the limit that training reaches; CPU as measured, docs/training/forecast.md
+_HOLES = {"cpu": 0.5}  # of activations and logits, docs/training/forecast.md
+_FIRST_SHARE = {"cpu": 0.1, "cuda": 0.35}  # of the limit, until a training of the kind has shown what it reaches
 
 _ACTIVATIONS: dict[str, int | None] = {}  # by everything that they depend on: half a second each
 
@@ -35,16 +40,19 @@ class Forecast:
     optimizer_bytes: int
     activation_bytes: int | None  # None: this architecture does not run without data
     logits_bytes: int
+    holes_bytes: int
     process_bytes: int  # what the process held before
     seconds: float
     flops: float
     trained_weights: int
+    kind: str  # of training and machine, for the share of the limit that it reaches
 
     @property
     def bytes(self) -> int:
         """The most at once."""
         loading = 2 * self.weights_bytes
-        backward = self.weights_bytes + self.optimizer_bytes + self.gradient_bytes + (self.activation_bytes or 0) + self.logits_bytes
+        backward = self.weights_bytes + self.optimizer_bytes + self.gradient_bytes
+        backward += (self.activation_bytes or 0) + self.logits_bytes + self.holes_bytes
         update = self.weights_bytes + self.optimizer_bytes + 4 * self.trained_weights
         return self.process_bytes + max(loading, backward, update)
 
@@ -55,6 +63,7 @@ class Forecast:
         """`about 1.4 GB (weights 0.27, optimiser 0.06, ...) and 3 minutes`"""
         parts: dict[str, int | None] = {"process": self.process_bytes, "weights": self.weights_bytes, "gradients": self.gradient_bytes}
         parts |= {"optimiser": self.optimizer_bytes, "activations": self.activation_bytes, "logits": self.logits_bytes}
+        parts["holes"] = self.holes_bytes
         said = ", ".join(f"{name} {'unknown' if value is None else gigabytes(value)}" for name, value in parts.items())
         time = f"{self.seconds:.0f} s" if self.seconds < 120 else f"{self.seconds / 60:.0f} minutes"
         return f"about {gigabytes(self.bytes)} GB of memory ({said}) and {time}"
@@ -67,7 +76,7 @@ def forecast_training(
     num_tokens: Sequence[int],
     num_trained: Sequence[int],
     device: torch.device,
-    limit_flops_per_second: float,
+    home: Path,
     process_bytes: int,
 ) -> Forecast:
     """Of the `plan` with a `module` from `lm/load.blueprint`, whose `requires_grad` says what is trained. Its tensors are replaced."""
@@ -79,17 +88,25 @@ def forecast_training(
     rows, tokens = max(shapes, key=lambda shape: (shape[0] * shape[1], shape[1]))
     labels = max(sum(num_trained[i] for i in micro) for micro in micro_batches)
     total = sum(flops.of([num_tokens[i] for i in micro], num_labels=sum(num_trained[i] for i in micro)) for micro in micro_batches)
-    vocabulary = module.config.get_text_config().vocab_size
+    config, dtype = module.config.get_text_config(), parameters[0].dtype
+    share_trained = sum(p.numel() for p in trained) / sum(p.numel() for p in parameters)
+    shape = f"{config.model_type} {config.num_hidden_layers} x {config.hidden_size}"
+    kind = f"{device_words(device, dtype)}, {shape}, {share_trained:.1%} trained"
+    limit = matmul_flops_per_second(device, dtype, home) * (reached_share(kind, home) or _FIRST_SHARE.get(device.type, 0.1))
+    activations = activation_bytes(module, rows=rows, tokens=tokens, device=device)
+    logits = labels * config.vocab_size * (dtype.itemsize + 3 * 4)  # as computed; float32, its log-softmax, its gradient
     return Forecast(
         weights_bytes=sum(p.numel() * p.element_size() for p in parameters),
         gradient_bytes=sum(p.numel() * p.element_size() for p in trained),
         optimizer_bytes=STATE_BYTES * sum(p.numel() for p in trained),
-        activation_bytes=activation_bytes(module, rows=rows, tokens=tokens, device=device),
-        logits_bytes=labels * vocabulary * (parameters[0].element_size() + 3 * 4),  # as computed; float32, its log-softmax, its gradient
+        activation_bytes=activations,
+        logits_bytes=logits,
+        holes_bytes=round(_HOLES.get(device.type, 0.0) * ((activations or 0) + logits)),
         process_bytes=process_bytes,
-        seconds=total / (limit_flops_per_second * _EFFICIENCY.get(device.type, 0.35)),
+        seconds=total / limit,
         flops=total,
         trained_weights=sum(p.numel() for p in trained),
+        kind=kind,
     )
 
 

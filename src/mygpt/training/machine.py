@@ -1,7 +1,7 @@
 """What this machine can do and what it has: matrix products a second, memory, and the most memory that was in use.
 
 The product is measured once for each device, number format and count of threads, in a tenth of a second, and kept in
-`<home>/cache/matmul.json`.
+`<home>/cache/matmul.json`; beside it, in reached.json, what share of it each kind of training reached here.
 """
 
 import contextlib
@@ -23,21 +23,44 @@ _STATUS = Path("/proc/self/status")
 
 def matmul_flops_per_second(device: torch.device, dtype: torch.dtype, home: Path) -> float:
     """The limit that training is measured against: the fastest square matrix product seen, 2 n^3 operations each."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    key = f"{name}, {torch.get_num_threads()} threads, {str(dtype).removeprefix('torch.')}"
-    file = home / "cache" / "matmul.json"
+    file, key = home / "cache" / "matmul.json", device_words(device, dtype)
+    known = _read(file).get(key)
+    if known is None:
+        known = _measured(key, device, dtype)
+        _write(file, key, known)
+    return known
+
+
+def device_words(device: torch.device, dtype: torch.dtype) -> str:
+    """What measurements of speed belong to."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{name}, {str(dtype).removeprefix('torch.')}"
+
+
+def reached_share(kind: str, home: Path) -> float | None:
+    """Of the limit, by the last training of this kind here."""
+    return _read(home / "cache" / "reached.json").get(kind)
+
+
+def remember_share(kind: str, share: float, home: Path) -> None:
+    _write(home / "cache" / "reached.json", kind, share)
+
+
+def _read(file: Path) -> dict[str, float]:
     try:
-        kept: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        kept = {}
-    if not isinstance(kept.get(key), float):
-        kept[key] = _measured(key, device, dtype)
-        with contextlib.suppress(OSError):  # measured again next time
-            file.parent.mkdir(parents=True, exist_ok=True)
-            beside = file.with_name(f".matmul.{os.getpid()}")
-            beside.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-            os.replace(beside, file)
-    return kept[key]
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        return {key: float(value) for key, value in kept.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _write(file: Path, key: str, value: float) -> None:
+    """Without it, the same is measured again next time."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f".{file.name}.{os.getpid()}")
+        beside.write_text(json.dumps({**_read(file), key: value}, indent=1), encoding="utf-8")
+        os.replace(beside, file)
 
 
 @functools.lru_cache

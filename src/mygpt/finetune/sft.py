@@ -25,6 +25,7 @@ from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import blueprint, load_lm, load_tokenizer, preferred_device, preferred_dtype
+from mygpt.lm.memory import give_back_freed_memory
 from mygpt.training.batches import Plan, batch_of, plan_epoch
 from mygpt.training.distributed import on_ranks
 from mygpt.training.flops import flops_of
@@ -65,7 +66,6 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
 
     `replay` is learnt beside it, so that the model keeps what it could do.
     """
-    torch.manual_seed(run.seed_for("sft"))
     tokenizer = load_tokenizer(model)
     renderer = ChatRenderer(tokenizer)
     rows = train_rows(dataset, replay)
@@ -90,6 +90,7 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
     run.note(f"Training needs {forecast.told()}.")
 
     loaded = load_lm(model, dtype=dtype)
+    torch.manual_seed(run.seed_for("sft"))
     module = with_method(loaded.module, config).eval()  # gradients flow all the same; no dropout
     trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     optimizer = MasterAdamW(trainable, learning_rate=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999))
@@ -165,6 +166,7 @@ def plan_of(config: SFTConfig, num_tokens: Sequence[int], order: Callable[[str],
 def require_memory(config: SFTConfig, model: Model, module: Any, examples: Examples, plan: Plan, *, home: Path) -> Forecast:
     """What training will need. Raises Refused when this machine does not have it, with what to change. `module` is a blueprint."""
     device, dtype = preferred_device(), next(module.parameters()).dtype
+    give_back_freed_memory()  # of earlier work of this process: it does not count
     limit_bytes, process_bytes = memory_limit_bytes(device), resident_bytes(device)
 
     def with_settings(changed: SFTConfig, module: Any) -> Forecast:

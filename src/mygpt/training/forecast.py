@@ -6,7 +6,7 @@
 Weights, gradients and optimiser state are counted; activations are what autograd keeps for the backward pass, found by one forward pass
 of the largest micro-batch on tensors without data, so that any architecture, method and attention counts as it is. Three moments are
 compared: loading (the file beside the weights), the backward pass, and the update (float32 gradients, when the activations are gone).
-On a CPU, blocks that come and go between those that stay leave holes in the C library's heap: half as much again as they hold themselves.
+On a CPU, blocks that come and go between those that stay leave holes in the C library's heap: 0.6 of what they hold themselves.
 Time is the plan's operations over the measured product and the share of it that the last training of the kind reached on this machine.
 
 Source  the parts: Rajbhandari et al. 2019, arXiv:1910.02054, section 3
@@ -27,7 +27,7 @@ from mygpt.training.flops import flops_of
 from mygpt.training.machine import device_words, matmul_flops_per_second, reached_share
 
 STATE_BYTES = 12  # of AdamW for a trained weight: a float32 master and two moments
-_HOLES = {"cpu": 0.5}  # of activations and logits, docs/training/forecast.md
+_HOLES = {"cpu": 0.6}  # of activations and logits, docs/training/forecast.md
 _FIRST_SHARE = {"cpu": 0.1, "cuda": 0.35}  # of the limit, until a training of the kind has shown what it reaches
 
 _ACTIVATIONS: dict[str, int | None] = {}  # by everything that they depend on: half a second each

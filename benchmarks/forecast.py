@@ -45,27 +45,28 @@ def words(config: WordsConfig, *, run: Run) -> Dataset:
 def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--model", default="smollm2-135m-q4_1")
-    parser.add_argument("--one", help="a setting and a home: train, and print the facts (called by this script)", nargs=2)
+    parser.add_argument("--one", help="a setting, a home, a seed: train, and print the facts (called by this script)", nargs=3)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(train(options.one[0], Path(options.one[1]), options.model)))  # noqa: T201
+        name, home, seed = options.one
+        print(json.dumps(train(name, Path(home), int(seed), options.model)))  # noqa: T201
         return
     with tempfile.TemporaryDirectory() as home:
-        found = {name: [one(name, home, options.model) for _ in range(2)] for name in SETTINGS}
+        found = {name: [one(name, home, seed, options.model) for seed in (0, 1)] for name in SETTINGS}
     figures: dict[str, Any] = {name: compared(runs) for name, runs in found.items()}
     finish("forecast", {"ratio": max(one["memory_ratio"] for one in figures.values()), "settings": figures}, options)
 
 
-def one(name: str, home: str, model: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.forecast", "--model", model, "--one", name, home]
+def one(name: str, home: str, seed: int, model: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.forecast", "--model", model, "--one", name, home, str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert facts["curve"][-1][1] > 0 and facts["ledger"]["flops"] == facts["forecast"]["flops"]
     return facts
 
 
-def train(name: str, home: Path, model: str) -> dict[str, Any]:
-    with Run(home, name="forecast", fresh=True) as run:
+def train(name: str, home: Path, seed: int, model: str) -> dict[str, Any]:
+    with Run(home, name="forecast", seed=seed) as run:
         config = SFTConfig(epochs=2 if SETTINGS[name]["step_tokens"] == 2048 else 1, checkpoint_seconds=3600, **SETTINGS[name])
         return sft(config, model=obtain(model, run=run), dataset=words(WordsConfig(), run=run), run=run).manifest.facts
 

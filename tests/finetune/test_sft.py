@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -342,6 +343,37 @@ def test_killed_and_resumed_is_uninterrupted(
     said = "".join(p.read_text() for p in sorted((tmp_path / "killed" / "runs").glob("*/events.jsonl")))
     assert said.count("Going on from step") >= 3
     assert "passed over" not in said  # none of them was damaged
+
+
+def test_sigterm_and_resume_on_the_command_line(
+    model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 143 and what to do; `--resume` with another rate says so (3); with the same one it is the adapter of an unbroken run."""
+    whole = tuned(model, dataset, run)
+    real, calls = module_under_test.summed_cross_entropy, 0
+
+    def terminated(*args: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)
+
+    def command(*more: str, code: int, **changes: Any) -> str:
+        settings = [part for key, value in {**FAST, **changes}.items() for part in ("--set", f"{key}={value}")]
+        with pytest.raises(SystemExit) as ended:
+            main(["finetune", "sft", "--model", "tiny", "--dataset", "pairs", "--home", str(run.home), *settings, *more])
+        assert ended.value.code == code
+        return "".join(capsys.readouterr())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module_under_test, "summed_cross_entropy", terminated)
+        said = command("--fresh", code=143)
+    assert "error: Training was told to stop. Its state after step " in said and "The same command goes on from there." in said
+    assert "learning_rate was 0.005 there and is 0.004 here" in command("--resume", code=3, learning_rate=4e-3)
+    assert "Going on from step " in command("--fresh", "--resume", code=0)
+    made = Adapter.open(Store(run.home), "pairs")
+    assert made.digest == whole.digest and adapter_bytes(made) == adapter_bytes(whole)
 
 
 class Stopped(Exception):

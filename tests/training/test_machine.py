@@ -12,35 +12,25 @@ from mygpt.training.machine import matmul_flops_per_second, memory_limit_bytes, 
 CPU = torch.device("cpu")
 
 
-def test_the_product_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fastest_product_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random_before = torch.get_rng_state()
     measured = matmul_flops_per_second(CPU, torch.float32, tmp_path)
     assert torch.equal(torch.get_rng_state(), random_before)
     assert 1e8 < measured < 1e14
     (key,) = json.loads((tmp_path / "cache" / "matmul.json").read_text())
     assert "float32" in key and f"{torch.get_num_threads()} threads" in key
-    monkeypatch.setattr(machine, "_measured", lambda *args: 5.0)
+    monkeypatch.setattr(machine, "_measured", lambda *args: 5.0)  # a busy moment
     assert matmul_flops_per_second(CPU, torch.float32, tmp_path) == measured
+    monkeypatch.setattr(machine, "_measured", lambda *args: 2 * measured)
+    assert matmul_flops_per_second(CPU, torch.float32, tmp_path) == 2 * measured
+    monkeypatch.setattr(machine, "_measured", lambda *args: 5.0)
+    assert matmul_flops_per_second(CPU, torch.float32, tmp_path) == 2 * measured
     assert matmul_flops_per_second(CPU, torch.bfloat16, tmp_path) == 5.0  # another format, beside the first
     assert len(json.loads((tmp_path / "cache" / "matmul.json").read_text())) == 2
     machine.remember_share("kind", 0.25, tmp_path)
     assert machine.reached_share("kind", tmp_path) == 0.25 and machine.reached_share("another", tmp_path) is None
     (tmp_path / "cache" / "matmul.json").write_text("{")
     assert matmul_flops_per_second(CPU, torch.float32, tmp_path) == 5.0
-
-
-def test_it_is_the_speed_of_a_product(tmp_path: Path) -> None:
-    """No product of this size is faster than the limit by more than the machine's own unrest."""
-    limit = matmul_flops_per_second(CPU, torch.float32, tmp_path)
-    left = torch.rand(512, 512)
-    import time
-
-    times = []
-    for _ in range(30):
-        started = time.perf_counter()
-        left @ left
-        times.append(time.perf_counter() - started)
-    assert 2 * 512**3 / min(times) < 3 * limit
 
 
 @pytest.mark.parametrize(
@@ -65,6 +55,9 @@ def test_control_groups(membership: str, files: dict[str, str], limits: list[int
 def test_the_tightest_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_cgroup_limits", lambda: [7_000, 5_000])
     assert memory_limit_bytes(CPU) == 5_000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # ranks of one machine share it
+    assert memory_limit_bytes(CPU) == 2_500
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
     monkeypatch.setattr(machine, "_cgroup_limits", list)
     assert memory_limit_bytes(CPU) > 1e8
     assert 1e7 < resident_bytes(CPU) < memory_limit_bytes(CPU)

@@ -184,13 +184,13 @@ def require_memory(config: SFTConfig, model: Model, module: Any, examples: Examp
     if forecast.bytes > limit_bytes:
         halved = [{"micro_batch_tokens": config.micro_batch_tokens >> n} for n in range(1, 12) if config.micro_batch_tokens >> n >= 64]
         tried = [{"rank": 16}, *halved] if config.rank == 0 else halved
-        changes = [
+        changes = (
             (
                 " ".join(f"`--set {key}={value}`" for key, value in change.items()),
                 with_settings(config.model_copy(update=change), blueprint(model, dtype)),
             )
             for change in tried
-        ]
+        )
         require_fit(forecast, limit_bytes=limit_bytes, changes=changes)
     return forecast
 

@@ -12,7 +12,8 @@ Time is the plan's operations over the measured product and the share of it that
 Source  the parts: Rajbhandari et al. 2019, arXiv:1910.02054, section 3
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -158,12 +159,13 @@ def _replace_tensors(module: Any, without_data: Any, device: torch.device) -> No
                 table[name] = made[id(tensor)]
 
 
-def require_fit(forecast: Forecast, *, limit_bytes: int, changes: Sequence[tuple[str, Forecast]]) -> None:
-    """Raises Refused when the training does not fit; `changes` are what to set instead, and the forecast with each."""
+def require_fit(forecast: Forecast, *, limit_bytes: int, changes: Iterable[tuple[str, Forecast]]) -> None:
+    """Raises Refused when the training does not fit; `changes` are what to set instead, the least first, and the forecast with each."""
     if forecast.bytes <= limit_bytes:
         return
-    helps = [f"{text} ({gigabytes(changed.bytes)} GB)" for text, changed in changes if changed.bytes <= limit_bytes]
-    fix = f"Try {', or '.join(helps)}." if helps else "Choose a smaller model, or a machine with more memory."
+    helps = (f"{text} ({gigabytes(changed.bytes)} GB)" for text, changed in changes if changed.bytes <= limit_bytes)
+    fitting = list(itertools.islice(helps, 2))  # no more are tried
+    fix = f"Try {', or '.join(fitting)}." if fitting else "Choose a smaller model, or a machine with more memory."
     raise Refused(f"Training needs {forecast.told()}, and this machine has {gigabytes(limit_bytes)} GB.", fix=fix)
 
 

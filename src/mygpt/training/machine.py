@@ -1,7 +1,8 @@
 """What this machine can do and what it has: matrix products a second, memory, and the most memory that was in use.
 
-The product is measured once for each device, number format and count of threads, in a tenth of a second, and kept in
-`<home>/cache/matmul.json`; beside it, in reached.json, what share of it each kind of training reached here.
+The product is measured once in a process for each device, number format and count of threads, in a tenth of a second; the fastest that was
+ever seen is kept in `<home>/cache/matmul.json`, since other work on the machine can only make it slower. Beside it, in reached.json: the
+share of it that each kind of training reached.
 """
 
 import contextlib
@@ -24,11 +25,10 @@ _STATUS = Path("/proc/self/status")
 def matmul_flops_per_second(device: torch.device, dtype: torch.dtype, home: Path) -> float:
     """The limit that training is measured against: the fastest square matrix product seen, 2 n^3 operations each."""
     file, key = home / "cache" / "matmul.json", device_words(device, dtype)
-    known = _read(file).get(key)
-    if known is None:
-        known = _measured(key, device, dtype)
-        _write(file, key, known)
-    return known
+    seen, measured = _read(file).get(key, 0.0), _measured(key, device, dtype)
+    if measured > seen:
+        _write(file, key, measured)
+    return max(seen, measured)
 
 
 def device_words(device: torch.device, dtype: torch.dtype) -> str:
@@ -80,11 +80,12 @@ def _measured(key: str, device: torch.device, dtype: torch.dtype) -> float:
 
 
 def memory_limit_bytes(device: torch.device) -> int:
-    """Of the GPU; else of the machine, or of the control groups that this process is in, where they allow less."""
+    """Of the GPU; else of the machine, or of the control groups that this process is in where they allow less: the share of one rank."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *_cgroup_limits()])
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun says how many it started on this machine
+    return min([machine, *_cgroup_limits()]) // ranks_here
 
 
 def _cgroup_limits(membership: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS) -> list[int]:

@@ -470,6 +470,28 @@ TECHNIQUES: tuple[Technique, ...] = (
         "Chen et al. 2016, arXiv:1604.06174, section 3",
         "docs/training/recompute.md",
     ),
+    Technique("steps", "training", "mygpt.training.steps:training_steps", "ours", "docs/training/steps.md"),
+    Technique(
+        "ledger",
+        "training",
+        "mygpt.training.ledger:Ledger",
+        "Chowdhery et al. 2022, arXiv:2204.02311, appendix B",
+        "docs/training/ledger.md",
+    ),
+    Technique(
+        "forecast",
+        "training",
+        "mygpt.training.forecast:forecast_training",
+        "Rajbhandari et al. 2019, arXiv:1910.02054, section 3",
+        "docs/training/forecast.md",
+    ),
+    Technique(
+        "distributed",
+        "training",
+        "mygpt.training.distributed:joined_ranks",
+        "Chen et al. 2016, arXiv:1604.00981",
+        "docs/training/distributed.md",
+    ),
     Technique("probe", "training", "mygpt.training.probe:fit_probe", "Alain and Bengio 2016, arXiv:1610.01644", "docs/training/probe.md"),
     Technique("api", "serve", "mygpt.serve.api:create_app", "ours", "docs/serve/api.md"),
     Technique(

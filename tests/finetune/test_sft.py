@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,11 +18,12 @@ import torch
 from mygpt.artifacts.dataset import Conversation, Dataset, Message
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.store import Store
+from mygpt.cli.main import main
 from mygpt.core.config import resolve
 from mygpt.core.errors import MygptError, Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.finetune import sft as module_under_test
-from mygpt.finetune.sft import SFTConfig, serving_template, sft
+from mygpt.finetune.sft import SFTConfig, serving_template, sft, sft_forecast
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.chat import ChatRenderer
@@ -270,6 +272,65 @@ def test_nothing_of_this_machine_or_process_is_in_the_adapter(model: Model, data
     assert str(run.home) not in json.dumps(settings)
 
 
+# -- what it takes ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_ledger_and_the_forecast_are_stored(model: Model, dataset: Dataset, run: Run, new_run: Callable[..., Run]) -> None:
+    made = tuned(model, dataset, new_run(usd_per_hour=36.0))
+    examples = rendered(model, dataset)
+    lengths, facts = [len(e.token_ids) for e in examples], made.manifest.facts
+    ledger, forecast = facts["ledger"], facts["forecast"]
+    assert ledger["steps"] == len(facts["curve"]) and ledger["real_tokens"] == 3 * sum(lengths) == facts["tokens"]
+    assert ledger["trained_tokens"] == 3 * sum(sum(e.trained[1:]) for e in examples)
+    assert 0 <= ledger["padding_share"] < 0.2 and ledger["padding_share"] == round(1 - 3 * sum(lengths) / ledger["computed_tokens"], 4)
+    assert ledger["flops"] == forecast["flops"] > 0  # the plan says exactly what will be done
+    assert ledger["share_of_limit"] == pytest.approx(ledger["flops"] / ledger["seconds"] / ledger["limit_flops_per_second"], rel=0.1)
+    assert ledger["peak_memory_bytes"] > 1e8 and forecast["bytes"] > 1e8
+    assert ledger["usd"] == pytest.approx(ledger["seconds"] * 0.01, rel=0.01)
+    assert made.manifest.cost["usd"] == pytest.approx(made.manifest.cost["seconds"] * 0.01, rel=0.01)
+    assert tuned(model, dataset, run, epochs=1).manifest.cost["usd"] is None
+    assert forecast["trained_weights"] == facts["trainable"] and forecast["optimizer_bytes"] == 12 * facts["trainable"]
+
+
+def test_what_does_not_fit_is_refused_before_weights_are_loaded(
+    model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between what half the micro-batch needs and what all of it needs."""
+    monkeypatch.setattr(module_under_test, "resident_bytes", lambda device: 0)
+    many = {"step_tokens": 4096, "micro_batch_tokens": 512}
+    configs = [SFTConfig(**{**FAST, **many, "micro_batch_tokens": tokens}) for tokens in (512, 256)]
+    all_of_it, half = (sft_forecast(config, model=model, dataset=dataset, home=run.home)["bytes"] for config in configs)
+    assert all_of_it > 1.3 * half
+    monkeypatch.setattr(module_under_test, "memory_limit_bytes", lambda device: (all_of_it + half) // 2)
+    monkeypatch.setattr(module_under_test, "load_lm", None)
+    with pytest.raises(Refused, match=r"Training needs about .* and this machine has ") as refused:
+        tuned(model, dataset, run, **many)
+    assert refused.value.fix.startswith("Try `--set micro_batch_tokens=256` (")
+    assert nothing_was_made(run)
+
+
+def test_dry_run_foresees(model: Model, dataset: Dataset, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["finetune", "sft", "--model", "tiny", "--dataset", "pairs", "--home", str(run.home), "--dry-run"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--set", "precision=float32", "--set", "max_example_tokens=70"])
+    assert ended.value.code == 0
+    foreseen = json.loads(capsys.readouterr().out)["forecast"]
+    lengths = [len(e.token_ids) for e in rendered(model, dataset)]
+    assert foreseen["examples"] == 6 and foreseen["tokens"] == 3 * sum(lengths)
+    assert foreseen["longer_than_allowed"] == sum(n > 70 for n in lengths) > 0
+    assert foreseen["weights_bytes"] > 4 * foreseen["trained_weights"] > 0 and foreseen["needs"].startswith("about ")
+    with pytest.raises(SystemExit):
+        main([*command[:3], "smollm2-nowhere", *command[4:]])  # would have to be fetched: no forecast, and no fault
+    assert "forecast" not in json.loads(capsys.readouterr().out)
+    assert nothing_was_made(run)
+
+
+def test_a_price_is_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["finetune", "sft", "--model", "tiny", "--dataset", "pairs", "--usd-per-hour", "-1"])
+    assert ended.value.code == 2 and "is not a price" in capsys.readouterr().err
+
+
 # -- killed and resumed -----------------------------------------------------------------------------------------------------
 
 
@@ -296,7 +357,7 @@ def site() -> Iterator[Callable[..., str]]:
 def test_killed_and_resumed_is_uninterrupted(
     rank: int, site: Callable[..., str], model: Model, dataset: Dataset, run: Run, tmp_path: Path
 ) -> None:
-    """SIGKILL in the middle of steps and in the middle of writing checkpoints; each process goes on where the last one stood."""
+    """SIGKILL in the middle of steps and of writing checkpoints, and SIGTERM; each process goes on where the last one stood."""
     settings = {**FAST, "rank": rank, "epochs": 4, "checkpoint_seconds": 0}
     kind: Any = Adapter if rank else Model
     shutil.copytree(run.home, tmp_path / "whole")
@@ -310,8 +371,10 @@ def test_killed_and_resumed_is_uninterrupted(
     checkpoints = tmp_path / "killed" / "checkpoints"
     reached = []
     for number in range(6):
-        death = {"die_at_event": draw.randint(3, 20)} if number % 2 else {"die_at_step": max([1, *reached]) + 1}
-        assert site(tmp_path / "killed", model, dataset, settings, **death) == "killed"
+        place = "term_at_step" if number == 4 else "die_at_step"
+        death = {"die_at_event": draw.randint(3, 20)} if number % 2 else {place: max([1, *reached]) + 1}
+        ended = site(tmp_path / "killed", model, dataset, settings, **death)
+        assert ended == ("stopped" if number == 4 else "killed")
         reached.append(max([int(p.name.removeprefix("step-")) for p in checkpoints.glob("*/step-*")], default=0))
     assert reached == sorted(reached) and 0 < reached[-1] < num_steps, reached
     assert site(tmp_path / "killed", model, dataset, settings) == "done"
@@ -326,6 +389,37 @@ def test_killed_and_resumed_is_uninterrupted(
     said = "".join(p.read_text() for p in sorted((tmp_path / "killed" / "runs").glob("*/events.jsonl")))
     assert said.count("Going on from step") >= 3
     assert "passed over" not in said  # none of them was damaged
+
+
+def test_sigterm_and_resume_on_the_command_line(
+    model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 143 and what to do; `--resume` with another rate says so (3); with the same one it is the adapter of an unbroken run."""
+    whole = tuned(model, dataset, run)
+    real, calls = module_under_test.summed_cross_entropy, 0
+
+    def terminated(*args: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)
+
+    def command(*more: str, code: int, **changes: Any) -> str:
+        settings = [part for key, value in {**FAST, **changes}.items() for part in ("--set", f"{key}={value}")]
+        with pytest.raises(SystemExit) as ended:
+            main(["finetune", "sft", "--model", "tiny", "--dataset", "pairs", "--home", str(run.home), *settings, *more])
+        assert ended.value.code == code
+        return "".join(capsys.readouterr())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module_under_test, "summed_cross_entropy", terminated)
+        said = command("--fresh", code=143)
+    assert "error: Training was told to stop. Its state after step " in said and "The same command goes on from there." in said
+    assert "learning_rate was 0.005 there and is 0.004 here" in command("--resume", code=3, learning_rate=4e-3)
+    assert "Going on from step " in command("--fresh", "--resume", code=0)
+    made = Adapter.open(Store(run.home), "pairs")
+    assert made.digest == whole.digest and adapter_bytes(made) == adapter_bytes(whole)
 
 
 class Stopped(Exception):
@@ -381,11 +475,12 @@ def nothing_was_made(run: Run) -> bool:
 
 
 def test_a_rate_that_is_far_too_high(model: Model, dataset: Dataset, run: Run) -> None:
-    with pytest.raises(MygptError, match=r"The loss became nan .* at step \d+ with learning rate 1e\+25") as error:
-        tuned(model, dataset, run, learning_rate=1e25, checkpoint_seconds=0)
+    with pytest.raises(MygptError, match=r"The loss became nan at step 2 of \d+ with learning rate 1e\+25, on the examples \d \(") as error:
+        tuned(model, dataset, run, learning_rate=1e25, checkpoint_seconds=0, warmup_share=0)
     assert error.value.exit_code == 1
     assert "2e+24" in error.value.fix and "--set sft.learning_rate=2e+24" in error.value.fix
-    assert nothing_was_made(run)
+    assert not list(run.home.glob("artifacts/adapter/*"))
+    assert [p.name for p in (run.home / "checkpoints").glob("*/step-*")] == ["step-1"]  # the last one before it
 
 
 def test_a_last_step_without_a_gradient_is_noticed(model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,9 +492,9 @@ def test_a_last_step_without_a_gradient_is_noticed(model: Model, dataset: Datase
         return loss + (loss * 0).sqrt()
 
     monkeypatch.setattr(module_under_test, "summed_cross_entropy", broken)
-    with pytest.raises(MygptError, match=r"its gradient nan at step 1 "):
+    with pytest.raises(MygptError, match=r"The gradient became nan at step 1 of 1 .* on the examples .*\d \(\d\)"):
         tuned(model, dataset, run, epochs=1, step_tokens=4096)
-    assert nothing_was_made(run)
+    assert not list(run.home.glob("artifacts/adapter/*")) and not list((run.home / "checkpoints").glob("*/step-*"))
 
 
 @pytest.mark.parametrize(
@@ -434,14 +529,15 @@ def test_longer_than_the_window(model: Model, run: Run) -> None:
 
 def test_a_template_changed_in_memory(model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training would render one way; the engine, which reads the payload, another."""
-    real = module_under_test.load_lm
+    real = module_under_test.load_tokenizer
 
     def tampered(*args: Any, **kwargs: Any) -> Any:
-        loaded = real(*args, **kwargs)
-        loaded.tokenizer.chat_template = tiny.CHATML.replace("\n", " ")
-        return loaded
+        tokenizer = real(*args, **kwargs)
+        tokenizer.chat_template = tiny.CHATML.replace("\n", " ")
+        monkeypatch.setattr(module_under_test, "load_tokenizer", real)
+        return tokenizer
 
-    monkeypatch.setattr(module_under_test, "load_lm", tampered)
+    monkeypatch.setattr(module_under_test, "load_tokenizer", tampered)
     served = TorchEngine(model).renderer.template_digest
     with pytest.raises(Refused, match=f"is not the one of serving \\({served[:12]}\\)") as error:
         tuned(model, dataset, run)
@@ -450,20 +546,20 @@ def test_a_template_changed_in_memory(model: Model, dataset: Dataset, run: Run, 
 
 def test_a_template_that_is_lost_when_saved(model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new Model takes its tokenizer along; if the folder would render otherwise, training does not begin."""
-    real = module_under_test.load_lm
+    real = module_under_test.load_tokenizer
 
     def lossy(*args: Any, **kwargs: Any) -> Any:
-        loaded = real(*args, **kwargs)
-        save = loaded.tokenizer.save_pretrained
+        tokenizer = real(*args, **kwargs)
+        save = tokenizer.save_pretrained
 
         def save_another(folder: Any) -> None:
             save(folder)
             Path(folder, "chat_template.jinja").write_text(tiny.CHATML.replace("\n", " "))
 
-        monkeypatch.setattr(loaded.tokenizer, "save_pretrained", save_another)
-        return loaded
+        monkeypatch.setattr(tokenizer, "save_pretrained", save_another)
+        return tokenizer
 
-    monkeypatch.setattr(module_under_test, "load_lm", lossy)
+    monkeypatch.setattr(module_under_test, "load_tokenizer", lossy)
     with pytest.raises(Refused, match="is not the one of serving"):
         tuned(model, dataset, run, rank=0)
     assert len(list(run.home.glob("artifacts/model/*"))) == 1  # the base

@@ -137,20 +137,20 @@ def diff(store: Store, a: Manifest, b: Manifest) -> Differences:
         a=a.id,
         b=b.id,
         same_content=a.content == b.content,
-        recipe=_changes({"recipe": a.recipe}, {"recipe": b.recipe}),
-        config=_changes({**a.config, "seed": a.seed}, {**b.config, "seed": b.seed}),
-        inputs=_changes(_named(a.inputs), _named(b.inputs)),
-        tools=_changes(a.tools, b.tools),
-        files=_changes({p: r.sha256 for p, r in a.files.items()}, {p: r.sha256 for p, r in b.files.items()}),
-        facts=_changes(a.facts, b.facts),
-        figures=tuple(c for c in _changes(figures_a, figures_b) if c.delta is not None),
-        packages=_changes(a.packages, b.packages),
-        code=_changes(a.code, b.code),
-        hardware=_changes(a.hardware, b.hardware),
+        recipe=changes({"recipe": a.recipe}, {"recipe": b.recipe}),
+        config=changes({**a.config, "seed": a.seed}, {**b.config, "seed": b.seed}),
+        inputs=changes(named_inputs(a.inputs), named_inputs(b.inputs)),
+        tools=changes(a.tools, b.tools),
+        files=changes({p: r.sha256 for p, r in a.files.items()}, {p: r.sha256 for p, r in b.files.items()}),
+        facts=changes(a.facts, b.facts),
+        figures=tuple(c for c in changes(figures_a, figures_b) if c.delta is not None),
+        packages=changes(a.packages, b.packages),
+        code=changes(a.code, b.code),
+        hardware=changes(a.hardware, b.hardware),
     )
 
 
-def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Change, ...]:
+def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Change, ...]:
     flat_a, flat_b = dict(_flat(a)), dict(_flat(b))
     keys = dict.fromkeys([*flat_a, *flat_b])
     return tuple(Change(key, flat_a.get(key), flat_b.get(key)) for key in keys if flat_a.get(key) != flat_b.get(key))
@@ -166,7 +166,7 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _named(inputs: Mapping[str, list[Input]]) -> dict[str, str]:
+def named_inputs(inputs: Mapping[str, list[Input]]) -> dict[str, str]:
     """Digest by argument and place, so that a changed file or artefact is one line."""
     return {f"{name}.{i}" if len(group) > 1 else name: one.digest for name, group in inputs.items() for i, one in enumerate(group)}
 

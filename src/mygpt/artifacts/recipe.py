@@ -104,8 +104,15 @@ def publish(
     if making is None:
         raise AssertionError("publish() is for recipes: call it inside a function marked @recipe")
     store = Store(run.home)
+    if run.ranks.rank:  # the first of several ranks publishes, the others take what it made
+        run.ranks.wait()
+        made = store.made(making.request, kinds={kind.kind})
+        assert made is not None
+        return kind(made, store)
 
     def describe(*, files: dict[str, FileRecord], content: str, written: Any) -> Manifest:
+        seconds = time.perf_counter() - making.started
+        usd = None if run.usd_per_hour is None else round(seconds / 3600 * run.usd_per_hour, 6)
         return Manifest(
             kind=kind.kind,
             name=safe_name(name or run.name),
@@ -123,12 +130,13 @@ def publish(
             code=_code(),
             packages=_packages(),
             hardware=_hardware(),
-            cost={"seconds": round(time.perf_counter() - making.started, 3), "tokens": run.counts.get("tokens"), "kwh": None, "usd": None},
+            cost={"seconds": round(seconds, 3), "tokens": run.counts.get("tokens"), "kwh": None, "usd": usd},
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
 
     manifest = store.publish(kind.kind, safe_name(name or run.name), write, describe)
     run.emit("published", artifact=manifest.id, kind=manifest.kind, name=manifest.name)
+    run.ranks.wait()
     return kind(manifest, store)
 
 

@@ -9,6 +9,10 @@
 
 import difflib
 import inspect
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -23,14 +27,15 @@ from mygpt.artifacts.report import Predictions
 from mygpt.artifacts.store import Store
 from mygpt.artifacts.task import Task
 from mygpt.catalog import Technique
+from mygpt.cli.foresee import foresee
 from mygpt.cli.options import home_of, progress_view, show
 from mygpt.core.config import Config, parse_settings, resolve
 from mygpt.core.errors import UsageError
 from mygpt.core.outbound import require_sharing
-from mygpt.core.run import Run
+from mygpt.core.run import Alone, Run
 
-_COMMON = ("home", "name", "seed", "set")
-_FLAGS = ("json", "dry-run", "offline", "fresh", "share-documents", "help")
+_COMMON = ("home", "name", "seed", "set", "usd_per_hour")
+_FLAGS = ("json", "dry-run", "offline", "fresh", "resume", "share-documents", "help")
 _PROTOCOLS = ("Completer", "Scorer", "Embedder", "Judge", "Supporter", "Distributions", "Entailer")
 _ANYWHERE = ("Completer", "Scorer", "Judge")  # may be an address
 _FOUND_HERE = "Tesseract"  # a program of this machine: looked for, not named
@@ -68,22 +73,48 @@ def call_recipe(technique: Technique, arguments: list[str]) -> None:
     home = home_of(Path(given["home"][0]) if "home" in given else None, offline="offline" in flags)
     config = resolve(config_type(function), parse_settings(given.get("set", [])))
     seed = _whole_number(given.get("seed", ["0"])[0])
+    usd_per_hour = _rate(given.get("usd_per_hour", [None])[0])
     store = Store(home)
     described = {n: [_described(store, inputs[n], v) for v in given[n]] for n in inputs if n in given}
     name = given["name"][0] if "name" in given else default_name(store, inputs, given) or technique.name
     if "dry-run" in flags:
-        show({"recipe": technique.path, "config": config.model_dump(mode="json"), "inputs": described, "name": name}, as_json=True)
+        foreseen = foresee(technique.path, config, store, {a: (inputs[a].kinds, v[0]) for a, v in given.items() if a in inputs})
+        about = {"recipe": technique.path, "config": config.model_dump(mode="json"), "inputs": described, "name": name}
+        show({**about, **({"forecast": foreseen} if foreseen else {})}, as_json=True)
         return
+    asked: dict[str, Any] = {"fresh": "fresh" in flags, "resume": "resume" in flags, "usd_per_hour": usd_per_hour}
     with (
-        store.exclusive(command),
-        Run(home, name=name, seed=seed, listeners=(progress_view(),), fresh="fresh" in flags) as run,
+        _ranks(function, command) as ranks,
+        nullcontext() if ranks.rank else store.exclusive(command),
+        Run(home, name=name, seed=seed, listeners=(progress_view(),), ranks=ranks, **asked) as run,
         run.step(technique.name),
     ):
-        opened = open_inputs(store, run, inputs, given, share_documents="share-documents" in flags)
+        if ranks.rank:
+            ranks.wait()  # for the first rank, which may have to fetch something
+        opened = open_inputs(store, run.alone(), inputs, given, share_documents="share-documents" in flags)
+        if not ranks.rank:
+            ranks.wait()
         made = function(config, **opened, **_found_here(function), run=run)
+    if ranks.rank:
+        return
     shown = {"id": made.id, "digest": made.digest, "facts": made.manifest.facts, "cost": made.manifest.cost}
     said = made.manifest.facts.get("sentences", ())  # what a report has to say, in words
     show(shown, as_json="json" in flags, picture=lambda: "\n".join([*said, f"Made {made.id}"]))
+
+
+@contextmanager
+def _ranks(function: Any, command: str) -> Iterator[Any]:
+    """The processes that torchrun started, for a recipe that shares its work among them."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        yield Alone()
+        return
+    if not getattr(function, "on_ranks", False):
+        what = f"`{command}` runs in one process, and torchrun started {os.environ['WORLD_SIZE']}."
+        raise UsageError(what, fix="Start it without torchrun.")
+    from mygpt.training.distributed import joined_ranks
+
+    with joined_ranks() as ranks:
+        yield ranks
 
 
 def recipe_inputs(function: Any) -> dict[str, Argument]:
@@ -159,6 +190,7 @@ def help_text(technique: Technique, function: Any, inputs: dict[str, Argument]) 
     width = max((len(name) for name, _ in settings), default=0)
     lines += ["", "Settings (--set key=value):", *(f"  {name:<{width}}  {default!r}" for name, default in settings)]
     lines += ["", "Also: --home DIR  --name NAME  --seed N  --json  --dry-run  --offline  --fresh (make it even if the store holds it)"]
+    lines += ["      --usd-per-hour PRICE of this machine  --resume (go on from a checkpoint, or say what differs)"]
     if any(argument.protocol in _ANYWHERE for argument in inputs.values()):
         lines.append("      --share-documents (let text of your documents go to a completer that is not this machine)")
     required = " ".join(f"{a.option} {'NAME' if a.kinds else 'DIR' if a.is_path else 'MODEL'}" for a in inputs.values() if not a.optional)
@@ -306,6 +338,16 @@ def _words(argument: Argument) -> str:
         return "file or folder, or hub:OWNER/NAME[@REVISION]/FILE"
     address = " or an OpenAI-compatible address" if argument.protocol in _ANYWHERE else ""
     return f"{argument.protocol.lower()}: MODEL[+ADAPTER]{address}"
+
+
+def _rate(text: str | None) -> float | None:
+    try:
+        rate = None if text is None else float(text)
+    except ValueError:
+        rate = -1.0
+    if rate is not None and not 0 <= rate < math.inf:
+        raise UsageError(f"`--usd-per-hour {text}` is not a price.", fix="For example: `--usd-per-hour 2.50`.")
+    return rate
 
 
 def _whole_number(text: str) -> int:

@@ -3,6 +3,7 @@
     MygptError            exit code 1: the work failed
     ├── UsageError        exit code 2: the request itself is wrong
     ├── Refused           exit code 3: a check said no (pre-flight, gate, sharing documents)
+    ├── Stopped           exit code 143: asked to end (SIGTERM); what was done is kept
     ├── Damaged           exit code 1: a stored artefact is not what its manifest says
     └── Unreachable       exit code 1: a source (hub, package index, server) did not answer
 
@@ -30,6 +31,10 @@ class UsageError(MygptError):
 
 class Refused(MygptError):
     exit_code = 3
+
+
+class Stopped(MygptError):
+    exit_code = 143  # 128 + SIGTERM, as shells say it
 
 
 class Damaged(MygptError):

@@ -13,6 +13,7 @@ MODULES_THAT_CONNECT = {
     "mygpt.lm.hub": "the model hub, only when a model, or a data file named as `hub:...`, is not at hand",
     "mygpt.lm.package_index": "the package index, through pip, only when a model is not at hand",
     "mygpt.infer.remote": "the address of a completer or scorer that the user named",
+    "mygpt.training.distributed": "the other ranks of one training, where torchrun says",
     "mygpt.serve.server": "listens; 127.0.0.1 unless told otherwise",
 }
 

@@ -27,29 +27,56 @@ from mygpt.core.errors import MygptError, from_os_error
 Listener = Callable[[dict[str, Any]], None]
 
 
+class Alone:
+    """The processes of a run, when it is one. `training/distributed.Ranks` is the same for several that train together."""
+
+    rank = 0
+    count = 1
+
+    def wait(self) -> None:
+        """Until all are here."""
+
+
 class Run:
     """What a recipe is handed beside its inputs: a name, a home, a seed, an event stream.
 
     `with Run(...) as run:` tells the stream when it begins and how it ends.
-    `fresh` asks recipes to work even when the result is already in the store.
+    `fresh` asks recipes to work even when the result is already in the store; `resume` asks a training to go on from its checkpoint, or
+    to say why it cannot. `usd_per_hour` is what this machine costs. Of several `ranks` only the first writes events.
     """
 
-    def __init__(self, home: Path, *, name: str, seed: int = 0, listeners: tuple[Listener, ...] = (), fresh: bool = False):
+    def __init__(
+        self,
+        home: Path,
+        *,
+        name: str,
+        seed: int = 0,
+        listeners: tuple[Listener, ...] = (),
+        fresh: bool = False,
+        resume: bool = False,
+        usd_per_hour: float | None = None,
+        ranks: Any = None,
+    ):
         self.home = Path(home)
         self.name = name
         self.seed = seed
         self.fresh = fresh
+        self.resume = resume
+        self.usd_per_hour = usd_per_hour
+        self.ranks: Any = ranks or Alone()
         self.making: Any = None  # the artefact under way: set by artifacts.recipe for the time of one recipe
         self.id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self.folder = self.home / "runs" / self.id
-        self.listeners = list(listeners)
+        self.listeners = [] if self.ranks.rank else list(listeners)
         self.counts: Counter[str] = Counter()
         self.seconds_by_step: dict[str, float] = {}
         self._stack: list[str] = []
         self._lock = threading.Lock()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._file: Any = open(self.folder / "events.jsonl", "a", encoding="utf-8", buffering=1)  # noqa: SIM115
+            if not self.ranks.rank:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            events = os.devnull if self.ranks.rank else self.folder / "events.jsonl"
+            self._file: Any = open(events, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         except OSError as error:
             raise from_os_error(error) from error
 
@@ -75,6 +102,12 @@ class Run:
         inner = copy.copy(self)
         inner.making = making
         inner.counts = Counter()
+        return inner
+
+    def alone(self) -> "Run":
+        """This run, seen by one of several ranks that does something by itself."""
+        inner = copy.copy(self)
+        inner.ranks = Alone()
         return inner
 
     # -- events ---------------------------------------------------------------------------------------------------------
@@ -138,7 +171,8 @@ class Run:
             return
         try:
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if not self.ranks.rank:
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise from_os_error(error) from error
         finally:

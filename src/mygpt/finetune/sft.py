@@ -7,35 +7,39 @@ Dims       B examples   T tokens
 """
 
 import json
-import math
 import tempfile
-import time
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from random import Random
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from mygpt.artifacts.dataset import Dataset
+from mygpt.artifacts.dataset import Conversation, Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
-from mygpt.core.digest import digest_value
-from mygpt.core.errors import MygptError
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
-from mygpt.lm.chat import ChatRenderer
-from mygpt.lm.load import load_lm, load_tokenizer
-from mygpt.training.batches import Plan, batch_of, padding_share, plan_epoch, shape_ladder, size_in_rows, size_packed
-from mygpt.training.checkpoint import Checkpoints
+from mygpt.lm.chat import ChatRenderer, Rendered
+from mygpt.lm.load import blueprint, load_lm, load_tokenizer, preferred_device, preferred_dtype
+from mygpt.lm.memory import give_back_freed_memory
+from mygpt.training.batches import Batch, Plan, batch_of, plan_epoch, shape_ladder
 from mygpt.training.compile_layers import NUM_SHAPES, compile_layers
+from mygpt.training.distributed import on_ranks
+from mygpt.training.flops import flops_of
+from mygpt.training.forecast import Forecast, forecast_training, require_fit
+from mygpt.training.ledger import Ledger
 from mygpt.training.losses import chunk_labels_for, require_own_loss, summed_cross_entropy
+from mygpt.training.machine import PeakMemory, matmul_flops_per_second, memory_limit_bytes, remember_share, resident_bytes
 from mygpt.training.optimizers import MasterAdamW
 from mygpt.training.packing import keeps_apart, packed_batch, plan_packed_epoch
 from mygpt.training.preflight import preflight, without_over_long
 from mygpt.training.recompute import recompute_layers
 from mygpt.training.schedules import warmup_cosine
+from mygpt.training.steps import Advice, Examples, checkpoints_of, training_steps
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -64,39 +68,139 @@ class SFTConfig(Config):
 
 
 @recipe
+@on_ranks
 def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | None = None, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset`: an Adapter on `model`, or a new Model when every weight is trained.
 
     `replay` is learnt beside it, so that the model keeps what it could do.
     """
-    torch.manual_seed(run.seed_for("sft"))
-    loaded = load_lm(model, dtype=None if config.precision == "auto" else getattr(torch, config.precision))
-    renderer = ChatRenderer(loaded.tokenizer)
-    rows = dataset.split("train") + (replay.split("train") if replay and dataset.split("train") else [])
+    tokenizer = load_tokenizer(model)
+    renderer = ChatRenderer(tokenizer)
+    rows = train_rows(dataset, replay)
     examples = [renderer.render(conversation) for conversation in rows]
-    context_tokens = getattr(loaded.module.config.get_text_config(), "max_position_embeddings", None)
-    num_rows = len(examples)
+    dtype = preferred_dtype() if config.precision == "auto" else getattr(torch, config.precision)
+    module = blueprint(model, dtype)
+    context_tokens = getattr(module.config.get_text_config(), "max_position_embeddings", None)
     if config.drop_over_long:
-        examples = without_over_long(examples, max_example_tokens=config.max_example_tokens, context_tokens=context_tokens, run=run)
+        kept = without_over_long(examples, max_example_tokens=config.max_example_tokens, context_tokens=context_tokens, run=run)
+        rows, examples = [rows[i] for i in kept], [examples[i] for i in kept]
     preflight(
         examples,
         renderer=renderer,
         max_example_tokens=config.max_example_tokens,
-        serving_template=serving_template(model, loaded.tokenizer, new_model=config.rank == 0),
+        serving_template=serving_template(model, tokenizer, new_model=config.rank == 0),
         context_tokens=context_tokens,
         run=run,
     )
+    known = Examples(
+        names=[f"{number} ({row.id})" if row.id else str(number) for number, row in enumerate(rows)],
+        num_tokens=[len(e.token_ids) for e in examples],
+        num_trained=[sum(e.trained[1:]) for e in examples],
+    )
+    plan = plan_of(config, known.num_tokens, run.random, packed=config.pack_tokens > 0)
+    forecast = require_memory(config, model, module, known, plan, home=run.home)
+    run.note(f"Training needs {forecast.told()}.")
 
-    module = with_lora(loaded.module, config) if config.rank else loaded.module.requires_grad_(True)
-    module.eval()  # gradients flow all the same; no dropout
+    loaded = load_lm(model, dtype=dtype)
+    torch.manual_seed(run.seed_for("sft"))
+    module = with_method(loaded.module, config).eval()  # gradients flow all the same; no dropout
     trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     optimizer = MasterAdamW(trainable, learning_rate=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999))
-    padding_id = loaded.tokenizer.pad_token_id or 0
-    device = next(module.parameters()).device
-
-    lengths = [len(e.token_ids) for e in examples]
-    shortest = batch_of([examples[lengths.index(min(lengths))]], padding_id=padding_id, device=device)
+    padding_id = tokenizer.pad_token_id or 0
+    shortest = batch_of([min(examples, key=lambda e: len(e.token_ids))], padding_id=padding_id, device=loaded.device)
     require_own_loss(module, shortest.ids_BT, shortest.trained_BT)
+    layout = layout_of(module, config, examples, run=run)
+    if layout.form is batch_of:
+        plan = plan_of(config, known.num_tokens, run.random, packed=False)
+
+    checkpoints = checkpoints_of(run, every_seconds=config.checkpoint_seconds)
+    limit = matmul_flops_per_second(loaded.device, dtype, run.home) * run.ranks.count
+    ledger = Ledger(flops_of(module), limit, PeakMemory(loaded.device), run.usd_per_hour)
+    with training_steps(
+        plan, examples=known, optimizer=optimizer, checkpoints=checkpoints, ledger=ledger, run=run, advice=advice(config)
+    ) as steps:
+        for step in steps:
+            for micro_batch in step.micro_batches:
+                batch = layout.form([examples[i] for i in micro_batch], padding_id=padding_id, device=loaded.device, shapes=layout.shapes)
+                nats = summed_cross_entropy(
+                    module, batch.ids_BT, batch.trained_BT, positions_BT=batch.positions_BT, chunk_labels=layout.chunk_labels
+                )
+                loss = nats / step.num_trained
+                loss.backward()
+                step.add(loss, computed_tokens=batch.ids_BT.numel())
+            factor = warmup_cosine(
+                step.number - 1, num_steps=step.num_steps, warmup_share=config.warmup_share, final_share=config.final_share
+            )
+            step.update(learning_rate=config.learning_rate * factor, max_grad_norm=config.max_grad_norm)
+
+    facts: dict[str, Any] = {
+        "base": model.digest,
+        "method": "lora" if config.rank else "full",
+        "trainable": sum(p.numel() for _, p in trainable),
+        "curve": steps.curve,
+        "packed": layout.form is packed_batch,
+        "over_long_dropped": len(train_rows(dataset, replay)) - len(rows),
+        "tokens": ledger.real_tokens,
+        "tokens_per_second": ledger.figures()["real_tokens_per_second"],
+        "template": renderer.template_digest,
+        "precision": str(dtype).removeprefix("torch."),
+        "ledger": ledger.figures(),
+        "forecast": forecast.facts(),
+    }
+    remember_share(forecast.kind, ledger.figures()["share_of_limit"], run.home)
+    origin = {"source": f"trained from {model.id}", "licence": model.manifest.provenance.get("licence")}
+    if config.rank:
+        tuned: Adapter | Model = publish(Adapter, run, lambda folder: save_adapter(module, model, folder), facts=facts, provenance=origin)
+    else:
+        facts = {**model.manifest.facts, "source": "tuned", **facts}
+        tuned = publish(Model, run, lambda folder: save_model(module, tokenizer, folder), facts=facts, provenance=origin)
+    checkpoints.clear()
+    return tuned
+
+
+def sft_forecast(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | None = None, home: Path) -> dict[str, Any]:
+    """What `sft` would do and need, said by `--dry-run`. No weight is loaded."""
+    renderer = ChatRenderer(load_tokenizer(model))
+    examples = [renderer.render(conversation) for conversation in train_rows(dataset, replay)]
+    if not examples:
+        return {"needs": "nothing: the training set is empty, which is refused", "examples": 0}
+    num_tokens = [len(e.token_ids) for e in examples]
+    dtype = preferred_dtype() if config.precision == "auto" else getattr(torch, config.precision)
+    plan = plan_of(config, num_tokens, Random, packed=config.pack_tokens > 0)
+    known = Examples(names=(), num_tokens=num_tokens, num_trained=[sum(e.trained[1:]) for e in examples])
+    forecast = require_memory(config, model, blueprint(model, dtype), known, plan, home=home)
+    too_long = sum(n > config.max_example_tokens for n in num_tokens)
+    counted = {"examples": len(examples), "longer_than_allowed": too_long, "steps": len(plan), "tokens": config.epochs * sum(num_tokens)}
+    return {"needs": forecast.told(), **counted, **forecast.facts()}
+
+
+def train_rows(dataset: Dataset, replay: Dataset | None) -> list[Conversation]:
+    rows = dataset.split("train")
+    return rows + (replay.split("train") if replay and rows else [])
+
+
+def plan_of(config: SFTConfig, num_tokens: Sequence[int], order: Callable[[str], Random], *, packed: bool) -> Plan:
+    """All epochs; `order` gives a source of chance by name."""
+    plan: Plan = []
+    for epoch in range(config.epochs):
+        own = order(f"order/{epoch}")
+        if packed:
+            plan += plan_packed_epoch(num_tokens, step_tokens=config.step_tokens, pack_tokens=config.pack_tokens, order=own)
+        else:
+            plan += plan_epoch(num_tokens, step_tokens=config.step_tokens, micro_batch_tokens=config.micro_batch_tokens, order=own)
+    return plan
+
+
+class Layout(NamedTuple):
+    """How a micro-batch becomes tensors."""
+
+    form: Callable[..., Batch]  # packed_batch or batch_of
+    shapes: list[int]  # lengths that rows are padded to; none: as long as they are
+    chunk_labels: int
+
+
+def layout_of(module: Any, config: SFTConfig, examples: Sequence[Rendered], *, run: Run) -> Layout:
+    """What `module` takes, found by comparing numbers; its layers are prepared as the settings ask."""
     if config.recompute:
         recompute_layers(module)
     packed = config.pack_tokens > 0 and keeps_apart(module, examples, run=run)
@@ -106,81 +210,56 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
         compile_layers(module)
     elif config.compile_layers:
         run.warn("Layers are not compiled: rows of one example each come in too many shapes.")
-    few = shape_ladder(min(config.pack_tokens, config.step_tokens))[-NUM_SHAPES:]
-    shapes = few if compiled or (packed and device.type == "cuda") else []  # what is compiled is compiled for each length
-    chunk_labels = config.ce_chunk_tokens or chunk_labels_for(module)
-    plan: Plan = []
-    for epoch in range(config.epochs):
-        order = run.random(f"order/{epoch}")
-        if packed:
-            plan += plan_packed_epoch(lengths, step_tokens=config.step_tokens, pack_tokens=config.pack_tokens, order=order)
-        else:
-            plan += plan_epoch(lengths, step_tokens=config.step_tokens, micro_batch_tokens=config.micro_batch_tokens, order=order)
+    on_gpu = next(module.parameters()).device.type == "cuda"
+    few = shape_ladder(min(config.pack_tokens, config.step_tokens))[-NUM_SHAPES:] if packed else []
+    shapes = few if compiled or on_gpu else []  # what is compiled is compiled for each length
+    return Layout(packed_batch if packed else batch_of, shapes, config.ce_chunk_tokens or chunk_labels_for(module))
 
-    checkpoints = Checkpoints(run.home, run.making.request, every_seconds=config.checkpoint_seconds)
-    work = digest_value([plan, [name for name, _ in trainable], str(loaded.module.dtype)])  # what a checkpoint must fit
-    first_step, curve, seconds = 0, [], 0.0
-    if (saved := checkpoints.latest(run=run)) is not None and saved[2].get("work") == work:
-        first_step, tensors, log = saved
-        optimizer.restore(tensors)
-        curve, seconds = log["curve"], log["seconds"]
-        run.making.started -= seconds  # what was spent before the kill is part of the cost
-        run.note(f"Going on from step {first_step} of {len(plan)}.")
-    elif saved is not None:
-        run.warn("A checkpoint of this training was written by another version or machine: training begins anew.")
 
-    tokens_of = [sum(lengths[i] for micro in step for i in micro) for step in plan]
-    tokens_done = sum(tokens_of[:first_step])
-    progress = run.progress(sum(tokens_of), "tokens")
-    progress.resume_at(tokens_done)
-    run.count(tokens=tokens_done)
-    for step in range(first_step, len(plan)):
-        started = time.perf_counter()
-        num_trained = sum(sum(examples[i].trained[1:]) for micro in plan[step] for i in micro)
-        step_loss = 0.0
-        for micro in plan[step]:
-            form = packed_batch if packed else batch_of
-            batch = form([examples[i] for i in micro], padding_id=padding_id, device=device, shapes=shapes)
-            nats = summed_cross_entropy(module, batch.ids_BT, batch.trained_BT, positions_BT=batch.positions_BT, chunk_labels=chunk_labels)
-            loss = nats / num_trained
-            loss.backward()
-            step_loss += float(loss.detach())
-        factor = warmup_cosine(step, num_steps=len(plan), warmup_share=config.warmup_share, final_share=config.final_share)
-        grad_norm = optimizer.update(learning_rate=config.learning_rate * factor, max_grad_norm=config.max_grad_norm)
+def require_memory(config: SFTConfig, model: Model, module: Any, examples: Examples, plan: Plan, *, home: Path) -> Forecast:
+    """What training will need. Raises Refused when this machine does not have it, with what to change. `module` is a blueprint."""
+    device, dtype = preferred_device(), next(module.parameters()).dtype
+    give_back_freed_memory()  # of earlier work of this process: it does not count
+    limit_bytes, process_bytes = memory_limit_bytes(device), resident_bytes(device)
 
-        seconds += time.perf_counter() - started
-        tokens_done += tokens_of[step]
-        curve.append([step + 1, round(step_loss, 4)])
-        run.count(tokens=tokens_of[step])
-        run.log(training_step=step + 1, loss=step_loss, grad_norm=grad_norm, learning_rate=config.learning_rate * factor)
-        progress.advance(tokens_of[step], loss=round(step_loss, 3))
-        if not (math.isfinite(step_loss) and math.isfinite(grad_norm)):
-            checkpoints.clear()
-            raise diverged(step + 1, step_loss, grad_norm, config)
-        if checkpoints.due() and step + 1 < len(plan):
-            checkpoints.save(step + 1, optimizer.state(), {"curve": curve, "seconds": seconds, "work": work})
+    def with_settings(changed: SFTConfig, module: Any) -> Forecast:
+        return forecast_training(
+            recompute_layers(with_method(module, changed)) if changed.recompute else with_method(module, changed),
+            packed=changed.pack_tokens > 0,
+            plan=plan if changed is config else plan_of(changed, examples.num_tokens, Random, packed=changed.pack_tokens > 0),
+            num_tokens=examples.num_tokens,
+            num_trained=examples.num_trained,
+            device=device,
+            home=home,
+            process_bytes=process_bytes,
+        )
 
-    facts: dict[str, Any] = {
-        "base": model.digest,
-        "method": "lora" if config.rank else "full",
-        "trainable": sum(p.numel() for _, p in trainable),
-        "curve": curve,
-        "packed": packed,
-        "padding": round(padding_share(plan, lengths, size=size_packed if packed else size_in_rows, shapes=shapes), 4),
-        "over_long_dropped": num_rows - len(examples),
-        "tokens": tokens_done,
-        "tokens_per_second": round(tokens_done / max(seconds, 1e-9), 1),
-        "template": renderer.template_digest,
-        "precision": str(loaded.module.dtype).removeprefix("torch."),
-    }
-    origin = {"source": f"trained from {model.id}", "licence": model.manifest.provenance.get("licence")}
-    if config.rank:
-        tuned: Adapter | Model = publish(Adapter, run, lambda folder: save_adapter(module, model, folder), facts=facts, provenance=origin)
-    else:
-        facts = {**model.manifest.facts, "source": "tuned", **facts}
-        tuned = publish(Model, run, lambda folder: save_model(module, loaded.tokenizer, folder), facts=facts, provenance=origin)
-    checkpoints.clear()
-    return tuned
+    forecast = with_settings(config, module)
+    if forecast.bytes > limit_bytes:
+        size = "pack_tokens" if config.pack_tokens else "micro_batch_tokens"
+        most = min(getattr(config, size), config.step_tokens)
+        smaller: list[dict[str, Any]] = [{size: most >> n} for n in range(1, 12) if most >> n >= 64]
+        tried: list[dict[str, Any]] = [*([{"rank": 16}] if config.rank == 0 else []), *([] if config.recompute else [{"recompute": True}]), *smaller]
+        changes = (
+            (
+                " ".join(f"`--set {key}={value}`" for key, value in change.items()),
+                with_settings(config.model_copy(update=change), blueprint(model, dtype)),
+            )
+            for change in tried
+        )
+        require_fit(forecast, limit_bytes=limit_bytes, changes=changes)
+    return forecast
+
+
+def advice(config: SFTConfig) -> Advice:
+    slower = f"{config.learning_rate / 5:g}"
+    size = "pack_tokens" if config.pack_tokens else "micro_batch_tokens"
+    smaller = [f"`{size}` to {max(1, min(getattr(config, size), config.step_tokens) // 2)}"]
+    smaller += [*([] if config.recompute else ["`recompute` to true"]), *(["`rank` to 16 (LoRA)"] if config.rank == 0 else [])]
+    return Advice(
+        diverged=f"Use a smaller `learning_rate`, for example {slower} (with `mygpt up`: `--set sft.learning_rate={slower}`).",
+        out_of_memory=f"Set {' or '.join(smaller)}. Other programs on this machine may hold the memory too.",
+    )
 
 
 def serving_template(model: Model, tokenizer: Any, *, new_model: bool) -> str:
@@ -198,6 +277,11 @@ def serving_template(model: Model, tokenizer: Any, *, new_model: bool) -> str:
         tokenizer.save_pretrained(folder)
         reopened = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return ChatRenderer(reopened).template_digest
+
+
+def with_method(module: Any, config: SFTConfig) -> Any:
+    """`module` with what is trained requiring a gradient, and nothing else."""
+    return with_lora(module, config) if config.rank else module.requires_grad_(True)
 
 
 def with_lora(module: Any, config: SFTConfig) -> Any:
@@ -226,11 +310,3 @@ def save_adapter(module: Any, model: Model, folder: Path) -> None:
 def save_model(module: Any, tokenizer: Any, folder: Path) -> None:
     module.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
-
-
-def diverged(step: int, loss: float, grad_norm: float, config: SFTConfig) -> MygptError:
-    smaller = f"{config.learning_rate / 5:g}"
-    return MygptError(
-        f"The loss became {loss:.4g} and its gradient {grad_norm:.4g} at step {step} with learning rate {config.learning_rate:g}.",
-        fix=f"Use a smaller `learning_rate`, for example {smaller} (with `mygpt up`: `--set sft.learning_rate={smaller}`).",
-    )

@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.function import once_differentiable
 
 from mygpt.lm.c_library import c_library
@@ -77,6 +78,13 @@ def trained_attention(
     return made
 
 
+def _run(name: str, *arguments: torch.Tensor | float | None) -> None:
+    """A kernel, with the addresses of tensors. Of tensors without data (a forecast of memory) nothing is computed."""
+    if any(isinstance(one, FakeTensor) for one in arguments):
+        return
+    getattr(kernels(), name)(*(one.data_ptr() if isinstance(one, torch.Tensor) else one or 0 for one in arguments))
+
+
 def _half(x: torch.Tensor) -> int:
     return int(x.dtype == torch.bfloat16)
 
@@ -89,16 +97,13 @@ def _norm(
     more = None if more is None else more.contiguous()
     summed, normed = x if more is None else torch.empty_like(x), torch.empty_like(x)
     inverse_N = torch.empty(x.numel() // D, dtype=torch.float32)
-    parts = (part.data_ptr() for part in (normed, summed, inverse_N, x))
-    added = 0 if more is None else more.data_ptr()
-    kernels().norm(*parts, added, weight_D.data_ptr(), len(inverse_N), D, eps, torch.get_num_threads(), _half(x))
+    _run("norm", normed, summed, inverse_N, x, more, weight_D, len(inverse_N), D, eps, torch.get_num_threads(), _half(x))
     return summed, normed, inverse_N
 
 
 def _gate(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     made, F = torch.empty_like(up), gate.shape[-1]
-    parts = (made.data_ptr(), gate.data_ptr(), up.data_ptr())
-    kernels().gate(*parts, gate.numel() // F, F, torch.get_num_threads(), _half(gate))
+    _run("gate", made, gate, up, gate.numel() // F, F, torch.get_num_threads(), _half(gate))
     return made
 
 
@@ -119,14 +124,7 @@ class _ResidualNorm(torch.autograd.Function):
         d_summed = None if d_summed is None else d_summed.contiguous()
         dx = torch.empty_like(summed)
         dw_PD = torch.zeros(threads, D) if ctx.needs_input_grad[2] else None
-        kernels().norm_backward(
-            dx.data_ptr(),
-            0 if dw_PD is None else dw_PD.data_ptr(),
-            d_normed.data_ptr(),
-            0 if d_summed is None else d_summed.data_ptr(),
-            *(part.data_ptr() for part in (summed, inverse_N, weight_D)),
-            *(N, D, threads, _half(dx)),
-        )
+        _run("norm_backward", dx, dw_PD, d_normed, d_summed, summed, inverse_N, weight_D, N, D, threads, _half(dx))
         return dx, dx if ctx.adds else None, None if dw_PD is None else dw_PD.sum(0).to(weight_D.dtype), None
 
 
@@ -141,10 +139,9 @@ class _Gate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_made: torch.Tensor) -> Any:
         gate, up = ctx.saved_tensors
-        d_made, F, threads = d_made.contiguous(), gate.shape[-1], torch.get_num_threads()
+        d_made, F = d_made.contiguous(), gate.shape[-1]
         d_gate, d_up = torch.empty_like(gate), torch.empty_like(up)
-        parts = (d_gate, d_up, d_made, gate, up)
-        kernels().gate_backward(*(part.data_ptr() for part in parts), gate.numel() // F, F, threads, _half(gate))
+        _run("gate_backward", d_gate, d_up, d_made, gate, up, gate.numel() // F, F, torch.get_num_threads(), _half(gate))
         return d_gate, d_up
 
 
@@ -168,10 +165,7 @@ def _turn(x_BTC: torch.Tensor, cosines_BTD: torch.Tensor, sines_BTD: torch.Tenso
         x_BTC = x_BTC.contiguous()
     angles = [a.expand(B, T, D).contiguous() for a in (cosines_BTD, sines_BTD)]
     made_BThD = x_BTC.new_empty(B, T, C // D, D)
-    kernels().rotate(
-        *(made_BThD.data_ptr(), x_BTC.data_ptr(), x_BTC.stride(1), angles[0].data_ptr(), angles[1].data_ptr()),
-        *(B * T, C // D, D, sign, torch.get_num_threads(), _half(x_BTC)),
-    )
+    _run("rotate", made_BThD, x_BTC, x_BTC.stride(1), *angles, B * T, C // D, D, sign, torch.get_num_threads(), _half(x_BTC))
     return made_BThD
 
 
@@ -186,12 +180,9 @@ class _Attention(torch.autograd.Function):
         k_NSD, v_NSD = k_BHSD.reshape(B * H, S, D), v_BHSD.reshape(B * H, S, -1)
         weights_NQS = torch.bmm(q_NQD, k_NSD.transpose(1, 2))
         seen_bytes = None if seen is None else seen.contiguous()
-        kernels().attention_weights(
-            weights_NQS.data_ptr(),
-            0 if seen_bytes is None else seen_bytes.data_ptr(),
-            0 if seen_bytes is None or len(seen_bytes) == 1 else T * S,
-            *(B, heads, T, S, scaling, torch.get_num_threads(), _half(weights_NQS)),
-        )
+        apart = 0 if seen_bytes is None or len(seen_bytes) == 1 else T * S
+        shape = (B, heads, T, S)
+        _run("attention_weights", weights_NQS, seen_bytes, apart, *shape, scaling, torch.get_num_threads(), _half(weights_NQS))
         mixed_BhTD = torch.bmm(weights_NQS, v_NSD).view(B, heads, T, -1)
         ctx.save_for_backward(q_NQD, k_NSD, v_NSD, weights_NQS)
         ctx.shape, ctx.scaling, ctx.causal = (B, heads, H, T, S, D), scaling, seen is None
@@ -205,9 +196,7 @@ class _Attention(torch.autograd.Function):
         d_mixed_NQD = d_mixed_BThD.transpose(1, 2).reshape(B * H, heads // H * T, -1)
         d_v_NSD = torch.bmm(weights_NQS.transpose(1, 2), d_mixed_NQD)
         d_scores_NQS = torch.bmm(d_mixed_NQD, v_NSD.transpose(1, 2))
-        kernels().attention_weights_backward(
-            *(d_scores_NQS.data_ptr(), weights_NQS.data_ptr(), B * heads * T, T, S, int(ctx.causal)),
-            *(ctx.scaling, torch.get_num_threads(), _half(weights_NQS)),
-        )
+        size, threads = (B * heads * T, T, S, int(ctx.causal)), torch.get_num_threads()
+        _run("attention_weights_backward", d_scores_NQS, weights_NQS, *size, ctx.scaling, threads, _half(weights_NQS))
         d_q, d_k = torch.bmm(d_scores_NQS, k_NSD), torch.bmm(d_scores_NQS.transpose(1, 2), q_NQD)
         return d_q.view(B, heads, T, D), d_k.view(B, H, S, D), d_v_NSD.view(B, H, S, -1), None, None

@@ -1,7 +1,8 @@
 """A Model (and an Adapter on it) in memory: a transformers module and its tokenizer, in the number format this machine is fastest in."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,10 +70,7 @@ def load_lm(
 
     logging.disable_progress_bar()  # ours is the run's event stream
 
-    if model.head != "lm":
-        raise UsageError(
-            f"{model.id} has the head `{model.head}`, and this needs a language model.", fix="Name another model with `--model`."
-        )
+    _require_lm(model)
     named = {"default": adapter} if adapter is not None else dict(adapters or {})
     for one in named.values():
         if one.manifest.facts.get("base") != model.digest:
@@ -84,17 +82,10 @@ def load_lm(
     dtype = dtype or preferred_dtype(device)
     if device.type == "cpu":
         keep_freed_memory()
-    try:
+    with _own_code_refused(model):
         module: Any = AutoModelForCausalLM.from_pretrained(
             model.payload, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
-    except ValueError as error:
-        if "trust_remote_code" not in str(error) and "does not recognize" not in str(error):
-            raise
-        raise Refused(
-            f"{model.id} needs its own code to run ({model.manifest.facts.get('architecture')}), and a model's code is never run.",
-            fix="Choose a model that transformers knows, or a newer transformers.",
-        ) from error
     if device.type == "cpu":
         fuse(module)
     if named:
@@ -112,6 +103,38 @@ def load_lm(
     for one in named.values():
         _require_template_of_tuning(one, tokenizer)
     return Loaded(module, tokenizer, model, adapter)
+
+
+def blueprint(model: Model, dtype: torch.dtype) -> Any:
+    """The module without its weights, on the meta device: shapes and number formats, from config.json alone."""
+    silence_hub()
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _require_lm(model)
+    with _own_code_refused(model), torch.device("meta"):
+        config = AutoConfig.from_pretrained(model.payload, local_files_only=True, trust_remote_code=False)
+        module = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False).eval()
+    return fuse(module) if preferred_device().type == "cpu" else module
+
+
+def _require_lm(model: Model) -> None:
+    if model.head != "lm":
+        raise UsageError(
+            f"{model.id} has the head `{model.head}`, and this needs a language model.", fix="Name another model with `--model`."
+        )
+
+
+@contextmanager
+def _own_code_refused(model: Model) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error) and "does not recognize" not in str(error):
+            raise
+        raise Refused(
+            f"{model.id} needs its own code to run ({model.manifest.facts.get('architecture')}), and a model's code is never run.",
+            fix="Choose a model that transformers knows, or a newer transformers.",
+        ) from error
 
 
 def _require_template_of_tuning(tuned: Model | Adapter, tokenizer: Any) -> None:

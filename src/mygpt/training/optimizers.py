@@ -8,6 +8,7 @@ We differ  a parameter that got no gradient (an expert that no token chose) coun
            over: its moments and its weight decay, and with them what a checkpoint holds, do not depend on the split into micro-batches
 """
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -23,13 +24,21 @@ class MasterAdamW:
         self._masters = {name: p.detach().float().clone().requires_grad_() for name, p in self._parameters.items()}
         self._adamw = torch.optim.AdamW(self._masters.values(), lr=learning_rate, weight_decay=weight_decay, betas=betas, eps=1e-8)
 
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        return self._parameters
+
     def update(self, *, learning_rate: float, max_grad_norm: float) -> float:
-        """Clip, step, copy back, clear. Returns the gradient norm before clipping."""
+        """Clip, step, copy back, clear. Returns the gradient norm before clipping; with one that is not a number no weight moves."""
         for name, parameter in self._parameters.items():
             master = self._masters[name]
             master.grad = torch.zeros_like(master) if parameter.grad is None else parameter.grad.float()
             parameter.grad = None
-        norm = torch.nn.utils.clip_grad_norm_(self._masters.values(), max_grad_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(self._masters.values(), max_grad_norm))
+        if not math.isfinite(norm):
+            for master in self._masters.values():
+                master.grad = None
+            return norm
         for group in self._adamw.param_groups:
             group["lr"] = learning_rate
         self._adamw.step()
@@ -37,7 +46,7 @@ class MasterAdamW:
             for name, parameter in self._parameters.items():
                 parameter.copy_(self._masters[name])
                 self._masters[name].grad = None
-        return float(norm)
+        return norm
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that the next step depends on."""

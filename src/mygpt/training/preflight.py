@@ -73,10 +73,10 @@ def require_whole(examples: Sequence[Rendered], *, max_example_tokens: int, cont
     raise Refused(told, fix=fix)
 
 
-def without_over_long(examples: Sequence[Rendered], *, max_example_tokens: int, context_tokens: int | None, run: Run) -> list[Rendered]:
-    """The examples that are short enough; how many are left out is said. Raises Refused where none stays."""
+def without_over_long(examples: Sequence[Rendered], *, max_example_tokens: int, context_tokens: int | None, run: Run) -> list[int]:
+    """Which examples are short enough; how many are left out is said. Raises Refused where none stays."""
     allowed = min(max_example_tokens, context_tokens or max_example_tokens)
-    kept = [e for e in examples if len(e.token_ids) <= allowed]
+    kept = [i for i, e in enumerate(examples) if len(e.token_ids) <= allowed]
     if len(kept) == len(examples):
         return kept
     longest = max(len(e.token_ids) for e in examples)

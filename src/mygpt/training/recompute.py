@@ -19,8 +19,8 @@ from mygpt.core.outbound import silence_hub
 from mygpt.lm.attention import attention_set
 
 
-def recompute_layers(module: Any) -> None:
-    """From now on every layer of `module` does so. Raises Refused when it has no layers that are known."""
+def recompute_layers(module: Any) -> Any:
+    """`module`, every layer of which does so from now on. Raises Refused when it has no layers that are known."""
     silence_hub()
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -33,3 +33,4 @@ def recompute_layers(module: Any) -> None:
 
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False, context_fn=as_now)
+    return module

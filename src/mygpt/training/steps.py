@@ -1,0 +1,343 @@
+"""The steps of a training, one at a time: a recipe shows its forward, its loss and its update, and all else happens around them.
+
+    with training_steps(plan, examples=..., optimizer=optimizer, checkpoints=..., ledger=ledger, run=run, advice=...) as steps:
+        for step in steps:
+            for rows in step.micro_batches:
+                batch = batch_of([examples[i] for i in rows], ...)
+                loss = summed_cross_entropy(module, batch.ids_BT, batch.trained_BT) / step.num_trained
+                loss.backward()
+                step.add(loss, computed_tokens=batch.ids_BT.numel())
+            step.update(learning_rate=..., max_grad_norm=...)
+
+It goes on from a checkpoint to the same bits, logs, shows progress, writes checkpoints, shares the work among ranks, and ends well:
+    SIGTERM               the micro-batch is finished, a checkpoint written; the same command goes on
+    no number             a loss or gradient that is none: no weight moves, the state before the step is kept, the examples are named
+    out of memory         answered with what to change
+    no room on the disk   the checkpoint before stays, said once, and training goes on
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Protocol
+
+import torch
+
+from mygpt.artifacts.lineage import changes, named_inputs
+from mygpt.artifacts.recipe import Making
+from mygpt.core.digest import digest_value
+from mygpt.core.errors import MygptError, Refused, Stopped
+from mygpt.core.run import Run
+from mygpt.training.batches import Plan
+from mygpt.training.checkpoint import Checkpoints, random_state
+from mygpt.training.distributed import share_of
+from mygpt.training.ledger import Ledger
+
+_NAMED = 8  # examples in a message
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")  # torch on a CPU, on a GPU, cuBLAS
+
+
+class Optimizer(Protocol):
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]: ...
+    def update(self, *, learning_rate: float, max_grad_norm: float) -> float: ...
+    def state(self) -> dict[str, torch.Tensor]: ...
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What is known of each example before training begins, by its place in the plan."""
+
+    names: Sequence[str]  # for messages
+    num_tokens: Sequence[int]
+    num_trained: Sequence[int]  # labels
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a recipe tells its user to change."""
+
+    diverged: str
+    out_of_memory: str
+
+
+def checkpoints_of(run: Run, *, every_seconds: float) -> Checkpoints:
+    """Of the recipe under way."""
+    making: Making = run.making
+    settings = {**making.config, "seed": making.seed}
+    about = {"recipe": making.recipe, "name": run.name, "settings": settings, "inputs": named_inputs(making.inputs)}
+    return Checkpoints(run.home, making.request, every_seconds=every_seconds, about=about)
+
+
+@contextmanager
+def training_steps(
+    plan: Plan,
+    *,
+    examples: Examples,
+    optimizer: Optimizer,
+    checkpoints: Checkpoints,
+    ledger: Ledger,
+    run: Run,
+    advice: Advice,
+    generators: Mapping[str, Random] | None = None,
+) -> Iterator["Steps"]:
+    """`generators` are those that the loop draws from: with torch's own they are part of a checkpoint.
+
+    Raises Stopped after SIGTERM, MygptError when training cannot go on, Refused when going on from a checkpoint was asked for
+    (`run.resume`) and is not possible.
+    """
+    steps = Steps(plan, examples, optimizer, checkpoints, ledger, run, advice, dict(generators or {}))
+    steps.resume()
+    with _sigterm() as asked_to_stop:
+        steps.asked_to_stop = asked_to_stop
+        try:
+            yield steps
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in _NO_MEMORY):
+                raise
+            raise steps.out_of_memory(error) from error
+
+
+class Step:
+    """One update of the weights, and this rank's share of the work for it."""
+
+    def __init__(self, steps: "Steps", number: int):
+        ranks = steps.run.ranks
+        self._steps = steps
+        self.number = number  # from 1
+        self.num_steps = len(steps.plan)
+        self.rows = [i for micro in steps.plan[number - 1] for i in micro]  # of all ranks
+        self.micro_batches = share_of(steps.plan[number - 1], rank=ranks.rank, count=ranks.count)
+        self.num_trained = sum(steps.examples.num_trained[i] for i in self.rows)  # labels of all ranks
+        self.loss = 0.0
+        self.grad_norm = self.learning_rate = math.nan
+        self.computed_tokens = 0
+        self.num_added = 0  # micro-batches
+        self.broken = 0  # the first of them, from 1, whose loss is not a number
+        self.is_updated = False
+
+    def add(self, loss: torch.Tensor, *, computed_tokens: int) -> None:
+        """One micro-batch went forwards and backwards: its part of the step's loss, and its size with padding."""
+        value = float(loss.detach())
+        self.loss += value
+        self.computed_tokens += computed_tokens
+        self.num_added += 1
+        if not math.isfinite(value):
+            self.broken = self.broken or self.num_added
+        self._steps.stop_between_micro_batches()
+
+    def update(self, *, learning_rate: float, max_grad_norm: float) -> None:
+        """Sum the gradients of all ranks, clip, move the weights; or raise when there is no number to move them by."""
+        self.learning_rate = learning_rate
+        self._steps.agree(self)
+        if self._steps.run.ranks.count > 1:
+            self._steps.run.ranks.sum_gradients(self._steps.optimizer.parameters.values())
+        self.grad_norm = self._steps.optimizer.update(learning_rate=learning_rate, max_grad_norm=max_grad_norm)
+        if not math.isfinite(self.grad_norm):
+            raise self._steps.diverged(self, self.rows)
+        self.is_updated = True
+
+
+class Steps:
+    """What stands between the steps. Recipes get it from `training_steps` and only iterate."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        examples: Examples,
+        optimizer: Optimizer,
+        checkpoints: Checkpoints,
+        ledger: Ledger,
+        run: Run,
+        advice: Advice,
+        generators: dict[str, Random],
+    ):
+        self.plan, self.examples, self.optimizer, self.checkpoints = plan, examples, optimizer, checkpoints
+        self.ledger, self.run, self.advice, self.generators = ledger, run, advice, generators
+        self.curve: list[tuple[int, float]] = []  # (step, loss)
+        self.asked_to_stop: list[int] = []  # signals so far
+        self.num_done = 0
+        self._current: Step | None = None
+        self._remember_random_states()
+        self._stops = self._saves = self._disk_was_full = False
+
+    def __iter__(self) -> Iterator[Step]:
+        tokens_of = [sum(self.examples.num_tokens[i] for micro in step for i in micro) for step in self.plan]
+        progress = self.run.progress(sum(tokens_of), "tokens")
+        progress.resume_at(self.ledger.real_tokens)
+        self.run.count(tokens=self.ledger.real_tokens)
+        for number in range(self.num_done + 1, len(self.plan) + 1):
+            started = time.perf_counter()
+            self._current = step = Step(self, number)
+            yield step
+            assert step.is_updated, "the recipe did not update"
+            self.num_done = number
+            self._remember_random_states()
+            lengths = [self.examples.num_tokens[i] for i in step.rows]
+            seconds = time.perf_counter() - started
+            self.ledger.add(lengths, trained_tokens=step.num_trained, computed_tokens=step.computed_tokens, seconds=seconds)
+            self.curve.append((number, round(step.loss, 4)))
+            self.run.count(tokens=tokens_of[number - 1])
+            self.run.log(training_step=number, loss=step.loss, grad_norm=step.grad_norm, learning_rate=step.learning_rate)
+            cost = {} if self.ledger.usd is None else {"usd": self.ledger.usd}
+            progress.advance(tokens_of[number - 1], loss=round(step.loss, 3), **cost)
+            if self._stops and number < len(self.plan):
+                raise self._stopped()
+            if self._saves and number < len(self.plan):
+                self._save()
+
+    def agree(self, step: Step) -> None:
+        """What all ranks must know of this step: its loss and size, whether to stop or save after it, and whose loss is not a number."""
+        ranks = self.run.ranks
+        broken = [step.broken if rank == ranks.rank else 0 for rank in range(ranks.count)]
+        saves = ranks.rank == 0 and self.checkpoints.due()
+        told = torch.tensor([step.loss, step.computed_tokens, bool(self.asked_to_stop), saves, *broken], dtype=torch.float64)
+        if ranks.count > 1:
+            ranks.sum(told)
+        step.loss, computed, stops, saves, *broken = told.tolist()
+        step.computed_tokens, self._stops, self._saves = int(computed), bool(stops), bool(saves)
+        for rank, micro in enumerate(broken):
+            if micro:
+                raise self.diverged(step, share_of(self.plan[step.number - 1], rank=rank, count=ranks.count)[int(micro) - 1])
+
+    # -- resuming -----------------------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Go on from the newest checkpoint of this very training; say what differs where there is only one of another."""
+        if (told := self.checkpoints.stopped()) is not None:
+            if not self.run.fresh:
+                fix = f"{self.advice.diverged} To begin anew all the same, add `--fresh` or remove {self.checkpoints.folder}."
+                raise Refused(f"This training, with these settings and data, has failed before. {told}", fix=fix)
+            self._clear()
+        saved = self.checkpoints.latest(run=self.run)
+        work = self._work()
+        if saved is not None and saved[2].get("work") == work:
+            self.num_done, tensors, log = saved
+            self.optimizer.restore(tensors)
+            self.ledger.restore(log["ledger"])
+            self.curve = [(step, loss) for step, loss in log["curve"]]
+            for name, (version, numbers, gauss) in log["generators"].items():
+                self.generators[name].setstate((version, tuple(numbers), gauss))
+            self._remember_random_states()
+            self.run.making.started -= self.ledger.seconds  # what was spent before is part of the cost
+            self.run.note(f"Going on from step {self.num_done} of {len(self.plan)}.")
+            return
+        other = "A checkpoint of this training was written by another version or machine" if saved is not None else self._another()
+        if self.run.resume:
+            what = f"{other}." if other else f"There is no checkpoint of `{self.run.name}` to go on from."
+            raise Refused(what, fix="Give the settings and data of then, or leave out `--resume` to begin anew.")
+        if other:
+            self.run.warn(f"{other}: training begins anew.")
+
+    def _another(self) -> str:
+        """What differs from the unfinished training of the same recipe and name that got furthest, if there is one."""
+        own = self.checkpoints.about
+        same = [found for found in self.checkpoints.others() if all(found[2].get(key) == own.get(key) for key in ("recipe", "name"))]
+        if not own or not same:
+            return ""
+        folder, step, about = max(same, key=lambda found: found[1])
+        found = [change for part in ("settings", "inputs") for change in changes(about.get(part, {}), own[part])]
+        differences = "; ".join(f"{c.key} was {_short(c.a)} there and is {_short(c.b)} here" for c in found) or "made by other tools"
+        return f"The checkpoint of `{self.run.name}` at step {step} ({folder}) is of another training ({differences})"
+
+    def _work(self) -> str:
+        """What a checkpoint must fit."""
+        trained = {name: [list(p.shape), str(p.dtype)] for name, p in self.optimizer.parameters.items()}
+        return digest_value([self.plan, trained])
+
+    # -- ending -------------------------------------------------------------------------------------------------------------
+
+    def stop_between_micro_batches(self) -> None:
+        """Several ranks stop together, after the step."""
+        if self.asked_to_stop and self.run.ranks.count == 1:
+            raise self._stopped()
+
+    def diverged(self, step: Step, rows: Sequence[int]) -> MygptError:
+        """The error to raise. The state before the step is kept, and marked: the same again would end the same way."""
+        names = ", ".join(self.examples.names[i] for i in rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
+        broken = (
+            f"The loss became {step.loss:.4g}"
+            if step.broken or not math.isfinite(step.loss)
+            else f"The gradient became {step.grad_norm:.4g}"
+        )
+        what = f"{broken} at step {step.number} of {step.num_steps} with learning rate {step.learning_rate:g}, on the examples {names}."
+        kept = f"The weights before it are kept in {self.checkpoints.folder}." if self._save() else "No step was done before it."
+        if self.run.ranks.rank == 0:
+            self.checkpoints.stop(what)
+        return MygptError(what, fix=f"{self.advice.diverged} Or look at these examples. {kept}")
+
+    def out_of_memory(self, error: BaseException) -> MygptError:
+        step = self._current
+        where = ""
+        if step is not None and step.num_added < len(step.micro_batches):
+            rows = step.micro_batches[step.num_added]
+            longest = max(self.examples.num_tokens[i] for i in rows)
+            where = f" at step {step.number} of {step.num_steps}, on a micro-batch of {len(rows)} examples of at most {longest} tokens"
+        said = str(error).strip().splitlines()
+        return MygptError(f"Out of memory{where}{': ' + said[0] if said else '.'}", fix=self.advice.out_of_memory)
+
+    def _stopped(self) -> Stopped:
+        kept = f"Its state after step {self.num_done} of {len(self.plan)} is kept." if self._save() else "No step was done yet."
+        return Stopped(f"Training was told to stop. {kept}", fix="The same command goes on from there.")
+
+    def _save(self) -> bool:
+        """Of the steps that are done. A full disk is no reason to stop: the checkpoint before stays."""
+        if self.num_done == 0:
+            return False
+        ranks = self.run.ranks
+        states = [self._random_states]
+        if ranks.count > 1:
+            by_device = {device: ranks.gather(state) for device, state in self._random_states.items()}
+            states = [{device: found[rank] for device, found in by_device.items()} for rank in range(ranks.count)]
+        if ranks.rank:
+            return True
+        log = {"curve": self.curve, "ledger": self.ledger.state(), "work": self._work(), "generators": self._generator_states}
+        try:
+            self.checkpoints.save(self.num_done, self.optimizer.state(), log, random_states=states)
+        except MygptError as error:
+            self.checkpoints.postpone()
+            if not self._disk_was_full:
+                self.run.warn(f"The checkpoint after step {self.num_done} could not be written, the one before stays: {error}")
+            self._disk_was_full = True
+            return False
+        return True
+
+    def _remember_random_states(self) -> None:
+        """Those that the next step begins with: a step that does not end well leaves no trace."""
+        self._random_states = random_state()
+        self._generator_states = {name: one.getstate() for name, one in self.generators.items()}
+
+    def _clear(self) -> None:
+        if self.run.ranks.rank == 0:
+            self.checkpoints.clear()
+        self.run.ranks.wait()
+
+
+@contextmanager
+def _sigterm() -> Iterator[list[int]]:
+    """Signals that came. The first is noted, the second ends the process as ever; only a main thread may set handlers."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+        signal.signal(signal.SIGTERM, before)
+
+    signal.signal(signal.SIGTERM, note)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else f"{value}"

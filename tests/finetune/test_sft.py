@@ -166,7 +166,7 @@ def test_packed_chunked_or_computed_again_changes_nothing(model: Model, dataset:
     ways = ({"pack_tokens": 0}, {"pack_tokens": 4096}, {"pack_tokens": 300}, {"ce_chunk_tokens": 7}, {"recompute": True})
     made = [tuned(model, dataset, run, **one_step, **way).manifest.facts for way in ways]
     assert [facts["packed"] for facts in made] == [False, True, True, True, True]
-    assert made[0]["padding"] > 0.05 and made[1]["padding"] == 0
+    assert made[0]["ledger"]["padding_share"] > 0.05 and made[1]["ledger"]["padding_share"] == 0
     for facts in made[1:]:
         assert [loss for _, loss in facts["curve"]] == pytest.approx([loss for _, loss in made[0]["curve"]], abs=2e-4)
 
@@ -182,7 +182,7 @@ def test_compiled_rows_come_in_few_lengths(
         module_under_test, "summed_cross_entropy", lambda *args, **more: shapes.append(args[1].shape[1]) or real(*args, **more)
     )
     facts = tuned(model, dataset, run, compile_layers=True, step_tokens=256).manifest.facts
-    assert len(compiled) == 1 and set(shapes) <= {128, 192, 256} and 0 < facts["padding"] < 0.3
+    assert len(compiled) == 1 and set(shapes) <= {128, 192, 256} and 0 < facts["ledger"]["padding_share"] < 0.3
     tuned(model, dataset, run, compile_layers=True, pack_tokens=0)
     assert len(compiled) == 1
     assert [e["text"] for e in events if e["event"] == "warning"] == [
@@ -297,7 +297,7 @@ def test_what_does_not_fit_is_refused_before_weights_are_loaded(
 ) -> None:
     """Between what half the micro-batch needs and what all of it needs."""
     monkeypatch.setattr(module_under_test, "resident_bytes", lambda device: 0)
-    many = {"step_tokens": 4096, "micro_batch_tokens": 512}
+    many = {"step_tokens": 4096, "micro_batch_tokens": 512, "pack_tokens": 0}
     configs = [SFTConfig(**{**FAST, **many, "micro_batch_tokens": tokens}) for tokens in (512, 256)]
     all_of_it, half = (sft_forecast(config, model=model, dataset=dataset, home=run.home)["bytes"] for config in configs)
     assert all_of_it > 1.3 * half
@@ -398,12 +398,12 @@ def test_sigterm_and_resume_on_the_command_line(
     whole = tuned(model, dataset, run)
     real, calls = module_under_test.summed_cross_entropy, 0
 
-    def terminated(*args: Any) -> torch.Tensor:
+    def terminated(*args: Any, **more: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls == 4:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(*args)
+        return real(*args, **more)
 
     def command(*more: str, code: int, **changes: Any) -> str:
         settings = [part for key, value in {**FAST, **changes}.items() for part in ("--set", f"{key}={value}")]

@@ -10,7 +10,7 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from mygpt.lm.attention import grouped_attention
-from mygpt.lm.fused_layer import fuse
+from mygpt.lm.fused_layer import fuse, unfuse
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine")
 SMALL: dict[str, Any] = {"vocab_size": 90, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -143,6 +143,12 @@ def test_files_are_those_of_the_plain_model(tmp_path: Path) -> None:
     fused.save_pretrained(tmp_path / "fused")
     for file in sorted((tmp_path / "plain").iterdir()):
         assert file.read_bytes() == (tmp_path / "fused" / file.name).read_bytes()
+
+
+def test_unfused_is_as_it_was() -> None:
+    plain, fused = twins(CONFIGS["Llama"])
+    assert [type(part) for part in unfuse(fused).modules()] == [type(part) for part in plain.modules()]
+    require_alike(plain, fused)
 
 
 def test_other_architectures_are_left_alone() -> None:

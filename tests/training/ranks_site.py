@@ -52,14 +52,14 @@ def train(order: dict[str, Any], ranks: Any) -> None:
     real = sft_module.summed_cross_entropy
     steps_seen = 0
 
-    def watched(*args: Any) -> torch.Tensor:
+    def watched(*args: Any, **more: Any) -> torch.Tensor:
         nonlocal steps_seen
         steps_seen += 1
         if ranks.rank == 1 and steps_seen == order.get("die_at_step"):
             os._exit(7)
         if ranks.rank == 1 and steps_seen == order.get("term_at_step"):
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(*args)
+        return real(*args, **more)
 
     sft_module.summed_cross_entropy = watched
     made = sft(SFTConfig(**order["settings"]), model=model, dataset=dataset, run=run)

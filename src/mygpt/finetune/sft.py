@@ -239,10 +239,10 @@ def require_memory(config: SFTConfig, model: Model, module: Any, examples: Examp
         size = "pack_tokens" if config.pack_tokens else "micro_batch_tokens"
         most = min(getattr(config, size), config.step_tokens)
         smaller: list[dict[str, Any]] = [{size: most >> n} for n in range(1, 12) if most >> n >= 64]
-        tried: list[dict[str, Any]] = [*([{"rank": 16}] if config.rank == 0 else []), *([] if config.recompute else [{"recompute": True}]), *smaller]
+        tried = [*([{"rank": 16}] if config.rank == 0 else []), *smaller, *([] if config.recompute else [{"recompute": True}])]
         changes = (
             (
-                " ".join(f"`--set {key}={value}`" for key, value in change.items()),
+                " ".join(f"`--set {key}={json.dumps(value)}`" for key, value in change.items()),
                 with_settings(config.model_copy(update=change), blueprint(model, dtype)),
             )
             for change in tried

@@ -37,6 +37,15 @@ def fuse(module: Any) -> Any:
     return module
 
 
+def unfuse(module: Any) -> Any:
+    """`module` itself, its layers as transformers made them."""
+    for part in module.modules():
+        own_class: Any = type(part)
+        if own_class.__dict__.get("forward") in (_layer, _attention, _mlp):
+            part.__class__ = own_class.__base__
+    return module
+
+
 @functools.cache
 def _with_forward(own_class: Any, forward: Any) -> type:
     return type(f"Fused{own_class.__name__}", (own_class,), {"forward": forward, "__module__": own_class.__module__})

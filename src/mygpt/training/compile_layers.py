@@ -11,6 +11,7 @@ from typing import Any
 
 from mygpt.core.errors import Refused
 from mygpt.core.outbound import silence_hub
+from mygpt.lm.fused_layer import unfuse
 
 NUM_SHAPES = 4  # torch keeps at most 256 compilations of a layer's code: 60 layers of 4 lengths
 
@@ -23,5 +24,6 @@ def compile_layers(module: Any, *, backend: str | Callable[..., Any] = "inductor
     layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if not layers:
         raise Refused(f"{type(module).__name__} has no layers that can be compiled by themselves.", fix="Set `compile_layers` to false.")
+    unfuse(module)  # a compiler cannot look into kernels of our own
     for layer in layers:
         layer.compile(backend=backend, dynamic=False)

@@ -1,21 +1,22 @@
 """Supervised fine-tuning: learn to answer as the examples do.
 
-Source     LoRA: Hu et al. 2021, arXiv:2106.09685, section 4.1 (adapters on all linear layers: Dettmers et al. 2023, arXiv:2305.14314)
+What is trained is the setting `method` (`lm/adapters/methods`): LoRA by default.
+
+Source     Ouyang et al. 2022, arXiv:2203.02155, section 3.5
 We differ  float32 masters behind bfloat16 weights; no dropout, not even where the architecture has some
 Cost       one forward and one backward pass per token; the vocabulary product only where a label is
 Dims       B examples   T tokens
 """
 
-import json
 import math
 import tempfile
 import time
-import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
@@ -25,6 +26,9 @@ from mygpt.core.digest import digest_value
 from mygpt.core.errors import MygptError
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
+from mygpt.lm.adapters import methods
+from mygpt.lm.adapters.lora import LoRA
+from mygpt.lm.adapters.methods import Method
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import load_lm, load_tokenizer
 from mygpt.training.batches import Plan, batch_of, plan_epoch
@@ -38,11 +42,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SFTConfig(Config):
-    """`rank` 0 trains every weight; any other rank trains LoRA adapters on all linear layers."""
-
-    rank: NonNegativeInt = 16
-    alpha: PositiveInt = 32  # updates are scaled by alpha / rank
-    learning_rate: PositiveFloat = 5e-4
+    method: Method = LoRA()
+    learning_rate: PositiveFloat | None = None  # at its peak; None: the method's own
     epochs: PositiveInt = 3
     step_tokens: PositiveInt = 1024  # padded tokens per update
     micro_batch_tokens: PositiveInt = 2048  # padded tokens per forward pass: what memory allows
@@ -57,12 +58,15 @@ class SFTConfig(Config):
 
 @recipe
 def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | None = None, run: Run) -> Adapter | Model:
-    """Learn the split `train` of `dataset`: an Adapter on `model`, or a new Model when every weight is trained.
+    """Learn the split `train` of `dataset`: an Adapter on `model`, or a new Model when its own weights are trained.
 
     `replay` is learnt beside it, so that the model keeps what it could do.
     """
     torch.manual_seed(run.seed_for("sft"))
-    loaded = load_lm(model, dtype=None if config.precision == "auto" else getattr(torch, config.precision))
+    dtype = None if config.precision == "auto" else getattr(torch, config.precision)
+    loaded = load_lm(model, dtype=dtype, weights=methods.base_weights(config.method))
+    makes_a_model = methods.makes_a_model(config.method)
+    window = getattr(loaded.module.config.get_text_config(), "max_position_embeddings", None)
     renderer = ChatRenderer(loaded.tokenizer)
     rows = dataset.split("train") + (replay.split("train") if replay and dataset.split("train") else [])
     examples = [renderer.render(conversation) for conversation in rows]
@@ -70,15 +74,24 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
         examples,
         renderer=renderer,
         max_example_tokens=config.max_example_tokens,
-        serving_template=serving_template(model, loaded.tokenizer, new_model=config.rank == 0),
-        context_tokens=getattr(loaded.module.config.get_text_config(), "max_position_embeddings", None),
+        serving_template=serving_template(model, loaded.tokenizer, new_model=makes_a_model),
+        context_tokens=window and window - methods.num_virtual_tokens(config.method),
         run=run,
     )
 
-    module = with_lora(loaded.module, config) if config.rank else loaded.module.requires_grad_(True)
+    module = methods.attach(loaded.module, config.method, tokenizer=loaded.tokenizer)
     module.eval()  # gradients flow all the same; no dropout
     trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    optimizer = MasterAdamW(trainable, learning_rate=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999))
+    learning_rate = config.learning_rate or config.method.learning_rate
+    if config.learning_rate is None:
+        run.note(f"Learning rate {learning_rate:g}, the usual one of `method={config.method.name}`.")
+    optimizer = MasterAdamW(
+        trainable,
+        learning_rate=learning_rate,
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.999),
+        rate_factors=methods.rate_factors(module, config.method),
+    )
     padding_id = loaded.tokenizer.pad_token_id or 0
     device = next(module.parameters()).device
 
@@ -117,23 +130,23 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
             loss.backward()
             step_loss += float(loss.detach())
         factor = warmup_cosine(step, num_steps=len(plan), warmup_share=config.warmup_share, final_share=config.final_share)
-        grad_norm = optimizer.update(learning_rate=config.learning_rate * factor, max_grad_norm=config.max_grad_norm)
+        grad_norm = optimizer.update(learning_rate=learning_rate * factor, max_grad_norm=config.max_grad_norm)
 
         seconds += time.perf_counter() - started
         tokens_done += tokens_of[step]
         curve.append([step + 1, round(step_loss, 4)])
         run.count(tokens=tokens_of[step])
-        run.log(training_step=step + 1, loss=step_loss, grad_norm=grad_norm, learning_rate=config.learning_rate * factor)
+        run.log(training_step=step + 1, loss=step_loss, grad_norm=grad_norm, learning_rate=learning_rate * factor)
         progress.advance(tokens_of[step], loss=round(step_loss, 3))
         if not (math.isfinite(step_loss) and math.isfinite(grad_norm)):
             checkpoints.clear()
-            raise diverged(step + 1, step_loss, grad_norm, config)
+            raise diverged(step + 1, step_loss, grad_norm, learning_rate)
         if checkpoints.due() and step + 1 < len(plan):
             checkpoints.save(step + 1, optimizer.state(), {"curve": curve, "seconds": seconds, "work": work})
 
     facts: dict[str, Any] = {
         "base": model.digest,
-        "method": "lora" if config.rank else "full",
+        **methods.facts(module, config.method, tokenizer=loaded.tokenizer),
         "trainable": sum(p.numel() for _, p in trainable),
         "curve": curve,
         "tokens": tokens_done,
@@ -142,11 +155,14 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
         "precision": str(loaded.module.dtype).removeprefix("torch."),
     }
     origin = {"source": f"trained from {model.id}", "licence": model.manifest.provenance.get("licence")}
-    if config.rank:
-        tuned: Adapter | Model = publish(Adapter, run, lambda folder: save_adapter(module, model, folder), facts=facts, provenance=origin)
-    else:
+    if makes_a_model:
         facts = {**model.manifest.facts, "source": "tuned", **facts}
-        tuned = publish(Model, run, lambda folder: save_model(module, loaded.tokenizer, folder), facts=facts, provenance=origin)
+        tuned: Adapter | Model = publish(
+            Model, run, lambda folder: save_model(module, loaded.tokenizer, folder), facts=facts, provenance=origin
+        )
+    else:
+        save = partial(methods.save, module, config.method, base=model)
+        tuned = publish(Adapter, run, lambda folder: save(folder=folder), facts=facts, provenance=origin)
     checkpoints.clear()
     return tuned
 
@@ -168,37 +184,14 @@ def serving_template(model: Model, tokenizer: Any, *, new_model: bool) -> str:
         return ChatRenderer(reopened).template_digest
 
 
-def with_lora(module: Any, config: SFTConfig) -> Any:
-    """`module` frozen, with trainable low-rank updates on all linear layers except the head, in the module's precision."""
-    silence_hub()
-    from peft import LoraConfig, get_peft_model
-
-    settings = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers by an old name
-        return get_peft_model(module, settings, autocast_adapter_dtype=False)
-
-
-def save_adapter(module: Any, model: Model, folder: Path) -> None:
-    """As peft does, but equal bytes for equal adapters: peft lists the layers in an order that changes from process to process, and
-    names the base by its path on this machine."""
-    module.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)  # "auto" may ask the hub
-    (folder / "README.md").unlink(missing_ok=True)  # peft's template of a card
-    file = folder / "adapter_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    settings["target_modules"] = sorted(settings["target_modules"])
-    settings["base_model_name_or_path"] = model.manifest.provenance.get("repository") or model.id
-    file.write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf-8")
-
-
 def save_model(module: Any, tokenizer: Any, folder: Path) -> None:
     module.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
 
 
-def diverged(step: int, loss: float, grad_norm: float, config: SFTConfig) -> MygptError:
-    smaller = f"{config.learning_rate / 5:g}"
+def diverged(step: int, loss: float, grad_norm: float, learning_rate: float) -> MygptError:
+    smaller = f"{learning_rate / 5:g}"
     return MygptError(
-        f"The loss became {loss:.4g} and its gradient {grad_norm:.4g} at step {step} with learning rate {config.learning_rate:g}.",
+        f"The loss became {loss:.4g} and its gradient {grad_norm:.4g} at step {step} with learning rate {learning_rate:g}.",
         fix=f"Use a smaller `learning_rate`, for example {smaller} (with `mygpt up`: `--set sft.learning_rate={smaller}`).",
     )

@@ -8,7 +8,7 @@ We differ  a parameter that got no gradient (an expert that no token chose) coun
            over: its moments and its weight decay, and with them what a checkpoint holds, do not depend on the split into micro-batches
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -17,11 +17,23 @@ _STATE = ("step", "exp_avg", "exp_avg_sq")
 
 class MasterAdamW:
     def __init__(
-        self, parameters: Iterable[tuple[str, torch.nn.Parameter]], *, learning_rate: float, weight_decay: float, betas: tuple[float, float]
+        self,
+        parameters: Iterable[tuple[str, torch.nn.Parameter]],
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        betas: tuple[float, float],
+        rate_factors: Mapping[str, float] | None = None,
     ):
+        """`rate_factors`: of the learning rate, what a parameter moves with; 1 for those that are not named."""
         self._parameters = dict(parameters)
         self._masters = {name: p.detach().float().clone().requires_grad_() for name, p in self._parameters.items()}
-        self._adamw = torch.optim.AdamW(self._masters.values(), lr=learning_rate, weight_decay=weight_decay, betas=betas, eps=1e-8)
+        factors = {name: (rate_factors or {}).get(name, 1.0) for name in self._parameters}
+        groups = [
+            {"params": [master for name, master in self._masters.items() if factors[name] == factor], "factor": factor}
+            for factor in dict.fromkeys(factors.values())
+        ]
+        self._adamw = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, betas=betas, eps=1e-8)
 
     def update(self, *, learning_rate: float, max_grad_norm: float) -> float:
         """Clip, step, copy back, clear. Returns the gradient norm before clipping."""
@@ -31,7 +43,7 @@ class MasterAdamW:
             parameter.grad = None
         norm = torch.nn.utils.clip_grad_norm_(self._masters.values(), max_grad_norm)
         for group in self._adamw.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self._adamw.step()
         with torch.no_grad():
             for name, parameter in self._parameters.items():

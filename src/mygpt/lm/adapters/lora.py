@@ -17,7 +17,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
-from mygpt.lm.adapters.peft_model import task_type, wrapped
+from mygpt.lm.adapters.peft_model import head_names, task_type, wrapped
 from mygpt.lm.layers import attention_names, layers, linear_names, mlp_names
 
 Weights = Literal["full", "nf4"]
@@ -51,15 +51,19 @@ def attach(module: Any, method: LoRA) -> Any:
     return wrapped(module, settings)
 
 
-def _targets(module: Any, targets: str | tuple[str, ...]) -> str | list[str]:
-    if targets == "all-linear":
-        return targets  # peft's own: all but the head
+def _targets(module: Any, targets: str | tuple[str, ...]) -> list[str]:
+    """Names of linear layers. Raises UsageError where there are none such."""
+    heads = {name.rpartition(".")[0] for name in head_names(module)}
+    words = module.get_output_embeddings()
+    body = [name for name in linear_names(module) if name not in heads and module.get_submodule(name) is not words]
     if isinstance(targets, tuple):
-        names = linear_names(module)
-        unknown = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in names)]
-        if unknown or not targets:
-            ends = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in names))
-            raise UsageError(f"The model has no linear layer {', '.join(unknown) or '(none was named)'}.", fix=f"It has: {ends}.")
-        return list(targets)
-    names_of = attention_names if targets == "attention-only" else mlp_names
-    return [f"{name}.{part}" for name, layer in layers(module) for part in names_of(layer)]
+        found = [name for name in body if any(name == target or name.endswith(f".{target}") for target in targets)]
+        unknown = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in body)]
+    else:
+        names_of = {"attention-only": attention_names, "mlp-only": mlp_names}.get(targets)
+        found = [f"{name}.{part}" for name, layer in layers(module) for part in names_of(layer)] if names_of else body
+        unknown = []
+    if unknown or not found:
+        ends = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in body))
+        raise UsageError(f"The model has no linear layer for `targets` {', '.join(unknown) or targets}.", fix=f"It has: {ends}.")
+    return found

@@ -27,7 +27,7 @@ class PTuning(Config):
 
 
 def attach(module: Any, method: PTuning, *, tokenizer: Any) -> Any:
-    require_virtual_tokens(module, method="P-")
+    require_virtual_tokens(module, method="P-tuning")
     from peft import PromptEncoderConfig
 
     task = task_type(module)

@@ -53,13 +53,13 @@ def require_virtual_tokens(module: Any, *, method: str) -> None:
     name = type(module).__name__
     if task in _ONE_FOR_A_TOKEN:
         raise Refused(
-            f"{method} tuning puts virtual tokens before the text, and a {name} answers once for each token: theirs would be in the way.",
+            f"{method} puts virtual tokens before the text, and a {name} answers once for each token: theirs would be in the way.",
             fix="Use `method=lora`, `method=ia3` or `method=bottleneck`.",
         )
     if task == "SEQ_CLS" and not _is_encoder(module):
         raise Refused(
             f"A {name} reads its answer at the last real token, which it cannot find once virtual tokens stand before the text.",
-            fix="Use `method=prefix`, `method=lora` or `method=ia3`.",
+            fix="Use `method=lora`, `method=ia3` or `method=bottleneck`.",
         )
 
 

@@ -62,8 +62,8 @@ def _of_text(module: Any, ids_1N: torch.Tensor, task: str) -> KeysAndValues:
 
 
 def _why_not(module: Any, task: str) -> str:
-    if not task or task == "TOKEN_CLS" or (task == "SEQ_CLS" and not hasattr(module, "score")):
-        return "is an encoder: its layers keep no cache that could begin with them"
+    if task not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
+        return "is no language model: nothing hands its layers a cache that could begin with them"
     if getattr(module, "_is_stateful", False):
         return "keeps a running state in place of keys and values"
     if task != "SEQ_2_SEQ_LM" and not takes_cache(module.get_decoder()):

@@ -28,7 +28,7 @@ class Prompt(Config):
 
 
 def attach(module: Any, method: Prompt, *, tokenizer: Any) -> Any:
-    require_virtual_tokens(module, method="Prompt")
+    require_virtual_tokens(module, method="Prompt tuning")
     from peft import PromptTuningConfig
 
     task = task_type(module)

@@ -88,3 +88,17 @@ def test_restored_goes_on_bit_for_bit(dtype: torch.dtype) -> None:
         second.update(learning_rate=3e-3, max_grad_norm=1.0)
     assert all(torch.equal(through[name], after[name]) for name in after)
     assert all(torch.equal(tensor, second.state()[name]) for name, tensor in whole.state().items())
+
+
+def test_a_rate_of_its_own() -> None:
+    """AdamW's first step is the learning rate, whatever the gradient: 0.1, and with a factor of 0.25 a quarter of it."""
+    parameters = {name: torch.nn.Parameter(torch.zeros(2)) for name in ("whole", "quarter", "still whole")}
+    optimizer = MasterAdamW(
+        parameters.items(), learning_rate=1.0, weight_decay=0.0, betas=(0.9, 0.999), rate_factors={"quarter": 0.25}
+    )
+    for parameter in parameters.values():
+        parameter.grad = torch.tensor([3.0, -2.0])
+    optimizer.update(learning_rate=0.1, max_grad_norm=100.0)
+    moved = {name: [round(x, 5) for x in p.tolist()] for name, p in parameters.items()}
+    assert moved == {"whole": [-0.1, 0.1], "quarter": [-0.025, 0.025], "still whole": [-0.1, 0.1]}
+    assert [name.partition(".")[2] for name in optimizer.state() if name.startswith("master.")] == list(parameters)

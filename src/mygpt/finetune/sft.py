@@ -26,7 +26,7 @@ from mygpt.core.digest import digest_value
 from mygpt.core.errors import MygptError
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
-from mygpt.lm.adapters import methods
+from mygpt.lm.adapters import full, methods
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.methods import Method
 from mygpt.lm.chat import ChatRenderer
@@ -158,7 +158,7 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
     if makes_a_model:
         facts = {**model.manifest.facts, "source": "tuned", **facts}
         tuned: Adapter | Model = publish(
-            Model, run, lambda folder: save_model(module, loaded.tokenizer, folder), facts=facts, provenance=origin
+            Model, run, lambda folder: full.save(module, loaded.tokenizer, folder), facts=facts, provenance=origin
         )
     else:
         save = partial(methods.save, module, config.method, base=model)
@@ -182,11 +182,6 @@ def serving_template(model: Model, tokenizer: Any, *, new_model: bool) -> str:
         tokenizer.save_pretrained(folder)
         reopened = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return ChatRenderer(reopened).template_digest
-
-
-def save_model(module: Any, tokenizer: Any, folder: Path) -> None:
-    module.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
 
 
 def diverged(step: int, loss: float, grad_norm: float, learning_rate: float) -> MygptError:

@@ -106,7 +106,7 @@ def load(module: Any, payloads: Mapping[str, Path]) -> Any:
     if "bottleneck" in kinds.values():
         for name, folder in payloads.items():
             bottleneck.load(module, folder, name=name)
-        return module
+        return module.requires_grad_(False)
     from peft import PeftModel
 
     (first, folder), *others = payloads.items()
@@ -115,7 +115,7 @@ def load(module: Any, payloads: Mapping[str, Path]) -> Any:
         loaded = PeftModel.from_pretrained(module, str(folder), adapter_name=first, is_trainable=False)
         for name, folder in others:
             loaded.load_adapter(str(folder), adapter_name=name, is_trainable=False)
-    return _with_virtual_tokens(loaded)
+    return _with_virtual_tokens(loaded.requires_grad_(False))
 
 
 def merge(module: Any) -> Any:
@@ -153,8 +153,7 @@ def _kind(settings: Mapping[str, Any]) -> str:
 
 def _require_together(module: Any, kinds: Mapping[str, str]) -> None:
     """Of several adapters on one base, each must be a kind that can be chosen row by row."""
-    virtual = {"prefix_tuning", "prompt_tuning", "p_tuning"}
-    families = {"virtual tokens" if kind in virtual else kind for kind in kinds.values()}
+    families = set(kinds.values())
     if len(families) > 1:
         listed = ", ".join(f"`{name}` ({kind})" for name, kind in kinds.items())
         raise UsageError(f"Adapters of different methods cannot share one base: {listed}.", fix="Load each method in an engine of its own.")

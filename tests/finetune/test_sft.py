@@ -31,7 +31,8 @@ from mygpt.lm.load import load_lm, load_tokenizer
 from tests.finetune import toys
 from tests.training import tiny
 
-FAST: dict[str, Any] = {"method": LoRA(rank=4, alpha=8), "learning_rate": 5e-3, "step_tokens": 256, "micro_batch_tokens": 256, "precision": "float32"}
+SIZES: dict[str, Any] = {"step_tokens": 256, "micro_batch_tokens": 256, "precision": "float32"}
+FAST: dict[str, Any] = {**SIZES, "method": LoRA(rank=4, alpha=8), "learning_rate": 5e-3}
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

@@ -35,7 +35,7 @@ def test_an_encoders_layers_come_first() -> None:
 def test_by_name() -> None:
     assert moving(Freeze(pattern=r"layers\.1\.|^model\.norm")) == {"model.layers.1", "model.norm.weight"}
     assert len(moving(Freeze(pattern=".*"))) == 3 + 3  # layers; embeddings, last norm, head
-    with pytest.raises(UsageError, match="No parameter has `layer.9` in its name"):
+    with pytest.raises(UsageError, match=r"No parameter has `layer\.9` in its name"):
         moving(Freeze(pattern="layer.9"))
     with pytest.raises(UsageError, match="is not a regular expression"):
         moving(Freeze(pattern="("))

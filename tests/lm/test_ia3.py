@@ -8,7 +8,7 @@ from tests.infer.tiny_models import tiny_module
 
 
 def test_by_hand() -> None:
-    """Keys: l * (W x), with W = (1 2; 3 4), x = (1, 1), l = (10, 100): (30, 700). Feed-forward: W (l * x), with W = (1 1), l = (2, 3, 5)."""
+    """Keys: l * (W x), with W = (1 2; 3 4), x = (1, 1), l = (10, 100): (30, 700). Feed-forward: W (l * x), with l = (2, 3, 5)."""
     sizes = {"hidden_size": 2, "intermediate_size": 3, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
     module = LlamaForCausalLM(LlamaConfig(vocab_size=8, head_dim=2, **sizes)).eval()
     with torch.no_grad():

@@ -53,8 +53,8 @@ def test_dora_by_hand() -> None:
 
 def targets(method: LoRA, architecture: str) -> set[str]:
     module = attach(tiny_module(architecture), method)
-    found = {name.partition(".lora_A")[0].rpartition("layers.0.")[2].rpartition("h.0.")[2] for name, _ in module.named_parameters() if ".0." in name}
-    return {name for name in found if name and "weight" not in name and "bias" not in name}
+    adapted = [name.partition(".lora_A")[0] for name, _ in module.named_parameters() if ".lora_A" in name]
+    return {name.partition(".0.")[2] for name in adapted if ".0." in name}
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,8 @@ def greedy(module: Any, prompt: tuple[int, ...], stops: frozenset[int], num_toke
 
 
 @pytest.mark.parametrize(
-    ("method", "architecture"), [*((m, "llama") for m in ADAPTERS), *((m, a) for m in VIRTUAL for a in ("gpt2", *WINDOWED))],
+    ("method", "architecture"),
+    [*((m, "llama") for m in ADAPTERS), *((m, a) for m in VIRTUAL for a in ("gpt2", *WINDOWED))],
     ids=lambda value: value if isinstance(value, str) else label(value),
 )
 def test_the_engine_answers_as_the_forward_pass_does(method: Any, architecture: str) -> None:
@@ -149,7 +150,10 @@ def test_a_window_has_fewer_places() -> None:
 # -- several on one base ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pair", [LORA_FAMILY[:2], (Bottleneck(size=4), Bottleneck(size=3)), *zip(VIRTUAL, LONGER, strict=True)], ids=lambda pair: label(pair[0]))
+PAIRS = [LORA_FAMILY[:2], (Bottleneck(size=4), Bottleneck(size=3)), *zip(VIRTUAL, LONGER, strict=True)]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: label(pair[0]))
 def test_switched_per_row(pair: tuple[Any, Any], tmp_path: Path) -> None:
     """Rows of two adapters and of the base in one batch answer as each does alone."""
     alone, payloads = {}, {}

@@ -12,7 +12,7 @@ WORDS_VD = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [3.0, 3.0]])
 
 
 def test_nearest_words_by_hand() -> None:
-    """(5, 0): the first word at cosine 1, then the last at cos 45 degrees, 0.7071; (0, 1): the second, then the last. Length does not count."""
+    """(5, 0): the first word at cosine 1, then the last at cos 45 degrees, 0.7071; (0, 1): the second, then the last."""
     found = nearest_words(torch.tensor([[5.0, 0.0], [0.0, 1.0]]), WORDS_VD, num_neighbours=2)
     assert [[word for word, _ in row] for row in found] == [[0, 3], [1, 3]]
     assert [cosine for row in found for _, cosine in row] == pytest.approx([1.0, 0.70711, 1.0, 0.70711], abs=1e-5)

@@ -62,9 +62,7 @@ def trained(module: Any) -> list[tuple[str, torch.nn.Parameter]]:
 def steps(module: Any, method: Method, num_steps: int, *, learning_rate: float) -> list[float]:
     """The loss before each of so many updates on the same batch, in nats a token."""
     factors = methods.rate_factors(module, method)
-    optimizer = MasterAdamW(
-        trained(module), learning_rate=learning_rate, weight_decay=0.0, betas=(0.9, 0.999), rate_factors=factors
-    )
+    optimizer = MasterAdamW(trained(module), learning_rate=learning_rate, weight_decay=0.0, betas=(0.9, 0.999), rate_factors=factors)
     losses = []
     for _ in range(num_steps):
         loss = summed_cross_entropy(module, IDS_BT, TRAINED_BT) / TRAINED_BT[:, 1:].sum()

@@ -1,5 +1,6 @@
 """MasterAdamW against torch's AdamW, and the small updates that bfloat16 would lose."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -102,3 +103,27 @@ def test_a_rate_of_its_own() -> None:
     moved = {name: [round(x, 5) for x in p.tolist()] for name, p in parameters.items()}
     assert moved == {"whole": [-0.1, 0.1], "quarter": [-0.025, 0.025], "still whole": [-0.1, 0.1]}
     assert [name.partition(".")[2] for name in optimizer.state() if name.startswith("master.")] == list(parameters)
+
+
+def test_paged_is_adamw() -> None:
+    """bitsandbytes' own, whose pages exist on a GPU only: the same weights as torch's, and it goes on from what it saved."""
+
+    def moved(num_steps: int, optimizer: MasterAdamW, parameter: torch.nn.Parameter, first: int = 0) -> torch.Tensor:
+        for step in range(first, num_steps):
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))
+            optimizer.update(learning_rate=0.01, max_grad_norm=1.0)
+        return parameter.detach().clone()
+
+    def made(paged: bool) -> tuple[MasterAdamW, torch.nn.Parameter]:
+        parameter = torch.nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4))
+        return MasterAdamW({"w": parameter}.items(), learning_rate=0.01, weight_decay=0.1, betas=(0.9, 0.999), paged=paged), parameter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there are no pages here
+        whole = moved(6, *made(True))
+        assert torch.allclose(whole, moved(6, *made(False)), atol=1e-6)
+        optimizer, parameter = made(True)
+        moved(3, optimizer, parameter)
+        again, fresh = made(True)
+        again.restore({name: tensor.clone() for name, tensor in optimizer.state().items()})
+        assert torch.equal(moved(6, again, fresh, first=3), whole)

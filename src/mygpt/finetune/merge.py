@@ -30,7 +30,8 @@ def merge(config: MergeConfig, *, adapter: Adapter, run: Run) -> Model:
     loaded = load_lm(base, adapter=adapter, dtype=torch.float32)
     module = methods.merge(loaded.module).to(stored_dtype(base) if config.precision == "base" else getattr(torch, config.precision))
     learnt = {key: value for key, value in adapter.manifest.facts.items() if key in ("method", "template", "trainable")}
-    facts = {**base.manifest.facts, **learnt, "source": "merged", "base": base.digest, "precision": str(module.dtype).removeprefix("torch.")}
+    precision = str(module.dtype).removeprefix("torch.")
+    facts = {**base.manifest.facts, **learnt, "source": "merged", "base": base.digest, "precision": precision}
     origin = {"source": f"merged from {adapter.id}", "licence": adapter.manifest.provenance.get("licence")}
     return publish(Model, run, lambda folder: full.save(module, loaded.tokenizer, folder), facts=facts, provenance=origin)
 

@@ -12,7 +12,6 @@ import math
 import tempfile
 import time
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -91,6 +90,7 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
         weight_decay=config.weight_decay,
         betas=(0.9, 0.999),
         rate_factors=methods.rate_factors(module, config.method),
+        paged=loaded.device.type == "cuda" and methods.base_weights(config.method) == "nf4",
     )
     padding_id = loaded.tokenizer.pad_token_id or 0
     device = next(module.parameters()).device

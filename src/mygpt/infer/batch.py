@@ -1,9 +1,9 @@
 """Answers under way together: a batch that loses the rows that finish and takes new prompts into their places.
 
 A batch holds trees (`infer/prefixes`): prompts that begin alike, kept as one sequence. Trees that share a stem (a chat template's opening,
-examples before every question) are given the keys and values of that stem, computed once. Virtual tokens of an adapter (`lm/virtual_tokens`)
-are what every stem and every prompt of it begins with. When rows have finished, new trees come in:
-then what is dead leaves the cache and the rest is moved together, in lanes of like length.
+examples before every question) are given the keys and values of that stem, computed once; an adapter's virtual tokens (`lm/virtual_tokens`)
+are what every stem and prompt of it begins with. When rows have finished, new trees come in: then what is dead leaves the cache and the
+rest is moved together, in lanes of like length.
 
 Source    continuous batching: Yu et al. 2022, "Orca", OSDI (iteration-level scheduling)
 We differ new prompts are prefilled by themselves and then join; a sequence's cache is contiguous, not paged: on a CPU attention over it is

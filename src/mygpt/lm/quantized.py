@@ -1,4 +1,4 @@
-"""A frozen base in four bits (NF4), its scales quantised once more: about 4.1 bits a weight of the linear layers, for QLoRA and for serving it.
+"""A frozen base in four bits (NF4), its scales quantised once more: about 4.1 bits a weight of the linear layers. For QLoRA.
 
 Source     Dettmers et al. 2023, arXiv:2305.14314, section 3 (4-bit NormalFloat, double quantisation), through bitsandbytes
 We differ  embeddings, norms and the head keep the machine's number format, as in bitsandbytes
@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from mygpt.core.errors import UsageError
+from mygpt.core.errors import Refused, UsageError
+
+_BLOCK = 64  # numbers that share a scale
 
 
 def nf4_settings(dtype: torch.dtype) -> Any:
@@ -21,9 +23,19 @@ def nf4_settings(dtype: torch.dtype) -> Any:
         )
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+
+
+def require_whole_blocks(module: Any) -> None:
+    """Raises Refused where a row of a four-bit matrix is no whole number of blocks: bitsandbytes cannot multiply it on a CPU."""
+    from bitsandbytes.nn import Linear4bit
+
+    for name, part in module.named_modules():
+        if isinstance(part, Linear4bit) and part.in_features % _BLOCK and part.weight.device.type == "cpu":
+            raise Refused(
+                f"{name} reads {part.in_features} numbers, and in four bits a CPU multiplies multiples of {_BLOCK} only.",
+                fix="Set `method.weights=full`, or use a GPU.",
+            )
 
 
 def is_quantized(module: Any) -> bool:

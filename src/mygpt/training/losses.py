@@ -32,7 +32,7 @@ def require_own_loss(module: Any, ids_BT: torch.Tensor, trained_BT: torch.Tensor
     """Raises Refused when the model's own forward pass gives another loss: its head does something that `logits_at` does not know."""
     num_trained = int(trained_BT[:, 1:].sum())
     ours = float(summed_cross_entropy(module, ids_BT, trained_BT)) / num_trained
-    logits_BTV = module(input_ids=ids_BT, use_cache=False).logits.float()
+    logits_BTV = module(input_ids=ids_BT, use_cache=False).logits[:, -ids_BT.shape[1] :].float()  # peft gives a prompt's own ones too
     own = float(F.cross_entropy(logits_BTV[:, :-1][trained_BT[:, 1:]], ids_BT[:, 1:][trained_BT[:, 1:]]))
     if abs(ours - own) > _NATS_APART + 0.02 * own:
         raise Refused(

@@ -100,8 +100,10 @@ def attach(module: Any, method: Bottleneck, *, name: str = "default") -> Any:
                 layer.get_submodule(end).register_forward_hook(partial(_changed, carried, i, part))
         module.add_module(_ATTRIBUTE, carried)
     width, reference = module.config.get_text_config().hidden_size, next(module.parameters())
-    made = {str(i): nn.ModuleDict({part: Adapter(width, method.size) for part in ("attention", "mlp")}) for i in range(len(layers(module)))}
-    carried.named[name] = nn.ModuleDict(made).to(reference.device, module.dtype)  # by number, not in a list: they are no layers of the model
+    made = nn.ModuleDict()  # by number, not in a list: they are no layers of the model
+    for i in range(len(layers(module))):
+        made[str(i)] = nn.ModuleDict({part: Adapter(width, method.size) for part in ("attention", "mlp")})
+    carried.named[name] = made.to(reference.device, module.dtype)
     return module
 
 
@@ -139,4 +141,3 @@ def load(module: Any, folder: Path, *, name: str) -> Any:
     except RuntimeError as error:
         raise Damaged(f"{folder} does not hold bottleneck adapters for this base: {error}.", fix="Train the adapter again.") from error
     return module
-

@@ -67,7 +67,8 @@ def _matching(module: Any, pattern: str) -> list[str]:
     try:
         wanted = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"`{pattern}` is not a regular expression: {error}.", fix=r"For example: `method.pattern=layers\.(28|29)\.`") from error
+        fix = r"For example: `method.pattern=layers\.(28|29)\.`"
+        raise UsageError(f"`{pattern}` is not a regular expression: {error}.", fix=fix) from error
     names = [name for name, _ in module.named_parameters()]
     if found := [name for name in names if wanted.search(name)]:
         return found

@@ -30,7 +30,8 @@ def attach(module: Any, method: IA3) -> Any:
 
     keys_and_values, inner = [], []
     for name, layer in layers(module):
-        keys_and_values += [f"{name}.{part}" for part in attention_names(layer) if part.rpartition(".")[2] in (*_KEYS_AND_VALUES, *_TOGETHER)]
+        scaled = [part for part in attention_names(layer) if part.rpartition(".")[2] in (*_KEYS_AND_VALUES, *_TOGETHER)]
+        keys_and_values += [f"{name}.{part}" for part in scaled]
         inner.append(f"{name}.{output_names(module, layer)[1]}")
     return wrapped(
         module,

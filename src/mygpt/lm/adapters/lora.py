@@ -2,7 +2,7 @@
 
     s = alpha / rank                   LoRA
     s = alpha / sqrt(rank)             `rank_stabilised`: large ranks learn as fast as small ones
-    m (W + s B A) / |W + s B A|        `weight_decomposed` (DoRA): the length m of every row (of an output) is learnt apart from its direction
+    m (W + s B A) / |W + s B A|        `weight_decomposed` (DoRA): the length m of every output's row is learnt apart from its direction
     `weights=nf4`                      QLoRA: the frozen base in four bits (`lm/quantized`)
 
 Source     LoRA: Hu et al. 2021, arXiv:2106.09685, section 4.1; on all linear layers, and QLoRA: Dettmers et al. 2023, arXiv:2305.14314,
@@ -30,7 +30,7 @@ class LoRA(Config):
     learning_rate: PositiveFloat = 5e-4
     rank: PositiveInt = 16
     alpha: PositiveInt = 32  # updates are scaled by alpha / rank
-    targets: Literal["all-linear", "attention-only", "mlp-only"] | tuple[str, ...] = "all-linear"  # or ends of layers' names: [q_proj, v_proj]
+    targets: Literal["all-linear", "attention-only", "mlp-only"] | tuple[str, ...] = "all-linear"  # or ends of names: [q_proj, v_proj]
     rank_stabilised: bool = False  # scaled by alpha / sqrt(rank) (rsLoRA)
     weight_decomposed: bool = False  # DoRA
     weights: Weights = "full"  # of the base, while it is trained and served; nf4: four bits (QLoRA)

@@ -1,11 +1,11 @@
 """What is trained, whatever the objective: one of these methods, put into a transformers module, saved, loaded and merged alike.
 
-    module = attach(module, method, tokenizer=tokenizer)       exactly the trained parameters require a gradient
-    for all of them  parameter.requires_grad                   what the optimiser is given, with `rate_factors(module, method)`
-    makes_a_model(method)                                      full and freeze: the result is a Model, else an Adapter
-    save(module, method, base=model, folder=folder)            an Adapter's payload: peft's where peft has the method
-    load(module, {"default": adapter.payload})                 on a freshly loaded base; several by name where the method allows it
-    merge(module)                                              a plain transformers model with the same logits, where the method allows it
+module = attach(module, method, tokenizer=tokenizer)       exactly the trained parameters require a gradient
+for all of them  parameter.requires_grad                   what the optimiser is given, with `rate_factors(module, method)`
+makes_a_model(method)                                      full and freeze: the result is a Model, else an Adapter
+save(module, method, base=model, folder=folder)            an Adapter's payload: peft's where peft has the method
+load(module, {"default": adapter.payload})                 on a freshly loaded base; several by name where the method allows it
+merge(module)                                              a plain transformers model with the same logits, where the method allows it
 """
 
 import json
@@ -145,7 +145,7 @@ def _with_virtual_tokens(module: Any) -> Any:
 
 
 def _kind(settings: Mapping[str, Any]) -> str:
-    """"bottleneck", "dora" or peft's own word in small letters."""
+    """ "bottleneck", "dora" or peft's own word in small letters."""
     if settings.get("use_dora"):
         return "dora"
     return str(settings.get("method") or settings.get("peft_type") or "lora").lower()

@@ -31,7 +31,7 @@ def attach(module: Any, method: PTuning, *, tokenizer: Any) -> Any:
     from peft import PromptEncoderConfig
 
     task = task_type(module)
-    one = {"num_transformer_submodules": 1} if task == "SEQ_2_SEQ_LM" else {}
+    one: dict[str, Any] = {"num_transformer_submodules": 1} if task == "SEQ_2_SEQ_LM" else {}
     settings = PromptEncoderConfig(
         task_type=task, num_virtual_tokens=method.num_tokens, encoder_hidden_size=method.hidden_size, encoder_dropout=0.0, **one
     )

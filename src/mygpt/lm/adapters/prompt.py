@@ -32,7 +32,7 @@ def attach(module: Any, method: Prompt, *, tokenizer: Any) -> Any:
     from peft import PromptTuningConfig
 
     task = task_type(module)
-    one = {"num_transformer_submodules": 1} if task == "SEQ_2_SEQ_LM" else {}  # before the encoder's text only
+    one: dict[str, Any] = {"num_transformer_submodules": 1} if task == "SEQ_2_SEQ_LM" else {}  # before the encoder's text only
     made = wrapped(module, PromptTuningConfig(task_type=task, num_virtual_tokens=method.num_tokens, **one))
     ids = torch.tensor(ids_of(method.text, tokenizer, num_tokens=method.num_tokens), device=module.device)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def facts(module: Any, tokenizer: Any) -> dict[str, Any]:
     prompt_ND = module.get_prompt_embedding_to_save("default").float()
     words_VD = module.get_input_embeddings().weight.float().cpu()
     near = nearest_words(prompt_ND, words_VD, num_neighbours=5)
-    rows = [[[word, round(cosine, 3)] for word, (_, cosine) in zip(words([i for i, _ in row], tokenizer), row, strict=True)] for row in near]
+    rows = [[[*words([i], tokenizer), round(cosine, 3)] for i, cosine in row] for row in near]
     generator = torch.Generator().manual_seed(0)
     random_ND = torch.randn(prompt_ND.shape, generator=generator)
     tight = {name: round(float(tightness(v, words_VD).mean()), 4) for name, v in (("learnt", prompt_ND), ("random", random_ND))}

@@ -39,9 +39,35 @@ TECHNIQUES: tuple[Technique, ...] = (
         "sft",
         "finetune",
         "mygpt.finetune.sft:sft",
-        "Ouyang et al. 2022, arXiv:2203.02155, section 3.5; adapters: Hu et al. 2021, arXiv:2106.09685",
+        "Ouyang et al. 2022, arXiv:2203.02155, section 3.5",
         "docs/finetune/sft.md",
     ),
+    Technique(
+        "full", "lm", "mygpt.lm.adapters.full:Full", "Howard and Ruder 2018, arXiv:1801.06146, section 3.3", "docs/finetune/full.md"
+    ),
+    Technique(
+        "freeze",
+        "lm",
+        "mygpt.lm.adapters.freeze:Freeze",
+        "Lee et al. 2019, arXiv:1911.03090; a rate for each layer: Howard and Ruder 2018, arXiv:1801.06146",
+        "docs/finetune/freeze.md",
+    ),
+    Technique(
+        "lora",
+        "lm",
+        "mygpt.lm.adapters.lora:LoRA",
+        "Hu et al. 2021, arXiv:2106.09685; rsLoRA: Kalajdzievski 2023, arXiv:2312.03732; DoRA: Liu et al. 2024, arXiv:2402.09353",
+        "docs/finetune/lora.md",
+    ),
+    Technique("prefix", "lm", "mygpt.lm.adapters.prefix:Prefix", "Li and Liang 2021, arXiv:2101.00190", "docs/finetune/prefix.md"),
+    Technique("prompt", "lm", "mygpt.lm.adapters.prompt:Prompt", "Lester et al. 2021, arXiv:2104.08691", "docs/finetune/prompt.md"),
+    Technique("p_tuning", "lm", "mygpt.lm.adapters.p_tuning:PTuning", "Liu et al. 2021, arXiv:2103.10385", "docs/finetune/p_tuning.md"),
+    Technique("ia3", "lm", "mygpt.lm.adapters.ia3:IA3", "Liu et al. 2022, arXiv:2205.05638", "docs/finetune/ia3.md"),
+    Technique(
+        "bottleneck", "lm", "mygpt.lm.adapters.bottleneck:Bottleneck", "Houlsby et al. 2019, arXiv:1902.00751", "docs/finetune/bottleneck.md"
+    ),
+    Technique("merge", "finetune", "mygpt.finetune.merge:merge", "Hu et al. 2021, arXiv:2106.09685, section 4.1", "docs/finetune/merge.md"),
+    Technique("quantized", "lm", "mygpt.lm.quantized:nf4_settings", "Dettmers et al. 2023, arXiv:2305.14314", "docs/lm/quantized.md"),
     Technique(
         "before_after",
         "evaluate",

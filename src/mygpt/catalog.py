@@ -64,7 +64,11 @@ TECHNIQUES: tuple[Technique, ...] = (
     Technique("p_tuning", "lm", "mygpt.lm.adapters.p_tuning:PTuning", "Liu et al. 2021, arXiv:2103.10385", "docs/finetune/p_tuning.md"),
     Technique("ia3", "lm", "mygpt.lm.adapters.ia3:IA3", "Liu et al. 2022, arXiv:2205.05638", "docs/finetune/ia3.md"),
     Technique(
-        "bottleneck", "lm", "mygpt.lm.adapters.bottleneck:Bottleneck", "Houlsby et al. 2019, arXiv:1902.00751", "docs/finetune/bottleneck.md"
+        "bottleneck",
+        "lm",
+        "mygpt.lm.adapters.bottleneck:Bottleneck",
+        "Houlsby et al. 2019, arXiv:1902.00751",
+        "docs/finetune/bottleneck.md",
     ),
     Technique("merge", "finetune", "mygpt.finetune.merge:merge", "Hu et al. 2021, arXiv:2106.09685, section 4.1", "docs/finetune/merge.md"),
     Technique("quantized", "lm", "mygpt.lm.quantized:nf4_settings", "Dettmers et al. 2023, arXiv:2305.14314", "docs/lm/quantized.md"),

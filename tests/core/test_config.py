@@ -149,5 +149,5 @@ def test_one_of_several_refuses(settings: dict, what: str, fix: str | None) -> N
         resolve(Drawing, settings)
     assert error.value.what.startswith(what)
     assert fix is None or error.value.fix == fix
-    with pytest.raises(UsageError, match="drawing.shape"):
+    with pytest.raises(UsageError, match=r"drawing\.shape"):
         resolve(Book, {"drawing": settings})

@@ -36,7 +36,8 @@ def encoder_decoder(kind: str) -> Any:
         sizes = {"d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
         return T5ForConditionalGeneration(T5Config(vocab_size=259, d_model=32, **sizes)).eval()
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
-    return BartForConditionalGeneration(BartConfig(vocab_size=259, d_model=32, encoder_layers=2, decoder_layers=2, init_std=0.3, **heads)).eval()
+    sizes = {"vocab_size": 259, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "init_std": 0.3}
+    return BartForConditionalGeneration(BartConfig(**sizes, **heads)).eval()
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart"])

@@ -32,7 +32,8 @@ def test_sixteen_values_a_block(folder: Path) -> None:
     assert kept.quant_state.quant_type == "nf4" and kept.quant_state.nested
     blocks = dequantize_4bit(kept.data, kept.quant_state).view(-1, 64)
     shares = blocks / own.view(-1, 64).abs().amax(1, keepdim=True)
-    below, above = [-1.0, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911], [0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.723, 1.0]
+    below = [-1.0, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911]
+    above = [0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.723, 1.0]
     levels = torch.tensor([*below, 0.0, *above])
     assert (shares[..., None] - levels).abs().amin(-1).max() < 0.06  # the scales are rounded too
     assert max(len(row.unique()) for row in blocks) <= 16

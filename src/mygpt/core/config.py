@@ -26,7 +26,7 @@ C = TypeVar("C", bound=Config)
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """`["sft.rank=8", "minutes=5"]` -> `{"sft": {"rank": 8}, "minutes": 5}`; values are YAML."""
+    """`["sft.epochs=2", "minutes=5"]` -> `{"sft": {"epochs": 2}, "minutes": 5}`; values are YAML."""
     parsed: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")

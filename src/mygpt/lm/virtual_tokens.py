@@ -29,7 +29,7 @@ class PrefixCache:
 
     is_compileable = False
 
-    def __init__(self, prefix: Prefix = []):  # noqa: B006  # never written to
+    def __init__(self, prefix: Prefix | None = None):
         self._prefix = prefix
         self._num_tokens = prefix[0][0].shape[2] if prefix else 0
         self.seen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -37,7 +37,7 @@ class PrefixCache:
     def update(
         self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self._prefix:
+        if self._prefix is None:
             self.seen[layer] = key_BHQD, value_BHQD
             return key_BHQD, value_BHQD
         first, second = (

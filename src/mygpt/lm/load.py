@@ -1,6 +1,6 @@
 """A Model (and an Adapter on it) in memory: a transformers module and its tokenizer, in the number format this machine is fastest in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,11 +85,9 @@ def load_lm(
             )
     device = device or preferred_device()
     dtype = dtype or preferred_dtype(device)
-    trained_on = {one.manifest.facts.get("weights", "full") for one in named.values()}
-    if weights is None and len(trained_on) > 1:
-        raise UsageError("Some of the adapters were trained on full weights, some on four bits.", fix="Load them in engines of their own.")
-    weights = weights or (trained_on.pop() if trained_on else "full")
-    quantized = {"quantization_config": nf4_settings(dtype), "device_map": {"": device}} if weights == "nf4" else {}
+    quantized: dict[str, Any] = {}
+    if (weights or _weights_of_tuning(named.values())) == "nf4":
+        quantized = {"quantization_config": nf4_settings(dtype), "device_map": {"": device}}
     if device.type == "cpu":
         keep_freed_memory()
     try:
@@ -113,6 +111,14 @@ def load_lm(
     for one in named.values():
         _require_template_of_tuning(one, tokenizer)
     return Loaded(module, tokenizer, model, adapter)
+
+
+def _weights_of_tuning(adapters: Iterable[Adapter]) -> str:
+    """How the base was held while these were trained on it."""
+    found = {str(one.manifest.facts.get("weights", "full")) for one in adapters} or {"full"}
+    if len(found) > 1:
+        raise UsageError("Some of the adapters were trained on full weights, some on four bits.", fix="Load them in engines of their own.")
+    return found.pop()
 
 
 def _require_template_of_tuning(tuned: Model | Adapter, tokenizer: Any) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM
 
 from mygpt.core.errors import UsageError
-from mygpt.lm.quantized import is_quantized, nf4_settings, require_whole_blocks
+from mygpt.lm.adapters.lora import LoRA, attach
+from mygpt.lm.quantized import is_quantized, keep_differentiable, nf4_settings
+from mygpt.training.losses import summed_cross_entropy
 from tests.lm import tuned
 from tests.training import tiny
 
@@ -26,7 +29,7 @@ def test_sixteen_values_a_block(folder: Path) -> None:
     module = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, quantization_config=nf4_settings(torch.float32), device_map={"": "cpu"}
     ).eval()
-    require_whole_blocks(module)
+    keep_differentiable(module)
     assert is_quantized(module) and not is_quantized(whole)
     own, kept = whole.model.layers[0].mlp.up_proj.weight, module.model.layers[0].mlp.up_proj.weight
     assert kept.quant_state.quant_type == "nf4" and kept.quant_state.nested
@@ -39,6 +42,31 @@ def test_sixteen_values_a_block(folder: Path) -> None:
     assert max(len(row.unique()) for row in blocks) <= 16
     assert kept.numel() * kept.element_size() == own.numel() // 2
     assert (tuned.logits(module) - tuned.logits(whole)).abs().mean() < 0.5 * tuned.logits(whole).std()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_are_those_of_the_same_weights_unpacked(folder: Path, dtype: torch.dtype) -> None:
+    """In eval mode and after a pass without gradients, as every recipe does it: there bitsandbytes' own way loses them on some CPUs."""
+    settings = {"quantization_config": nf4_settings(dtype), "device_map": {"": "cpu"}}
+    quantized = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **settings).eval()
+    keep_differentiable(quantized)
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    for name, part in quantized.named_modules():
+        if isinstance(part, Linear4bit):
+            whole.get_submodule(name).weight.data = dequantize_4bit(part.weight.data, part.weight.quant_state).to(dtype)
+    found = []
+    for module in (quantized, whole):
+        torch.manual_seed(0)
+        tuned_module = attach(module, LoRA(rank=2))
+        with torch.no_grad():
+            for _, parameter in tuned.trained(tuned_module):
+                parameter.add_(torch.randn(parameter.shape) * 0.1)
+            tuned.logits(tuned_module)
+        summed_cross_entropy(tuned_module, tuned.IDS_BT, tuned.TRAINED_BT).backward()
+        found.append({name: p.grad for name, p in tuned.trained(tuned_module)})
+    for name, expected in found[1].items():
+        apart = (found[0][name] - expected).norm() / expected.norm()
+        assert float(apart) < (1e-4 if dtype == torch.float32 else 0.1), name
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

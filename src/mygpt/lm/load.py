@@ -12,7 +12,7 @@ from mygpt.core.outbound import silence_hub
 from mygpt.lm.adapters import methods
 from mygpt.lm.memory import keep_freed_memory
 from mygpt.lm.processor import has_cpu_flag
-from mygpt.lm.quantized import nf4_settings, require_whole_blocks
+from mygpt.lm.quantized import keep_differentiable, nf4_settings
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def load_lm(
             fix="Choose a model that transformers knows, or a newer transformers.",
         ) from error
     if quantized:
-        require_whole_blocks(module)
+        keep_differentiable(module)
     if named:
         module = methods.load(module, {name: one.payload for name, one in named.items()})
     module = (module if quantized else module.to(device)).eval()

@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 
-from mygpt.core.errors import Refused, UsageError
-
-_BLOCK = 64  # numbers that share a scale
+from mygpt.core.errors import UsageError
 
 
 def nf4_settings(dtype: torch.dtype) -> Any:
@@ -26,16 +24,14 @@ def nf4_settings(dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
 
 
-def require_whole_blocks(module: Any) -> None:
-    """Raises Refused where a row of a four-bit matrix is no whole number of blocks: bitsandbytes cannot multiply it on a CPU."""
+def keep_differentiable(module: Any) -> None:
+    """Without this, bitsandbytes packs the weights at the first pass in eval mode where a CPU has AVX512-BF16. Products with packed weights
+    have no backward pass: gradients end there and nothing says so. (Packing also fails for rows that are not a multiple of 64.)"""
     from bitsandbytes.nn import Linear4bit
 
-    for name, part in module.named_modules():
-        if isinstance(part, Linear4bit) and part.in_features % _BLOCK and part.weight.device.type == "cpu":
-            raise Refused(
-                f"{name} reads {part.in_features} numbers, and in four bits a CPU multiplies multiples of {_BLOCK} only.",
-                fix="Set `method.weights=full`, or use a GPU.",
-            )
+    for part in module.modules():
+        if isinstance(part, Linear4bit):
+            part.support_avx512bf16_for_cpu = False
 
 
 def is_quantized(module: Any) -> bool:

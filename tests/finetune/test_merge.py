@@ -21,7 +21,7 @@ FAST: dict[str, Any] = {"step_tokens": 512, "precision": "float32", "learning_ra
 
 
 def tuned(method: Any, run: Run) -> tuple[Model, Adapter]:
-    model, dataset = toys.base(toys.BaseConfig(hidden_size=64), run=run), toys.pairs(toys.PairsConfig(), run=run)
+    model, dataset = toys.base(toys.BaseConfig(), run=run), toys.pairs(toys.PairsConfig(), run=run)
     made = sft(SFTConfig(**FAST, method=method), model=model, dataset=dataset, run=run)
     assert isinstance(made, Adapter)
     return model, made

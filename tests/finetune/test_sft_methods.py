@@ -39,7 +39,7 @@ def label(method: Any) -> str:
 
 @pytest.fixture
 def model(run: Run) -> Model:
-    return toys.base(toys.BaseConfig(hidden_size=64), run=run)
+    return toys.base(toys.BaseConfig(), run=run)
 
 
 @pytest.fixture

@@ -22,16 +22,13 @@ PAIRS = (
 class BaseConfig(Config):
     architecture: str = "llama"
     chat_template: str = tiny.CHATML
-    hidden_size: int = 32
     template_fact: str = ""  # what a manifest says that it was tuned with
 
 
 @recipe
 def base(config: BaseConfig, *, run: Run) -> Model:
     def write(folder: Path) -> None:
-        size = config.hidden_size
-        wide = {} if size == 32 else {"hidden_size": size, "intermediate_size": size, "head_dim": size // 4}
-        sizes = {"max_position_embeddings": 256, **wide} if config.architecture == "llama" else {"n_positions": 256}
+        sizes = {"max_position_embeddings": 256} if config.architecture == "llama" else {"n_positions": 256}
         made = {"llama": tiny.llama, "gpt2": tiny.gpt2}[config.architecture](vocab_size=len(tokenizer), **sizes)
         made.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -54,7 +54,7 @@ def test_goes_in_or_is_refused(method: Any, head: str) -> None:
     make, labels, task = HEADS[head]
     torch.manual_seed(0)
     module = make().eval()
-    new = {name for name in head_names(module)}
+    new = set(head_names(module))
     assert task_type(module) == task and bool(new) == (task in ("SEQ_CLS", "TOKEN_CLS"))
     if (method.name, head) in REFUSED:
         with pytest.raises(Refused):

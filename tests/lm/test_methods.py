@@ -82,6 +82,19 @@ def test_saved_and_loaded(method: Any, tmp_path: Path) -> None:
     assert [(folder / name).read_bytes() for name in files] == [(again / name).read_bytes() for name in files]
 
 
+@pytest.mark.parametrize("method", ADAPTERS, ids=label)
+def test_served_in_the_number_format_of_the_base(method: Any, tmp_path: Path) -> None:
+    """As it was trained (docs/decisions/003): not in float32 beside bfloat16, which is what peft would do."""
+    torch.manual_seed(1)
+    module = methods.attach(tiny_module("llama").to(torch.bfloat16), method, tokenizer=tuned.TOKENIZER).eval()
+    assert {p.dtype for _, p in tuned.trained(module)} == {torch.bfloat16}
+    folder = tuned.saved(module, method, tmp_path / "adapter")
+    loaded = methods.load(tiny_module("llama").to(torch.bfloat16), {"default": folder}).eval()
+    if method not in VIRTUAL:
+        assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
+    assert torch.equal(tuned.logits(loaded), tuned.logits(module))
+
+
 # -- merged -----------------------------------------------------------------------------------------------------------------
 
 

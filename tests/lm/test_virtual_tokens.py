@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from mygpt.lm.adapter_rows import adapter_rows
 from mygpt.lm.virtual_tokens import PrefixCache, has_virtual_tokens, num_virtual_tokens, prefix
 from tests.infer.tiny_models import tiny_module
 from tests.lm import tuned
@@ -88,6 +89,14 @@ def test_a_prefix_cache_stays_as_it_is() -> None:
         assert keys.tolist() == [[[[1.0, 2.0], [5.0, 6.0]]], [[[1.0, 2.0], [7.0, 8.0]]]]
         assert values[0, 0].tolist() == [[3.0, 4.0], [5.0, 6.0]]
     assert cache.get_seq_length() == 1 and cache.get_mask_sizes(4) == (5, 0)
+
+
+def test_rows_are_told_apart_by_their_caches() -> None:
+    module = tuned.disturbed(VIRTUAL[1])
+    rows = adapter_rows(module, ["default", "__base__", "default"])
+    with pytest.raises(AssertionError, match="all rows would get one adapter's tokens"), rows:
+        module.get_decoder()(input_ids=IDS_BT)
+    module.get_decoder()(input_ids=IDS_BT)
 
 
 def test_a_base_has_none() -> None:

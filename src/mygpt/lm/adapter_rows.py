@@ -28,7 +28,16 @@ def adapter_rows(module: Any, names: Sequence[str]) -> Iterator[None]:
         finally:
             carried.rows = ()
     elif any(one.is_prompt_learning for one in module.peft_config.values()):
-        yield
+        required = module.get_decoder().register_forward_pre_hook(_require_cache, prepend=True, with_kwargs=True)
+        try:
+            yield
+        finally:
+            required.remove()
     else:
         with module.base_model._enable_peft_forward_hooks(adapter_names=list(names)):
             yield
+
+
+def _require_cache(_: Any, __: tuple[Any, ...], given: dict[str, Any]) -> None:
+    has_cache = any(given.get(name) is not None for name in ("cache", "past_key_values"))
+    assert has_cache, "without caches all rows would get one adapter's tokens"

@@ -37,7 +37,7 @@ class Bottleneck(Config):
     """Small networks after the attention and after the feed-forward part of every layer."""
 
     name: Literal["bottleneck"] = "bottleneck"
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 1e-4
     size: PositiveInt = 64
 
 

@@ -112,9 +112,10 @@ def load(module: Any, payloads: Mapping[str, Path]) -> Any:
     (first, folder), *others = payloads.items()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers by an old name
-        loaded = PeftModel.from_pretrained(module, str(folder), adapter_name=first, is_trainable=False)
+        as_trained: dict[str, Any] = {"is_trainable": False, "autocast_adapter_dtype": False}  # peft would serve them in float32
+        loaded = PeftModel.from_pretrained(module, str(folder), adapter_name=first, **as_trained)
         for name, folder in others:
-            loaded.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+            loaded.load_adapter(str(folder), adapter_name=name, **as_trained)
     return _with_virtual_tokens(loaded.requires_grad_(False))
 
 

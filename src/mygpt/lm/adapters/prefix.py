@@ -24,7 +24,7 @@ class Prefix(Config):
     """Learnt keys and values before every text, in every layer."""
 
     name: Literal["prefix"] = "prefix"
-    learning_rate: PositiveFloat = 1e-2
+    learning_rate: PositiveFloat = 3e-3
     num_tokens: PositiveInt = 20
     text: str = INSTRUCTION  # whose keys and values they begin as; empty: of common words, drawn
 

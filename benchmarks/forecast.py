@@ -22,9 +22,9 @@ from mygpt.finetune.sft import SFTConfig, sft
 from mygpt.lm.sources import obtain
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "lora, 2048 tokens": {"rank": 16, "step_tokens": 2048, "micro_batch_tokens": 2048},
-    "lora, 1024 tokens": {"rank": 16, "step_tokens": 1024, "micro_batch_tokens": 1024},
-    "all weights, 1024 tokens": {"rank": 0, "learning_rate": 3e-5, "step_tokens": 1024, "micro_batch_tokens": 1024},
+    "lora, 2048 tokens": {"step_tokens": 2048, "micro_batch_tokens": 2048},
+    "lora, 1024 tokens": {"step_tokens": 1024, "micro_batch_tokens": 1024},
+    "all weights, 1024 tokens": {"method": "full", "learning_rate": 3e-5, "step_tokens": 1024, "micro_batch_tokens": 1024},
 }
 
 

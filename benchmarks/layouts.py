@@ -18,6 +18,8 @@ import torch
 from benchmarks.record import arguments, finish
 from mygpt.core.home import find_home
 from mygpt.core.run import Run
+from mygpt.lm.adapters.lora import LoRA
+from mygpt.lm.adapters.methods import attach
 from mygpt.lm.chat import Rendered
 from mygpt.lm.load import load_lm
 from mygpt.lm.sources import obtain
@@ -37,17 +39,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    module = with_lora(load_lm(obtain(options.model, run=Run(find_home(None), name="benchmark"))).module)
+    loaded = load_lm(obtain(options.model, run=Run(find_home(None), name="benchmark")))
+    module = attach(loaded.module, LoRA(), tokenizer=loaded.tokenizer)
     figures: dict[str, Any] = {name: layouts(module, *bounds, rounds=options.rounds) for name, bounds in _LENGTHS.items()}
     figures["ratio"] = figures["mixed"]["ratio"]
     finish("layouts", {"dtype": str(module.dtype), "threads": 1, "row_tokens": _ROW_TOKENS, **figures}, options)
-
-
-def with_lora(module: Any) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    settings = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(module, settings, autocast_adapter_dtype=False).eval()
 
 
 def layouts(module: Any, shortest: int, longest: int, *, rounds: int) -> dict[str, Any]:

@@ -24,6 +24,8 @@ def test_code_test_and_page_exist(technique: Technique, modules: list[Any], repo
     assert tested, f"no tests/{technique.stage}/test_{stem}.py, and no other test there imports {dotted}"
     if technique.stage == "metrics":  # one page for a family: what lies in the same way is read together
         assert technique.page.startswith("docs/evaluate/")
+    elif dotted.startswith("mygpt.lm.adapters."):  # read where they are chosen
+        assert technique.page == f"docs/finetune/{stem}.md"
     else:
         assert technique.page == f"docs/{technique.stage}/{stem}.md"
     page = repository / technique.page

@@ -157,9 +157,32 @@ def test_help(capsys: pytest.CaptureFixture[str], home: Path) -> None:
         shown = capsys.readouterr().out
         assert "Example: mygpt finetune sft --model NAME --dataset NAME" in shown
         assert "learning_rate" in shown and "0.0005" in shown and "docs/finetune/sft.md" in shown
+        lines = [line.split() for line in shown.splitlines()]
+        for name in ("lora", "full", "freeze", "prefix", "prompt", "p_tuning", "ia3", "bottleneck"):
+            assert [line[1:2] for line in lines if line[:1] == [f"method={name}"]]  # with a word on what it is
+        assert ["method.rank", "16"] in lines and ["method.size", "64"] in lines and ["method.num_tokens", "20"] in lines
+        assert not [line for line in lines if line[:1] == ["method.name"]]
 
 
 # -- what is wrong with a request ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "fix"),
+    [
+        (["method=prefx"], "There is no `method` `prefx`.", "Did you mean `method=prefix`?"),
+        (["method=prefix", "method.num_token=5"], "Unknown setting `method.num_token`.", "Did you mean `method.num_tokens`?"),
+        (["method.num_tokens=5"], "Unknown setting `method.num_tokens`.", None),  # LoRA, the default, has none
+        (["rank=8"], "Unknown setting `rank`.", None),
+    ],
+)
+def test_a_method_that_there_is_not(
+    settings: list[str], error: str, fix: str | None, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [word for setting in settings for word in ("--set", setting)]
+    code, told, _ = called("finetune", "sft", "--model", "x", "--dataset", "y", "--home", home, *given, capsys=capsys)
+    assert (code, told["error"]) == (2, error)
+    assert fix is None or told["fix"] == fix
 
 
 def test_missing_inputs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,11 @@
 """Settings: YAML values, nested names, and the nearest name for an unknown one."""
 
-import pytest
-from pydantic import ValidationError
+from typing import Annotated, Literal
 
-from mygpt.core.config import Config, parse_settings, resolve
+import pytest
+from pydantic import Field, ValidationError
+
+from mygpt.core.config import Config, choices, parse_settings, resolve
 from mygpt.core.errors import UsageError
 
 
@@ -29,6 +31,8 @@ class Training(Config):
         (["address=http://127.0.0.1:8000/v1?a=b"], {"address": "http://127.0.0.1:8000/v1?a=b"}),
         (["a=1", "a=2"], {"a": 2}),
         (["name=nan", "other=infinity"], {"name": "nan", "other": "infinity"}),
+        (["method=prefix", "method.num_tokens=20"], {"method": {"name": "prefix", "num_tokens": 20}}),
+        (["method.num_tokens=20", "method=prefix"], {"method": {"num_tokens": 20, "name": "prefix"}}),
     ],
 )
 def test_parse_settings(settings: list[str], parsed: dict) -> None:
@@ -92,3 +96,58 @@ def test_wrong_values_are_shown(settings: dict, words: str) -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Training().rank = 4  # type: ignore[misc]
+
+
+class Round(Config):
+    name: Literal["round"] = "round"
+    radius: float = 1.0
+
+
+class Square(Config):
+    name: Literal["square"] = "square"
+    side: int = 2
+
+
+class Drawing(Config):
+    shape: Annotated[Round | Square, Field(discriminator="name")] = Round(radius=3.0)
+    title: str = ""
+
+
+class Book(Config):
+    drawing: Drawing = Drawing()
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        ({}, Round(radius=3.0)),
+        ({"shape": "square"}, Square()),
+        ({"shape": {"name": "square", "side": 5}}, Square(side=5)),
+        ({"shape": {"radius": 2.0}}, Round(radius=2.0)),  # the default's kind is meant
+    ],
+)
+def test_one_of_several(settings: dict, shape: Config) -> None:
+    assert resolve(Drawing, settings).shape == shape
+    assert resolve(Book, {"drawing": settings}).drawing.shape == shape
+    assert Drawing.model_validate(resolve(Drawing, settings).model_dump(mode="json")).shape == shape  # as a manifest keeps it
+    assert list(choices(Drawing.model_fields["shape"])) == ["round", "square"] and choices(Drawing.model_fields["title"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "what", "fix"),
+    [
+        ({"shape": "squar"}, "There is no `shape` `squar`.", "Did you mean `shape=square`?"),
+        ({"shape": {"name": "heptagon"}}, "There is no `shape` `heptagon`.", "Known: round, square."),
+        ({"shape": {"name": "square", "sid": 5}}, "Unknown setting `shape.sid`.", "Did you mean `shape.side`?"),
+        ({"shape": {"side": 5}}, "Unknown setting `shape.side`.", "Known: shape.name, shape.radius."),
+        ({"shape": {"name": "square", "side": "x"}}, "Setting `shape.side` cannot be 'x': Input should be a valid integer", None),
+        ({"shape": 5}, "Setting `shape` cannot be 5", None),
+    ],
+)
+def test_one_of_several_refuses(settings: dict, what: str, fix: str | None) -> None:
+    with pytest.raises(UsageError) as error:
+        resolve(Drawing, settings)
+    assert error.value.what.startswith(what)
+    assert fix is None or error.value.fix == fix
+    with pytest.raises(UsageError, match=r"drawing\.shape"):
+        resolve(Book, {"drawing": settings})

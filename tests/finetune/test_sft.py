@@ -26,12 +26,15 @@ from mygpt.finetune import sft as module_under_test
 from mygpt.finetune.sft import SFTConfig, serving_template, sft, sft_forecast
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_engine import TorchEngine
+from mygpt.lm.adapters.full import Full
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import load_lm, load_tokenizer
 from tests.finetune import toys
 from tests.training import tiny
 
-FAST: dict[str, Any] = {"rank": 4, "alpha": 8, "learning_rate": 5e-3, "step_tokens": 160, "micro_batch_tokens": 256, "precision": "float32"}
+SIZES: dict[str, Any] = {"step_tokens": 160, "micro_batch_tokens": 256, "precision": "float32"}
+FAST: dict[str, Any] = {**SIZES, "method": LoRA(rank=4, alpha=8), "learning_rate": 5e-3}
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -127,7 +130,7 @@ def test_adapter_loads_in_plain_peft(model: Model, dataset: Dataset, run: Run) -
 def test_every_weight(model: Model, dataset: Dataset, run: Run) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    made = tuned(model, dataset, run, rank=0, epochs=6, learning_rate=3e-3)
+    made = tuned(model, dataset, run, method=Full(), epochs=6, learning_rate=3e-3)
     assert isinstance(made, Model)
     facts = made.manifest.facts
     plain = AutoModelForCausalLM.from_pretrained(made.payload, dtype=torch.float32).eval()
@@ -353,13 +356,13 @@ def site() -> Iterator[Callable[..., str]]:
     process.wait(timeout=20)
 
 
-@pytest.mark.parametrize("rank", [4, 0])
+@pytest.mark.parametrize("method", [LoRA(rank=4, alpha=8), Full()], ids=lambda method: method.name)
 def test_killed_and_resumed_is_uninterrupted(
-    rank: int, site: Callable[..., str], model: Model, dataset: Dataset, run: Run, tmp_path: Path
+    method: LoRA | Full, site: Callable[..., str], model: Model, dataset: Dataset, run: Run, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle of steps and of writing checkpoints, and SIGTERM; each process goes on where the last one stood."""
-    settings = {**FAST, "rank": rank, "epochs": 4, "checkpoint_seconds": 0}
-    kind: Any = Adapter if rank else Model
+    settings = {**FAST, "method": method.model_dump(), "epochs": 4, "checkpoint_seconds": 0}
+    kind: Any = Adapter if method.name == "lora" else Model
     shutil.copytree(run.home, tmp_path / "whole")
     shutil.copytree(run.home, tmp_path / "killed")
     assert site(tmp_path / "whole", model, dataset, settings) == "done"
@@ -367,7 +370,7 @@ def test_killed_and_resumed_is_uninterrupted(
     num_steps = len(whole.manifest.facts["curve"])
     assert num_steps >= 8
 
-    draw = random.Random(rank)
+    draw = random.Random(4 if method.name == "lora" else 0)
     checkpoints = tmp_path / "killed" / "checkpoints"
     reached = []
     for number in range(6):
@@ -500,7 +503,7 @@ def test_a_last_step_without_a_gradient_is_noticed(model: Model, dataset: Datase
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        *(("rank", -1), ("alpha", 0), ("epochs", 0), ("learning_rate", 0), ("learning_rate", -1e-3), ("warmup_share", 1.5)),
+        *(("method", 5), ("epochs", 0), ("learning_rate", 0), ("learning_rate", -1e-3), ("warmup_share", 1.5)),
         *(("final_share", -0.1), ("step_tokens", 0), ("micro_batch_tokens", 0), ("max_example_tokens", 0), ("max_grad_norm", 0)),
         *(("checkpoint_seconds", -1), ("weight_decay", -0.1), ("precision", "float16")),
         *(("pack_tokens", -1), ("ce_chunk_tokens", 0)),
@@ -561,7 +564,7 @@ def test_a_template_that_is_lost_when_saved(model: Model, dataset: Dataset, run:
 
     monkeypatch.setattr(module_under_test, "load_tokenizer", lossy)
     with pytest.raises(Refused, match="is not the one of serving"):
-        tuned(model, dataset, run, rank=0)
+        tuned(model, dataset, run, method=Full())
     assert len(list(run.home.glob("artifacts/model/*"))) == 1  # the base
 
 

@@ -45,7 +45,7 @@ def test_what_is_served_is_named_beside_what_was_trained(taught_up: TaughtUp) ->
 
 
 def test_training_every_weight_leaves_the_base_what_it_was(taught_up: TaughtUp, home: Path) -> None:
-    code, made = taught_up.up(home, "--set", "sft.rank=0")
+    code, made = taught_up.up(home, "--set", "sft.method=full")
     assert code == 0, made
     served = Deployment.open(Store(home), "ferry").model
     assert served.manifest.facts["method"] == "full"

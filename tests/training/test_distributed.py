@@ -25,7 +25,8 @@ from tests.finetune import toys
 from tests.training.ranks_site import summed_gradient
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SETTINGS: dict[str, Any] = {"rank": 4, "alpha": 8, "learning_rate": 5e-3, "step_tokens": 256, "micro_batch_tokens": 128}
+LORA = {"name": "lora", "rank": 4, "alpha": 8}
+SETTINGS: dict[str, Any] = {"method": LORA, "learning_rate": 5e-3, "step_tokens": 256, "micro_batch_tokens": 128}
 SETTINGS |= {"precision": "float32", "epochs": 3, "checkpoint_seconds": 0}
 
 

@@ -1,5 +1,6 @@
 """MasterAdamW against torch's AdamW, and the small updates that bfloat16 would lose."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -88,3 +89,41 @@ def test_restored_goes_on_bit_for_bit(dtype: torch.dtype) -> None:
         second.update(learning_rate=3e-3, max_grad_norm=1.0)
     assert all(torch.equal(through[name], after[name]) for name in after)
     assert all(torch.equal(tensor, second.state()[name]) for name, tensor in whole.state().items())
+
+
+def test_a_rate_of_its_own() -> None:
+    """AdamW's first step is the learning rate, whatever the gradient: 0.1, and with a factor of 0.25 a quarter of it."""
+    parameters = {name: torch.nn.Parameter(torch.zeros(2)) for name in ("whole", "quarter", "still whole")}
+    optimizer = MasterAdamW(
+        parameters.items(), learning_rate=1.0, weight_decay=0.0, betas=(0.9, 0.999), rate_factors={"quarter": 0.25}
+    )
+    for parameter in parameters.values():
+        parameter.grad = torch.tensor([3.0, -2.0])
+    optimizer.update(learning_rate=0.1, max_grad_norm=100.0)
+    moved = {name: [round(x, 5) for x in p.tolist()] for name, p in parameters.items()}
+    assert moved == {"whole": [-0.1, 0.1], "quarter": [-0.025, 0.025], "still whole": [-0.1, 0.1]}
+    assert [name.partition(".")[2] for name in optimizer.state() if name.startswith("master.")] == list(parameters)
+
+
+def test_paged_is_adamw() -> None:
+    """bitsandbytes' own, whose pages exist on a GPU only: the same weights as torch's, and it goes on from what it saved."""
+
+    def moved(num_steps: int, optimizer: MasterAdamW, parameter: torch.nn.Parameter, first: int = 0) -> torch.Tensor:
+        for step in range(first, num_steps):
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))
+            optimizer.update(learning_rate=0.01, max_grad_norm=1.0)
+        return parameter.detach().clone()
+
+    def made(paged: bool) -> tuple[MasterAdamW, torch.nn.Parameter]:
+        parameter = torch.nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4))
+        return MasterAdamW({"w": parameter}.items(), learning_rate=0.01, weight_decay=0.1, betas=(0.9, 0.999), paged=paged), parameter
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there are no pages here
+        whole = moved(6, *made(True))
+        assert torch.allclose(whole, moved(6, *made(False)), atol=1e-6)
+        optimizer, parameter = made(True)
+        moved(3, optimizer, parameter)
+        again, fresh = made(True)
+        again.restore({name: tensor.clone() for name, tensor in optimizer.state().items()})
+        assert torch.equal(moved(6, again, fresh, first=3), whole)

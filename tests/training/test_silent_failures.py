@@ -20,6 +20,8 @@ from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.finetune import sft as recipe
 from mygpt.finetune.sft import SFTConfig
+from mygpt.lm.adapters.full import Full
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.chat import ChatRenderer, Rendered
 from mygpt.lm.load import load_lm
 from mygpt.training.batches import batch_of, plan_epoch
@@ -145,8 +147,8 @@ def test_an_example_longer_than_every_row_is_trained_whole_and_holds_nothing_up(
 # -- what is saved -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rank", [4, 0])
-def test_what_is_saved_is_what_was_trained(rank: int, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", [LoRA(rank=4, alpha=8), Full()], ids=lambda method: method.name)
+def test_what_is_saved_is_what_was_trained(method: LoRA | Full, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module as it stands in memory after the last update, against the artefact opened anew: equal logits. Nobody is asked for it."""
     in_memory: list[Any] = []
     asked: list[Any] = []
@@ -160,7 +162,7 @@ def test_what_is_saved_is_what_was_trained(rank: int, run: Run, monkeypatch: pyt
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **more: asked.append(args) or [])
     monkeypatch.setattr(socket.socket, "connect", lambda self, address: asked.append(address))
     model, dataset = toys.base(toys.BaseConfig(), run=run), toys.pairs(toys.PairsConfig(), run=run)
-    config = SFTConfig(rank=rank, alpha=8, learning_rate=5e-3, epochs=2, step_tokens=160, precision="float32")
+    config = SFTConfig(method=method, learning_rate=5e-3, epochs=2, step_tokens=160, precision="float32")
     made = recipe.sft(config, model=model, dataset=dataset, run=run)
     opened = load_lm(model, adapter=made, dtype=torch.float32) if isinstance(made, Adapter) else load_lm(made, dtype=torch.float32)
     ids_BT = torch.arange(3, 43)[None]

@@ -1,9 +1,10 @@
-"""Model: a checkpoint folder as transformers saves it. Adapter: what was learnt on top of one, as peft saves it.
+"""Model: a checkpoint folder as transformers saves it. Adapter: what was learnt on top of one.
 
 Payload  Model    config.json, model*.safetensors, tokenizer.json, tokenizer_config.json, chat_template.jinja, ...
-         Adapter  adapter_config.json, adapter_model.safetensors
+         Adapter  adapter_config.json, adapter_model.safetensors (peft's; bottleneck adapters have names of their own)
 Facts    Model    head ("lm" | "embedder" | ...), parameters, source (how it was obtained)
-         Adapter  base (digest of the Model), method ("lora"), trainable (parameters)
+         Adapter  base (digest of the Model), method ("lora", "prefix", ...), trainable (parameters), weights ("nf4" if so trained),
+                  of a learnt prompt nearest_words and tightness
 """
 
 from dataclasses import dataclass

@@ -36,7 +36,7 @@ from mygpt.core.run import Run
 
 R = TypeVar("R", bound=Callable[..., Artifact])
 _PACKAGES_RECORDED = (
-    *("torch", "transformers", "tokenizers", "safetensors", "peft", "gguf", "sentencepiece"),
+    *("torch", "transformers", "tokenizers", "safetensors", "peft", "bitsandbytes", "gguf", "sentencepiece"),
     *("numpy", "pyarrow", "pydantic", "pypdfium2", "mammoth", "python-pptx", "openpyxl", "trafilatura", "py3langid"),
 )
 _NAME_CHARACTERS = 80  # a file name holds 255 bytes: name, dash and digest must fit

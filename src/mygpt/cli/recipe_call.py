@@ -29,7 +29,7 @@ from mygpt.artifacts.task import Task
 from mygpt.catalog import Technique
 from mygpt.cli.foresee import foresee
 from mygpt.cli.options import home_of, progress_view, show
-from mygpt.core.config import Config, parse_settings, resolve
+from mygpt.core.config import Config, choices, parse_settings, resolve
 from mygpt.core.errors import UsageError
 from mygpt.core.outbound import require_sharing
 from mygpt.core.run import Alone, Run
@@ -188,7 +188,7 @@ def help_text(technique: Technique, function: Any, inputs: dict[str, Argument]) 
         lines.append(f"  {argument.option:<24}{_words(argument)}{notes}")
     settings = _settings(config_type(function))
     width = max((len(name) for name, _ in settings), default=0)
-    lines += ["", "Settings (--set key=value):", *(f"  {name:<{width}}  {default!r}" for name, default in settings)]
+    lines += ["", "Settings (--set key=value):", *(f"  {name:<{width}}  {default}" for name, default in settings)]
     lines += ["", "Also: --home DIR  --name NAME  --seed N  --json  --dry-run  --offline  --fresh (make it even if the store holds it)"]
     lines += ["      --usd-per-hour PRICE of this machine  --resume (go on from a checkpoint, or say what differs)"]
     if any(argument.protocol in _ANYWHERE for argument in inputs.values()):
@@ -320,14 +320,21 @@ def _parts(hint: Any) -> list[Any]:
     return [part for argument in get_args(hint) for part in _parts(argument)] if get_args(hint) else [hint]
 
 
-def _settings(config: type[Config], prefix: str = "") -> list[tuple[str, Any]]:
-    """(name, default), those of a part under its name."""
-    found: list[tuple[str, Any]] = []
+def _settings(config: type[Config], prefix: str = "") -> list[tuple[str, str]]:
+    """(name, default), those of a part under its name; of a part that is one of several, each with its own settings."""
+    found: list[tuple[str, str]] = []
     for name, field in config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+        default = field.get_default(call_default_factory=True)
+        if known := choices(field):
+            found.append((prefix + name, f"{default.name}; one of {', '.join(known)}"))
+            for choice, part in known.items():
+                own = [(key, value) for key, value in _settings(part, f"{prefix}{name}.") if not key.endswith(f"{name}.name")]
+                found += [(f"  {prefix}{name}={choice}", (inspect.getdoc(part) or "").partition("\n")[0])]
+                found += [(f"    {key}", value) for key, value in own]
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Config):
             found += _settings(field.annotation, f"{prefix}{name}.")
         else:
-            found.append((prefix + name, field.get_default(call_default_factory=True)))
+            found.append((prefix + name, repr(default)))
     return found
 
 

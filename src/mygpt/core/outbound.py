@@ -4,7 +4,9 @@ A dependency that reports to its makers is silenced where it is imported: call `
 """
 
 import ipaddress
+import logging
 import os
+import sys
 from urllib.parse import urlsplit
 
 from mygpt.core.errors import Refused, Unreachable
@@ -59,5 +61,7 @@ def silence_hub() -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]  # through it bitsandbytes would fetch code from the hub on import
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # and would say that it could not
     if is_offline():
         os.environ["HF_HUB_OFFLINE"] = "1"

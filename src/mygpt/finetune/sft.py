@@ -1,15 +1,16 @@
 """Supervised fine-tuning: learn to answer as the examples do.
 
-Source     LoRA: Hu et al. 2021, arXiv:2106.09685, section 4.1 (adapters on all linear layers: Dettmers et al. 2023, arXiv:2305.14314)
+What is trained is the setting `method` (`lm/adapters/methods`): LoRA by default.
+
+Source     Ouyang et al. 2022, arXiv:2203.02155, section 3.5
 We differ  float32 masters behind bfloat16 weights; no dropout, not even where the architecture has some
 Cost       one forward and one backward pass per token; the vocabulary product only where a label is
 Dims       B examples   T tokens
 """
 
-import json
 import tempfile
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Literal, NamedTuple
@@ -23,6 +24,10 @@ from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
+from mygpt.lm.adapters import full, methods
+from mygpt.lm.adapters.full import Full
+from mygpt.lm.adapters.lora import LoRA
+from mygpt.lm.adapters.methods import Method
 from mygpt.lm.chat import ChatRenderer, Rendered
 from mygpt.lm.load import blueprint, load_lm, load_tokenizer, preferred_device, preferred_dtype
 from mygpt.lm.memory import give_back_freed_memory
@@ -45,11 +50,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SFTConfig(Config):
-    """`rank` 0 trains every weight; any other rank trains LoRA adapters on all linear layers."""
-
-    rank: NonNegativeInt = 16
-    alpha: PositiveInt = 32  # updates are scaled by alpha / rank
-    learning_rate: PositiveFloat = 5e-4
+    method: Method = LoRA()
+    learning_rate: PositiveFloat | None = None  # at its peak; None: the method's own
     epochs: PositiveInt = 3
     step_tokens: PositiveInt = 1024  # padded tokens per update
     pack_tokens: NonNegativeInt = 2048  # of a row that several examples share, a forward pass each; 0: one example a row
@@ -70,7 +72,7 @@ class SFTConfig(Config):
 @recipe
 @on_ranks
 def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | None = None, run: Run) -> Adapter | Model:
-    """Learn the split `train` of `dataset`: an Adapter on `model`, or a new Model when every weight is trained.
+    """Learn the split `train` of `dataset`: an Adapter on `model`, or a new Model when its own weights are trained.
 
     `replay` is learnt beside it, so that the model keeps what it could do.
     """
@@ -80,7 +82,9 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
     examples = [renderer.render(conversation) for conversation in rows]
     dtype = preferred_dtype() if config.precision == "auto" else getattr(torch, config.precision)
     module = blueprint(model, dtype)
-    context_tokens = getattr(module.config.get_text_config(), "max_position_embeddings", None)
+    window = getattr(module.config.get_text_config(), "max_position_embeddings", None)
+    context_tokens = window and window - methods.num_virtual_tokens(config.method)
+    makes_a_model = methods.makes_a_model(config.method)
     if config.drop_over_long:
         kept = without_over_long(examples, max_example_tokens=config.max_example_tokens, context_tokens=context_tokens, run=run)
         rows, examples = [rows[i] for i in kept], [examples[i] for i in kept]
@@ -88,7 +92,7 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
         examples,
         renderer=renderer,
         max_example_tokens=config.max_example_tokens,
-        serving_template=serving_template(model, tokenizer, new_model=config.rank == 0),
+        serving_template=serving_template(model, tokenizer, new_model=makes_a_model),
         context_tokens=context_tokens,
         run=run,
     )
@@ -98,14 +102,24 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
         num_trained=[sum(e.trained[1:]) for e in examples],
     )
     plan = plan_of(config, known.num_tokens, run.random, packed=config.pack_tokens > 0)
-    forecast = require_memory(config, model, module, known, plan, home=run.home)
+    forecast = require_memory(config, model, module, tokenizer, known, plan, home=run.home)
     run.note(f"Training needs {forecast.told()}.")
 
-    loaded = load_lm(model, dtype=dtype)
+    loaded = load_lm(model, dtype=dtype, weights=methods.base_weights(config.method))
     torch.manual_seed(run.seed_for("sft"))
-    module = with_method(loaded.module, config).eval()  # gradients flow all the same; no dropout
+    module = methods.attach(loaded.module, config.method, tokenizer=tokenizer).eval()  # gradients flow all the same; no dropout
     trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    optimizer = MasterAdamW(trainable, learning_rate=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999))
+    learning_rate = config.learning_rate or config.method.learning_rate
+    if config.learning_rate is None:
+        run.note(f"Learning rate {learning_rate:g}, the usual one of `method={config.method.name}`.")
+    optimizer = MasterAdamW(
+        trainable,
+        learning_rate=learning_rate,
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.999),
+        rate_factors=methods.rate_factors(module, config.method),
+        paged=loaded.device.type == "cuda" and methods.base_weights(config.method) == "nf4",
+    )
     padding_id = tokenizer.pad_token_id or 0
     shortest = batch_of([min(examples, key=lambda e: len(e.token_ids))], padding_id=padding_id, device=loaded.device)
     require_own_loss(module, shortest.ids_BT, shortest.trained_BT)
@@ -131,11 +145,11 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
             factor = warmup_cosine(
                 step.number - 1, num_steps=step.num_steps, warmup_share=config.warmup_share, final_share=config.final_share
             )
-            step.update(learning_rate=config.learning_rate * factor, max_grad_norm=config.max_grad_norm)
+            step.update(learning_rate=learning_rate * factor, max_grad_norm=config.max_grad_norm)
 
     facts: dict[str, Any] = {
         "base": model.digest,
-        "method": "lora" if config.rank else "full",
+        **methods.facts(module, config.method, tokenizer=tokenizer),
         "trainable": sum(p.numel() for _, p in trainable),
         "curve": steps.curve,
         "packed": layout.form is packed_batch,
@@ -149,18 +163,20 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
     }
     remember_share(forecast.kind, ledger.figures()["share_of_limit"], run.home)
     origin = {"source": f"trained from {model.id}", "licence": model.manifest.provenance.get("licence")}
-    if config.rank:
-        tuned: Adapter | Model = publish(Adapter, run, lambda folder: save_adapter(module, model, folder), facts=facts, provenance=origin)
-    else:
+    if makes_a_model:
         facts = {**model.manifest.facts, "source": "tuned", **facts}
-        tuned = publish(Model, run, lambda folder: save_model(module, tokenizer, folder), facts=facts, provenance=origin)
+        tuned: Adapter | Model = publish(Model, run, lambda folder: full.save(module, tokenizer, folder), facts=facts, provenance=origin)
+    else:
+        save = partial(methods.save, module, config.method, base=model)
+        tuned = publish(Adapter, run, lambda folder: save(folder=folder), facts=facts, provenance=origin)
     checkpoints.clear()
     return tuned
 
 
 def sft_forecast(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | None = None, home: Path) -> dict[str, Any]:
     """What `sft` would do and need, said by `--dry-run`. No weight is loaded."""
-    renderer = ChatRenderer(load_tokenizer(model))
+    tokenizer = load_tokenizer(model)
+    renderer = ChatRenderer(tokenizer)
     examples = [renderer.render(conversation) for conversation in train_rows(dataset, replay)]
     if not examples:
         return {"needs": "nothing: the training set is empty, which is refused", "examples": 0}
@@ -168,7 +184,7 @@ def sft_forecast(config: SFTConfig, *, model: Model, dataset: Dataset, replay: D
     dtype = preferred_dtype() if config.precision == "auto" else getattr(torch, config.precision)
     plan = plan_of(config, num_tokens, Random, packed=config.pack_tokens > 0)
     known = Examples(names=(), num_tokens=num_tokens, num_trained=[sum(e.trained[1:]) for e in examples])
-    forecast = require_memory(config, model, blueprint(model, dtype), known, plan, home=home)
+    forecast = require_memory(config, model, blueprint(model, dtype), tokenizer, known, plan, home=home)
     too_long = sum(n > config.max_example_tokens for n in num_tokens)
     counted = {"examples": len(examples), "longer_than_allowed": too_long, "steps": len(plan), "tokens": config.epochs * sum(num_tokens)}
     return {"needs": forecast.told(), **counted, **forecast.facts()}
@@ -216,15 +232,20 @@ def layout_of(module: Any, config: SFTConfig, examples: Sequence[Rendered], *, r
     return Layout(packed_batch if packed else batch_of, shapes, config.ce_chunk_tokens or chunk_labels_for(module))
 
 
-def require_memory(config: SFTConfig, model: Model, module: Any, examples: Examples, plan: Plan, *, home: Path) -> Forecast:
+def require_memory(
+    config: SFTConfig, model: Model, module: Any, tokenizer: Any, examples: Examples, plan: Plan, *, home: Path
+) -> Forecast:
     """What training will need. Raises Refused when this machine does not have it, with what to change. `module` is a blueprint."""
     device, dtype = preferred_device(), next(module.parameters()).dtype
     give_back_freed_memory()  # of earlier work of this process: it does not count
     limit_bytes, process_bytes = memory_limit_bytes(device), resident_bytes(device)
 
     def with_settings(changed: SFTConfig, module: Any) -> Forecast:
+        with torch.device("meta"):
+            attached = methods.attach(module, changed.method, tokenizer=tokenizer)
         return forecast_training(
-            recompute_layers(with_method(module, changed)) if changed.recompute else with_method(module, changed),
+            recompute_layers(attached) if changed.recompute else attached,
+            four_bits=methods.base_weights(changed.method) == "nf4",
             packed=changed.pack_tokens > 0,
             plan=plan if changed is config else plan_of(changed, examples.num_tokens, Random, packed=changed.pack_tokens > 0),
             num_tokens=examples.num_tokens,
@@ -239,23 +260,24 @@ def require_memory(config: SFTConfig, model: Model, module: Any, examples: Examp
         size = "pack_tokens" if config.pack_tokens else "micro_batch_tokens"
         most = min(getattr(config, size), config.step_tokens)
         smaller: list[dict[str, Any]] = [{size: most >> n} for n in range(1, 12) if most >> n >= 64]
-        tried = [*([{"rank": 16}] if config.rank == 0 else []), *smaller, *([] if config.recompute else [{"recompute": True}])]
-        changes = (
-            (
-                " ".join(f"`--set {key}={json.dumps(value)}`" for key, value in change.items()),
-                with_settings(config.model_copy(update=change), blueprint(model, dtype)),
-            )
-            for change in tried
-        )
+        tried = [*([{"method": LoRA()}] if isinstance(config.method, Full) else []), *smaller]
+        tried += [*([] if config.recompute else [{"recompute": True}])]
+        changes = ((_said(change), with_settings(config.model_copy(update=change), blueprint(model, dtype))) for change in tried)
         require_fit(forecast, limit_bytes=limit_bytes, changes=changes)
     return forecast
 
 
+def _said(change: Mapping[str, Any]) -> str:
+    """As it is written on the command line."""
+    values = {key: value.name if isinstance(value, LoRA) else str(value).lower() for key, value in change.items()}
+    return " ".join(f"`--set {key}={value}`" for key, value in values.items())
+
+
 def advice(config: SFTConfig) -> Advice:
-    slower = f"{config.learning_rate / 5:g}"
+    slower = f"{(config.learning_rate or config.method.learning_rate) / 5:g}"
     size = "pack_tokens" if config.pack_tokens else "micro_batch_tokens"
     smaller = [f"`{size}` to {max(1, min(getattr(config, size), config.step_tokens) // 2)}"]
-    smaller += [*([] if config.recompute else ["`recompute` to true"]), *(["`rank` to 16 (LoRA)"] if config.rank == 0 else [])]
+    smaller += [*([] if config.recompute else ["`recompute` to true"]), *(["`method` to lora"] if isinstance(config.method, Full) else [])]
     return Advice(
         diverged=f"Use a smaller `learning_rate`, for example {slower} (with `mygpt up`: `--set sft.learning_rate={slower}`).",
         out_of_memory=f"Set {' or '.join(smaller)}. Other programs on this machine may hold the memory too.",
@@ -277,36 +299,3 @@ def serving_template(model: Model, tokenizer: Any, *, new_model: bool) -> str:
         tokenizer.save_pretrained(folder)
         reopened = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return ChatRenderer(reopened).template_digest
-
-
-def with_method(module: Any, config: SFTConfig) -> Any:
-    """`module` with what is trained requiring a gradient, and nothing else."""
-    return with_lora(module, config) if config.rank else module.requires_grad_(True)
-
-
-def with_lora(module: Any, config: SFTConfig) -> Any:
-    """`module` frozen, with trainable low-rank updates on all linear layers except the head, in the module's precision."""
-    silence_hub()
-    from peft import LoraConfig, get_peft_model
-
-    settings = LoraConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers by an old name
-        return get_peft_model(module, settings, autocast_adapter_dtype=False)
-
-
-def save_adapter(module: Any, model: Model, folder: Path) -> None:
-    """As peft does, but equal bytes for equal adapters: peft lists the layers in an order that changes from process to process, and
-    names the base by its path on this machine."""
-    module.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)  # "auto" may ask the hub
-    (folder / "README.md").unlink(missing_ok=True)  # peft's template of a card
-    file = folder / "adapter_config.json"
-    settings = json.loads(file.read_text(encoding="utf-8"))
-    settings["target_modules"] = sorted(settings["target_modules"])
-    settings["base_model_name_or_path"] = model.manifest.provenance.get("repository") or model.id
-    file.write_text(json.dumps(settings, indent=1, sort_keys=True), encoding="utf-8")
-
-
-def save_model(module: Any, tokenizer: Any, folder: Path) -> None:
-    module.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)

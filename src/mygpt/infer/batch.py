@@ -1,8 +1,9 @@
 """Answers under way together: a batch that loses the rows that finish and takes new prompts into their places.
 
 A batch holds trees (`infer/prefixes`): prompts that begin alike, kept as one sequence. Trees that share a stem (a chat template's opening,
-examples before every question) are given the keys and values of that stem, computed once. When rows have finished, new trees come in:
-then what is dead leaves the cache and the rest is moved together, in lanes of like length.
+examples before every question) are given the keys and values of that stem, computed once; an adapter's virtual tokens (`lm/virtual_tokens`)
+are what every stem and prompt of it begins with. When rows have finished, new trees come in: then what is dead leaves the cache and the
+rest is moved together, in lanes of like length.
 
 Source    continuous batching: Yu et al. 2022, "Orca", OSDI (iteration-level scheduling)
 We differ new prompts are prefilled by themselves and then join; a sequence's cache is contiguous, not paged: on a CPU attention over it is
@@ -21,9 +22,10 @@ from mygpt.infer.decode_step import DecodeStep, GraphedStep
 from mygpt.infer.kv_cache import LaneCache, Place, SlotCache, regrouped
 from mygpt.infer.prefixes import Tokens, Tree
 from mygpt.infer.protocols import Sampling
-from mygpt.infer.tree_attention import PADDING, TreeSlots, cache_argument, joined_masks
+from mygpt.infer.tree_attention import PADDING, TreeSlots, joined_masks
 from mygpt.lm.adapter_rows import adapter_rows
 from mygpt.lm.attention import grouped_attention, takes_lanes
+from mygpt.lm.virtual_tokens import cache_argument, prefix
 
 _PREFILL_TOKENS = 4_096  # padded, computed at once: more does not stay in the cache of the processor
 _STEMS_KEPT = 8
@@ -77,6 +79,7 @@ class Batch:
         self._module, self._decoder, self._device = module, decoder, device
         self._lanes: list[Lane] = []
         self._stems: dict[tuple[str, Tokens], tuple[SlotCache, TreeSlots]] = {}
+        self._roots: dict[str, tuple[SlotCache, TreeSlots] | None] = {}
         self._decode_step: type[DecodeStep] | None = GraphedStep if device.type == "cuda" else None
         self._fixed: DecodeStep | None = None
         self._shape: tuple[int, ...] = ()  # of the last step, and how many before it had the same
@@ -194,21 +197,21 @@ class Batch:
     def _prefilled(self, planted: Sequence[Planted]) -> tuple[Lane, torch.Tensor]:
         """Trees of one stem: the stem's keys and values from store, then prefixes and suffixes. Hidden states at the prompts' ends."""
         stem, adapter = planted[0].stem, planted[0].rows[0].adapter
+        before = self._stem(stem, adapter) if stem else self._root(adapter)
+        num_before = before[0].length if before else 0
         fed_3BQ = padding(len(planted), max(p.tree.num_tokens for p in planted))
         ends: list[tuple[int, int]] = []
         for b, p in enumerate(planted):
-            ids, positions, segments = laid_out(p.tree, first=len(stem))
+            ids, positions, segments = laid_out(p.tree, first=num_before)
             fed_3BQ[:, b, : len(ids)] = torch.tensor([ids, positions, segments])
             at = len(p.tree.prefix)
             for k, (row, suffix) in enumerate(zip(p.rows, p.tree.suffixes, strict=True), start=1):
                 at += len(suffix)
                 ends.append((b, at - 1))
-                row.segment, row.position = k, len(row.prompt)
-        num_slots = len(stem) + fed_3BQ.shape[2]
-        if stem:
-            stem_cache, stem_slots = self._stem(stem, adapter)
-            cache = stem_cache.repeated(len(planted), num_slots=num_slots)
-            slots = stem_slots.repeated(len(planted))
+                row.segment, row.position = k, num_before - len(stem) + len(row.prompt)
+        num_slots = num_before + fed_3BQ.shape[2]
+        if before:
+            cache, slots = before[0].repeated(len(planted), num_slots=num_slots), before[1].repeated(len(planted))
         else:
             cache, slots = SlotCache(num_slots=num_slots), TreeSlots(self._module.config)
         lane = Lane([list(p.rows) for p in planted], [adapter] * len(planted), cache, slots)
@@ -219,18 +222,40 @@ class Batch:
     def _stem(self, stem: Tokens, adapter: str) -> tuple[SlotCache, TreeSlots]:
         kept = self._stems.pop((adapter, stem), None)
         if kept is None:
-            fed_3BQ = torch.tensor([list(stem), list(range(len(stem))), [0] * len(stem)])[:, None]
-            kept = SlotCache(num_slots=len(stem)), TreeSlots(self._module.config)
+            root = self._root(adapter)
+            first = root[0].length if root else 0
+            fed_3BQ = torch.tensor([list(stem), list(range(first, first + len(stem))), [0] * len(stem)])[:, None]
+            if root:
+                kept = root[0].repeated(1, num_slots=first + len(stem)), root[1].repeated(1)
+            else:
+                kept = SlotCache(num_slots=len(stem)), TreeSlots(self._module.config)
             self._forward(fed_3BQ, [Lane([[]], [adapter], *kept)])
         self._stems[adapter, stem] = kept  # the newest last
         while len(self._stems) > _STEMS_KEPT:
             self._stems.pop(next(iter(self._stems)))
         return kept
 
+    def _root(self, adapter: str) -> tuple[SlotCache, TreeSlots] | None:
+        """What every sequence of this adapter begins with; None for nothing."""
+        if adapter not in self._roots:
+            self._roots[adapter] = root(self._module, adapter)
+        return self._roots[adapter]
+
     def _forward(self, fed_3BQ: torch.Tensor, lanes: Sequence[Lane]) -> torch.Tensor:
         adapters = [adapter for lane in lanes for adapter in lane.adapters]
         caches, slots = [lane.cache for lane in lanes], [lane.slots for lane in lanes]
         return forward(self._module, self._decoder, fed_3BQ.to(self._device), caches, slots, adapters)
+
+
+def root(module: Any, adapter: str = "") -> tuple[SlotCache, TreeSlots] | None:
+    """One tree that holds the virtual tokens of the adapter, at the first positions; None without any."""
+    found = prefix(module, adapter)
+    if found is None:
+        return None
+    cache, slots = SlotCache.beginning_with(found), TreeSlots(module.config)
+    positions_1N = torch.arange(cache.length, device=found[0][0].device)[None]
+    slots.add(torch.zeros_like(positions_1N), positions_1N)
+    return cache, slots
 
 
 def forward(

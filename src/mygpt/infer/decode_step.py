@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from mygpt.infer.kv_cache import SlotCache
-from mygpt.infer.tree_attention import Mask, cache_argument
+from mygpt.infer.tree_attention import Mask
 from mygpt.lm.attention import grouped_attention
+from mygpt.lm.virtual_tokens import cache_argument
 
 
 class DecodeStep:

@@ -17,6 +17,7 @@ from mygpt.infer.protocols import Identity
 from mygpt.lm.attention import grouped_attention
 from mygpt.lm.load import Loaded
 from mygpt.lm.logits import logits_at
+from mygpt.lm.virtual_tokens import num_virtual_tokens
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def token_distributions(loaded: Loaded, texts: Sequence[str]) -> Iterator[np.nda
     tokenizer, module = loaded.tokenizer, loaded.module.eval()
     beginning = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     window = getattr(module.config.get_text_config(), "max_position_embeddings", None) or tokenizer.model_max_length
+    window -= num_virtual_tokens(module)
     for text in texts:
         ids = [beginning, *tokenizer.encode(text, add_special_tokens=False)]
         if len(ids) > window:

@@ -28,6 +28,15 @@ class SlotCache:
         self._keys_BHSD: dict[int, torch.Tensor] = {}
         self._values_BHSD: dict[int, torch.Tensor] = {}
 
+    @classmethod
+    def beginning_with(cls, prefix: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> "SlotCache":
+        """Of one tree, whose first slots hold these keys and values, by layer."""
+        made = cls(num_slots=prefix[0][0].shape[2])
+        for layer, (key_1HND, value_1HND) in enumerate(prefix):
+            made.update(key_1HND, value_1HND, layer)
+        made.advance(made.num_slots)
+        return made
+
     def update(
         self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:

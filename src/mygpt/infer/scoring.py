@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mygpt.infer.batch import forward, laid_out, padding
+from mygpt.infer.batch import forward, laid_out, padding, root
 from mygpt.infer.kv_cache import SlotCache
 from mygpt.infer.prefixes import Tokens, Tree, share_prefixes, share_stems
 from mygpt.infer.tree_attention import TreeSlots, is_tree_decoder
@@ -55,20 +55,25 @@ def _score_trees(
     by_stem: dict[Tokens, list[Tree]] = {}
     for stem, tree in trees:
         by_stem.setdefault(stem, []).append(tree)
+    virtual = root(module)
+    num_virtual = virtual[0].length if virtual else 0
     for stem, own in by_stem.items():
+        num_before = num_virtual + len(stem)
         stem_cache, stem_slots = SlotCache(num_slots=len(stem)), TreeSlots(module.config)
+        if virtual:
+            stem_cache, stem_slots = virtual[0].repeated(1, num_slots=num_before), virtual[1].repeated(1)
         stem_hidden_TD = torch.empty(0, module.config.get_text_config().hidden_size, dtype=module.dtype, device=device)
         if stem:
-            fed_3BQ = torch.tensor([list(stem), list(range(len(stem))), [0] * len(stem)], device=device)[:, None]
+            fed_3BQ = torch.tensor([list(stem), list(range(num_virtual, num_before)), [0] * len(stem)], device=device)[:, None]
             stem_hidden_TD = forward(module, decoder, fed_3BQ, [stem_cache], [stem_slots])[0]
-        for batch in _batches(sorted(own, key=lambda t: -t.num_tokens), len(stem), max_tokens):
+        for batch in _batches(sorted(own, key=lambda t: -t.num_tokens), num_before, max_tokens):
             fed_3BQ = padding(len(batch), max(tree.num_tokens for tree in batch))
             for b, tree in enumerate(batch):
-                ids, positions, segments = laid_out(tree, first=len(stem))
+                ids, positions, segments = laid_out(tree, first=num_before)
                 fed_3BQ[:, b, : len(ids)] = torch.tensor([ids, positions, segments])
             cache, slots = SlotCache(num_slots=fed_3BQ.shape[2]), TreeSlots(module.config)
-            if stem:
-                cache = stem_cache.repeated(len(batch), num_slots=len(stem) + fed_3BQ.shape[2])
+            if num_before:
+                cache = stem_cache.repeated(len(batch), num_slots=num_before + fed_3BQ.shape[2])
                 slots = stem_slots.repeated(len(batch))
             hidden_BQD = forward(module, decoder, fed_3BQ.to(device), [cache], [slots])
             wanted: list[torch.Tensor] = []

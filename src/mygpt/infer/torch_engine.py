@@ -32,6 +32,7 @@ from mygpt.lm.load import Loaded, load_lm, preferred_dtype
 from mygpt.lm.logits import logits_at
 from mygpt.lm.memory import give_back_freed_memory
 from mygpt.lm.plain_text import TextRenderer, inner_ids, text_ids
+from mygpt.lm.virtual_tokens import num_virtual_tokens
 
 _TREE_ROWS = 16
 _MANY_ROWS = 32  # of one call: its caches are worth giving back
@@ -91,9 +92,10 @@ class TorchEngine:
 
     @cached_property
     def context_tokens(self) -> int:
-        """The model's window: as many tokens as it has positions for."""
+        """The model's window: as many tokens as it has positions for, without those of an adapter's virtual tokens."""
         text = self._module.config.get_text_config()
-        return int(getattr(text, "max_position_embeddings", None) or self._loaded.tokenizer.model_max_length)
+        places = int(getattr(text, "max_position_embeddings", None) or self._loaded.tokenizer.model_max_length)
+        return places - num_virtual_tokens(self._module)
 
     @property
     def identity(self) -> Identity:

@@ -123,11 +123,6 @@ def is_tree_decoder(module: Any) -> bool:
     return not _why_not(module)
 
 
-def cache_argument(decoder: Any) -> str:
-    """What this decoder calls the cache it is given: transformers renames it from 5.24 on, architecture by architecture."""
-    return "cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values"
-
-
 def _why_not(module: Any) -> str:
     """Why this model cannot run several rows as one tree; "" where it can."""
     config = module.config.get_text_config()

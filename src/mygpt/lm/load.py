@@ -1,19 +1,20 @@
 """A Model (and an Adapter on it) in memory: a transformers module and its tokenizer, in the number format this machine is fastest in."""
 
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.outbound import silence_hub
+from mygpt.lm.adapters import methods
 from mygpt.lm.fused_layer import fuse
 from mygpt.lm.memory import keep_freed_memory
 from mygpt.lm.processor import has_cpu_flag
+from mygpt.lm.quantized import keep_differentiable, nf4_settings
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,11 @@ def load_lm(
     adapters: Mapping[str, Adapter] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
+    weights: Literal["full", "nf4"] | None = None,
 ) -> Loaded:
     """Ready to generate (eval mode), with one adapter at work, or with several by name to choose from (`lm/adapter_rows`).
+
+    `weights` of the base: None holds them as the adapters were trained on them, in four bits where that was QLoRA.
 
     Raises UsageError for a model without a language-model head or an adapter of another model.
     """
@@ -80,24 +84,22 @@ def load_lm(
             )
     device = device or preferred_device()
     dtype = dtype or preferred_dtype(device)
+    quantized: dict[str, Any] = {}
+    if (weights or _weights_of_tuning(named.values())) == "nf4":
+        quantized = {"quantization_config": nf4_settings(dtype), "device_map": {"": device}}
     if device.type == "cpu":
         keep_freed_memory()
     with _own_code_refused(model):
         module: Any = AutoModelForCausalLM.from_pretrained(
-            model.payload, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            model.payload, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True, **quantized
         )
+    if quantized:
+        keep_differentiable(module)
     if device.type == "cpu":
         fuse(module)
     if named:
-        from peft import PeftModel
-
-        (first, one), *others = named.items()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers by an old name
-            module = PeftModel.from_pretrained(module, str(one.payload), adapter_name=first, is_trainable=False)
-            for name, one in others:
-                module.load_adapter(str(one.payload), adapter_name=name, is_trainable=False)
-    module.to(device).eval()
+        module = methods.load(module, {name: one.payload for name, one in named.items()})
+    module = (module if quantized else module.to(device)).eval()
     tokenizer = load_tokenizer(model)
     _require_template_of_tuning(model, tokenizer)
     for one in named.values():
@@ -135,6 +137,14 @@ def _own_code_refused(model: Model) -> Iterator[None]:
             f"{model.id} needs its own code to run ({model.manifest.facts.get('architecture')}), and a model's code is never run.",
             fix="Choose a model that transformers knows, or a newer transformers.",
         ) from error
+
+
+def _weights_of_tuning(adapters: Iterable[Adapter]) -> str:
+    """How the base was held while these were trained on it."""
+    found = {str(one.manifest.facts.get("weights", "full")) for one in adapters} or {"full"}
+    if len(found) > 1:
+        raise UsageError("Some of the adapters were trained on full weights, some on four bits.", fix="Load them in engines of their own.")
+    return found.pop()
 
 
 def _require_template_of_tuning(tuned: Model | Adapter, tokenizer: Any) -> None:

@@ -28,6 +28,7 @@ from mygpt.training.batches import Plan
 from mygpt.training.flops import flops_of
 from mygpt.training.machine import device_words, matmul_flops_per_second, reached_share
 
+_NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # of a weight: itself, a scale for each 64, a scale of these for each 256
 STATE_BYTES = 12  # of AdamW for a trained weight: a float32 master and two moments
 _HOLES = {"cpu": 0.6}  # of activations and logits, docs/training/forecast.md
 _FIRST_SHARE = {"cpu": 0.1, "cuda": 0.35}  # of the limit, until a training of the kind has shown what it reaches
@@ -81,14 +82,16 @@ def forecast_training(
     home: Path,
     process_bytes: int,
     packed: bool = False,
+    four_bits: bool = False,
 ) -> Forecast:
     """Of the `plan` with a `module` from `lm/load.blueprint`, whose `requires_grad` says what is trained. Its tensors are replaced.
 
-    `packed`: a micro-batch is one row, whose examples do not see one another.
+    `packed`: a micro-batch is one row, whose examples do not see one another. `four_bits`: how frozen linear layers are held (NF4).
     """
     parameters = list(module.parameters())
     trained = [p for p in parameters if p.requires_grad]
     flops = flops_of(module)
+    in_four_bits = {id(p) for p in _frozen_linear(module)} if four_bits else set()
     micro_batches = [micro for step in plan for micro in step]
     shapes = {_shape([num_tokens[i] for i in micro], packed=packed) for micro in micro_batches}
     rows, tokens = max(shapes, key=lambda shape: (shape[0] * shape[1], shape[1]))
@@ -102,7 +105,7 @@ def forecast_training(
     activations = activation_bytes(module, rows=rows, tokens=tokens, device=device)
     logits = labels * config.vocab_size * (dtype.itemsize + 3 * 4)  # as computed; float32, its log-softmax, its gradient
     return Forecast(
-        weights_bytes=sum(p.numel() * p.element_size() for p in parameters),
+        weights_bytes=round(sum(p.numel() * (_NF4_BYTES if id(p) in in_four_bits else p.element_size()) for p in parameters)),
         gradient_bytes=sum(p.numel() * p.element_size() for p in trained),
         optimizer_bytes=STATE_BYTES * sum(p.numel() for p in trained),
         activation_bytes=activations,
@@ -114,6 +117,12 @@ def forecast_training(
         trained_weights=sum(p.numel() for p in trained),
         kind=kind,
     )
+
+
+def _frozen_linear(module: Any) -> list[torch.Tensor]:
+    head = module.get_output_embeddings()
+    linear = [part for part in module.modules() if isinstance(part, torch.nn.Linear) and part is not head]
+    return [part.weight for part in linear if not part.weight.requires_grad]
 
 
 def _shape(lengths: Sequence[int], *, packed: bool) -> tuple[int, int]:

@@ -171,7 +171,7 @@ class _InChunks(torch.autograd.Function):
 @torch.no_grad()
 def require_own_loss(module: Any, ids_BT: torch.Tensor, trained_BT: torch.Tensor) -> None:
     """Raises Refused when a decoder's own forward pass gives another loss: its head does something that `logits_at` does not know."""
-    logits_BTV = module(input_ids=ids_BT, use_cache=False).logits.float()
+    logits_BTV = module(input_ids=ids_BT, use_cache=False).logits[:, -ids_BT.shape[1] :].float()  # peft gives a prompt's own ones too
     own = F.cross_entropy(logits_BTV[:, :-1][trained_BT[:, 1:]], ids_BT[:, 1:][trained_BT[:, 1:]])
     require_same_loss(module, ours=float(summed_cross_entropy(module, ids_BT, trained_BT)) / int(trained_BT[:, 1:].sum()), own=float(own))
 

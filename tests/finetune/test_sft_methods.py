@@ -1,0 +1,153 @@
+"""Supervised fine-tuning by every method: what it makes, that a stop changes nothing, and bases in four bits."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mygpt.artifacts.dataset import Dataset
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.store import Store
+from mygpt.core.errors import Refused
+from mygpt.core.run import Run
+from mygpt.finetune.sft import SFTConfig, sft
+from mygpt.infer.protocols import Sampling
+from mygpt.infer.torch_engine import TorchEngine
+from mygpt.lm.adapters.bottleneck import Bottleneck
+from mygpt.lm.adapters.freeze import Freeze
+from mygpt.lm.adapters.ia3 import IA3
+from mygpt.lm.adapters.lora import LoRA
+from mygpt.lm.adapters.p_tuning import PTuning
+from mygpt.lm.adapters.prefix import Prefix
+from mygpt.lm.adapters.prompt import Prompt
+from mygpt.lm.load import load_lm
+from tests.finetune import toys
+from tests.infer.tiny_models import ask
+
+FAST: dict[str, Any] = {"step_tokens": 256, "micro_batch_tokens": 256, "precision": "float32", "learning_rate": 1e-2, "epochs": 2}
+METHODS = (
+    *(LoRA(rank=2, weight_decomposed=True), LoRA(rank=2, weights="nf4"), IA3(), Bottleneck(size=4), Freeze(num_layers=1, layer_decay=0.5)),
+    *(Prefix(num_tokens=4), Prompt(num_tokens=4), PTuning(num_tokens=4, hidden_size=16)),
+)
+
+
+def label(method: Any) -> str:
+    return f"{method.name}{'-dora' * getattr(method, 'weight_decomposed', False)}{'-nf4' * (getattr(method, 'weights', '') == 'nf4')}"
+
+
+@pytest.fixture
+def model(run: Run) -> Model:
+    return toys.base(toys.BaseConfig(), run=run)
+
+
+@pytest.fixture
+def dataset(run: Run) -> Dataset:
+    return toys.pairs(toys.PairsConfig(), run=run)
+
+
+@pytest.fixture
+def new_run(run: Run) -> Iterator[Callable[[], Run]]:
+    opened: list[Run] = []
+
+    def new() -> Run:
+        opened.append(Run(run.home, name=run.name))
+        return opened[-1]
+
+    yield new
+    for one in opened:
+        one.close()
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(run: Run, step: int) -> None:
+    """As Ctrl-C does, after that step's events were written and before its checkpoint."""
+
+    def listen(event: dict[str, Any]) -> None:
+        if event["event"] == "log" and event["training_step"] == step:
+            raise Stopped
+
+    run.listeners.append(listen)
+
+
+def payload(made: Adapter | Model) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(made.payload.iterdir())}
+
+
+@pytest.mark.parametrize("method", METHODS, ids=label)
+def test_stopped_and_resumed_is_uninterrupted(method: Any, model: Model, dataset: Dataset, run: Run, new_run: Callable[[], Run]) -> None:
+    config = SFTConfig(**FAST, method=method, checkpoint_seconds=0)
+    stopped = new_run()
+    stop_at(stopped, 3)
+    with pytest.raises(Stopped):
+        sft(config, model=model, dataset=dataset, run=stopped)
+    notes: list[str] = []
+    again = new_run()
+    again.listeners.append(lambda event: notes.append(event["text"]) if event["event"] == "note" else None)
+    resumed = sft(config, model=model, dataset=dataset, run=again)
+    assert any(text.startswith("Going on from step 2 of") for text in notes)
+    run.fresh = True
+    whole = sft(config, model=model, dataset=dataset, run=run)
+    assert payload(resumed) == payload(whole) and resumed.digest == whole.digest
+    facts = whole.manifest.facts
+    assert facts["method"] == method.name and facts["base"] == model.digest
+    losses = [loss for _, loss in facts["curve"]]
+    assert facts["curve"] == resumed.manifest.facts["curve"]
+    assert sum(losses[len(losses) // 2 :]) < sum(losses[: len(losses) // 2])  # the second epoch's, of the same pairs
+    Store(run.home).verify(model.manifest)  # the base is what it was
+
+
+@pytest.mark.parametrize("method", METHODS, ids=label)
+def test_answers_with_what_was_learnt(method: Any, model: Model, dataset: Dataset, run: Run) -> None:
+    made = sft(SFTConfig(**{**FAST, "epochs": 1}, method=method), model=model, dataset=dataset, run=run)
+    assert isinstance(made, Model if method.name == "freeze" else Adapter)
+    engine = TorchEngine(made) if isinstance(made, Model) else TorchEngine(model, adapter=made)
+    before = TorchEngine(model).score(["Who?"], [" Clara"])[0].logprob
+    assert engine.score(["Who?"], [" Clara"])[0].logprob != pytest.approx(before, abs=1e-4)
+    assert len(engine.complete([ask("Who founded the museum?")], Sampling(max_tokens=3, temperature=0))[0].token_ids) <= 3
+
+
+def test_the_learnt_prompt_can_be_read(model: Model, dataset: Dataset, run: Run) -> None:
+    method = Prompt(num_tokens=3, text="abc")
+    facts = sft(SFTConfig(**{**FAST, "learning_rate": 1e-5}, method=method), model=model, dataset=dataset, run=run).manifest.facts
+    assert [row[0][0] for row in facts["nearest_words"]] == ["a", "b", "c"]
+    assert set(facts["tightness"]) == {"learnt", "random"}
+
+
+def test_without_a_rate_the_methods_own_is_taken_and_said(model: Model, dataset: Dataset, run: Run) -> None:
+    notes: list[str] = []
+    rates: list[float] = []
+    run.listeners.append(lambda event: notes.append(event["text"]) if event["event"] == "note" else None)
+    run.listeners.append(lambda event: rates.append(event["learning_rate"]) if event["event"] == "log" else None)
+    settings = {**FAST, "learning_rate": None, "warmup_share": 0.0}
+    sft(SFTConfig(**settings, method=IA3()), model=model, dataset=dataset, run=run)
+    own = IA3().learning_rate
+    assert f"Learning rate {own:g}, the usual one of `method=ia3`." in notes
+    assert max(rates) == pytest.approx(own)
+
+
+def test_an_adapter_of_four_bits_is_served_on_four_bits(model: Model, dataset: Dataset, run: Run) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    made = sft(SFTConfig(**FAST, method=LoRA(rank=2, weights="nf4")), model=model, dataset=dataset, run=run)
+    assert isinstance(made, Adapter) and made.manifest.facts["weights"] == "nf4"
+    served, whole = load_lm(model, adapter=made), load_lm(model, adapter=made, weights="full")
+    kinds = [type(one.module.base_model.model.model.layers[0].mlp.up_proj.base_layer) for one in (served, whole)]
+    assert kinds == [Linear4bit, torch.nn.Linear]
+
+
+def test_an_example_must_leave_room_for_virtual_tokens(model: Model, run: Run) -> None:
+    """The window is 256; with 200 virtual tokens before it 56 are left."""
+    dataset = toys.pairs(toys.PairsConfig(), run=run)
+    with pytest.raises(Refused, match="longer than 56 tokens"):
+        sft(SFTConfig(**FAST, method=Prompt(num_tokens=200)), model=model, dataset=dataset, run=run)
+
+
+def test_a_refused_method_leaves_nothing(model: Model, run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="6 layers were to be trained, and the model has 2"):
+        sft(SFTConfig(**FAST, method=Freeze(num_layers=6)), model=model, dataset=dataset, run=run)
+    assert len(list(run.home.glob("artifacts/model/*"))) == 1

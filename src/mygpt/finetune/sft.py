@@ -142,6 +142,8 @@ def sft_forecast(config: SFTConfig, *, model: Model, dataset: Dataset, replay: D
     """What `sft` would do and need, said by `--dry-run`. No weight is loaded."""
     renderer = ChatRenderer(load_tokenizer(model))
     examples = [renderer.render(conversation) for conversation in train_rows(dataset, replay)]
+    if not examples:
+        return {"needs": "nothing: the training set is empty, which is refused", "examples": 0}
     num_tokens = [len(e.token_ids) for e in examples]
     dtype = preferred_dtype() if config.precision == "auto" else getattr(torch, config.precision)
     plan = plan_of(config, num_tokens, Random)

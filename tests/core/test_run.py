@@ -112,6 +112,21 @@ def test_a_recipe_counts_for_itself(run: Run) -> None:
     assert _events(run)[-1]["text"] == "same stream"
 
 
+class Second:
+    rank, count = 1, 2
+
+    def wait(self) -> None: ...
+
+
+def test_of_several_ranks_the_first_writes(tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    with Run(tmp_path, name="test", ranks=Second(), listeners=(seen.append,)) as second, second.step("train"):
+        second.log(loss=1.0)
+        assert second.within("making").ranks.rank == 1 and second.alone().ranks.count == 1
+    assert seen == [] and not (tmp_path / "runs").exists()
+    assert second.seed_for("order") == Run(tmp_path, name="test").seed_for("order")
+
+
 def test_progress_says_how_far_how_fast_how_long(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """100 pages, one every 0.05 s: 20 a second; an event at most every 0.2 s, and the last one."""
     now = [1000.0]

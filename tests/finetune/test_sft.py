@@ -325,6 +325,8 @@ def test_dry_run_foresees(model: Model, dataset: Dataset, run: Run, capsys: pyte
     with pytest.raises(SystemExit):
         main([*command[:3], "smollm2-nowhere", *command[4:]])  # would have to be fetched: no forecast, and no fault
     assert "forecast" not in json.loads(capsys.readouterr().out)
+    empty = toys.pairs(toys.PairsConfig(pairs=()), run=run)
+    assert sft_forecast(SFTConfig(), model=model, dataset=empty, home=run.home)["examples"] == 0
     assert nothing_was_made(run)
 
 
@@ -418,7 +420,7 @@ def test_sigterm_and_resume_on_the_command_line(
     with monkeypatch.context() as patch:
         patch.setattr(module_under_test, "summed_cross_entropy", terminated)
         said = command("--fresh", code=143)
-    assert "error: Training was told to stop. Its state after step " in said and "The same command goes on from there." in said
+    assert "error: Training was told to stop. The state after step " in said and "The same command goes on from there." in said
     assert "learning_rate was 0.005 there and is 0.004 here" in command("--resume", code=3, learning_rate=4e-3)
     assert "Going on from step " in command("--fresh", "--resume", code=0)
     made = Adapter.open(Store(run.home), "pairs")

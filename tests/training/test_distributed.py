@@ -54,11 +54,13 @@ def test_one_process_is_alone() -> None:
 def test_a_recipe_for_one_process_is_not_started_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit) as ended:
-        main(["data", "replay", "--completer", "tiny", "--home", str(tmp_path / "home")])
-    assert ended.value.code == 2
-    assert "`mygpt data replay` runs in one process, and torchrun started 2." in capsys.readouterr().err
+    """Nor resumed."""
+    for more, words in (([], "runs in one process, and torchrun started 2."), (["--resume"], "does not train, so it has no checkpoint")):
+        monkeypatch.setenv("WORLD_SIZE", "1" if more else "2")
+        with pytest.raises(SystemExit) as ended:
+            main(["data", "replay", "--completer", "tiny", "--home", str(tmp_path / "home"), *more])
+        assert ended.value.code == 2
+        assert f"`mygpt data replay` {words}" in capsys.readouterr().err
 
 
 def test_offline_ranks_are_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

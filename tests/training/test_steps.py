@@ -150,7 +150,9 @@ def test_stopped_anywhere_and_resumed_is_uninterrupted(step: int, site: Site, wh
     with pytest.raises(Stopped) if step < 4 else nullcontext() as told:
         made = site.go(on_log=lambda at: terminate() if at == step else None)
     if step < 4:
-        assert told.value.exit_code == 143 and told.value.what == f"Training was told to stop. Its state after step {step} of 4 is kept."
+        assert told.value.exit_code == 143 and told.value.what.startswith(
+            f"Training was told to stop. The state after step {step} of 4 is kept in {site.home}"
+        )
         assert "same command" in told.value.fix and site.kept() == [f"step-{step}"]
         made = site.go()
         assert f"Going on from step {step} of 4." in site.said("note")
@@ -166,7 +168,7 @@ def test_sigterm_between_micro_batches_leaves_the_step_untouched(site: Site, who
 
 
 def test_sigterm_before_anything_was_done(site: Site, whole: dict[str, Any]) -> None:
-    with pytest.raises(Stopped, match="No step was done yet"):
+    with pytest.raises(Stopped, match="No step was done before it"):
         site.go(at_micro_batch=terminate)
     assert site.kept() == []
     assert same(site.go(), whole)
@@ -208,9 +210,10 @@ def test_in_another_thread_there_is_no_handler(site: Site, whole: dict[str, Any]
     assert same(made[0], whole)
 
 
-def test_a_loop_that_forgets_the_update_is_a_fault_of_ours(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Step, "update", lambda *args, **kwargs: None)
-    with pytest.raises(AssertionError, match="did not update"):
+@pytest.mark.parametrize(("forgotten", "words"), [("update", "did not update"), ("add", "did not add every micro-batch")])
+def test_a_loop_that_forgets_is_a_fault_of_ours(forgotten: str, words: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Step, forgotten, lambda *args, **kwargs: None)
+    with pytest.raises(AssertionError, match=words):
         site.go()
 
 
@@ -270,7 +273,7 @@ def test_a_loss_that_is_none_names_its_micro_batch(value: float, site: Site) -> 
     with pytest.raises(MygptError) as error:
         site.go(loss_of=poisoned)
     assert error.value.what == f"The loss became {value:.4g} at step 2 of 4 with learning rate 0.1, on the examples row-4, row-5."
-    assert error.value.fix.startswith("Use a smaller `rate`. Or look at these examples. The weights before it are kept in ")
+    assert error.value.fix.startswith("Use a smaller `rate`. Or look at these examples. The state after step 1 of 4 is kept in ")
     assert site.kept() == ["step-1", "stopped.json"]
     assert all(torch.isfinite(t).all() for t in site.checkpoints.latest(run=site.runs[-1])[1].values())  # type: ignore[index]
 
@@ -355,6 +358,12 @@ def test_a_full_disk_keeps_the_checkpoint_before_and_training_goes_on(small_disk
     assert same(made, whole)
     assert same(site.go(), whole)  # and it is whole
     assert "Going on from step 1 of 4." in site.said("note")
+
+
+def test_told_to_stop_on_a_full_disk(small_disk: Path, site: Site) -> None:
+    (small_disk / "filler").write_bytes(b"x" * 60_000)
+    with pytest.raises(Stopped, match="The state after step 1 of 4 could not be written"):
+        site.go(on_log=terminate)
 
 
 # -- what is shown ----------------------------------------------------------------------------------------------------------------

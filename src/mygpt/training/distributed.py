@@ -28,7 +28,10 @@ R = TypeVar("R", bound=Callable[..., Any])
 
 
 def on_ranks(function: R) -> R:
-    """Marks a recipe that shares its work among ranks; it stands below `@recipe`. The command line starts no other on several ranks."""
+    """Marks a recipe whose training has steps: it shares them among ranks and can be resumed. It stands below `@recipe`.
+
+    The command line starts no other on several ranks, and takes `--resume` for no other.
+    """
     function.on_ranks = True  # type: ignore[attr-defined]
     return function
 

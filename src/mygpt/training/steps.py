@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
@@ -134,6 +134,7 @@ class Step:
 
     def update(self, *, learning_rate: float, max_grad_norm: float) -> None:
         """Sum the gradients of all ranks, clip, move the weights; or raise when there is no number to move them by."""
+        assert self.num_added == len(self.micro_batches), "the recipe did not add every micro-batch"
         self.learning_rate = learning_rate
         self._steps.agree(self)
         if self._steps.run.ranks.count > 1:
@@ -164,6 +165,8 @@ class Steps:
         self.asked_to_stop: list[int] = []  # signals so far
         self.num_done = 0
         self._current: Step | None = None
+        trained = {name: [list(p.shape), str(p.dtype)] for name, p in optimizer.parameters.items()}
+        self._work = digest_value([plan, trained])  # what a checkpoint must fit
         self._remember_random_states()
         self._stops = self._saves = self._disk_was_full = False
 
@@ -216,8 +219,7 @@ class Steps:
                 raise Refused(f"This training, with these settings and data, has failed before. {told}", fix=fix)
             self._clear()
         saved = self.checkpoints.latest(run=self.run)
-        work = self._work()
-        if saved is not None and saved[2].get("work") == work:
+        if saved is not None and saved[2].get("work") == self._work:
             self.num_done, tensors, log = saved
             self.optimizer.restore(tensors)
             self.ledger.restore(log["ledger"])
@@ -246,11 +248,6 @@ class Steps:
         differences = "; ".join(f"{c.key} was {_short(c.a)} there and is {_short(c.b)} here" for c in found) or "made by other tools"
         return f"The checkpoint of `{self.run.name}` at step {step} ({folder}) is of another training ({differences})"
 
-    def _work(self) -> str:
-        """What a checkpoint must fit."""
-        trained = {name: [list(p.shape), str(p.dtype)] for name, p in self.optimizer.parameters.items()}
-        return digest_value([self.plan, trained])
-
     # -- ending -------------------------------------------------------------------------------------------------------------
 
     def stop_between_micro_batches(self) -> None:
@@ -261,15 +258,13 @@ class Steps:
     def diverged(self, step: Step, rows: Sequence[int]) -> MygptError:
         """The error to raise. The state before the step is kept, and marked: the same again would end the same way."""
         names = ", ".join(self.examples.names[i] for i in rows[:_NAMED]) + (f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else "")
-        broken = (
-            f"The loss became {step.loss:.4g}"
-            if step.broken or not math.isfinite(step.loss)
-            else f"The gradient became {step.grad_norm:.4g}"
-        )
+        no_loss = bool(step.broken) or not math.isfinite(step.loss)
+        broken = f"The loss became {step.loss:.4g}" if no_loss else f"The gradient became {step.grad_norm:.4g}"
         what = f"{broken} at step {step.number} of {step.num_steps} with learning rate {step.learning_rate:g}, on the examples {names}."
-        kept = f"The weights before it are kept in {self.checkpoints.folder}." if self._save() else "No step was done before it."
+        kept = self._kept()
         if self.run.ranks.rank == 0:
-            self.checkpoints.stop(what)
+            with suppress(MygptError):  # a full disk: what stopped the training is the error to show
+                self.checkpoints.stop(what)
         return MygptError(what, fix=f"{self.advice.diverged} Or look at these examples. {kept}")
 
     def out_of_memory(self, error: BaseException) -> MygptError:
@@ -283,13 +278,19 @@ class Steps:
         return MygptError(f"Out of memory{where}{': ' + said[0] if said else '.'}", fix=self.advice.out_of_memory)
 
     def _stopped(self) -> Stopped:
-        kept = f"Its state after step {self.num_done} of {len(self.plan)} is kept." if self._save() else "No step was done yet."
-        return Stopped(f"Training was told to stop. {kept}", fix="The same command goes on from there.")
+        return Stopped(f"Training was told to stop. {self._kept()}", fix="The same command goes on from there.")
+
+    def _kept(self) -> str:
+        """A checkpoint of the steps that are done, and what to say of it."""
+        if self.num_done == 0:
+            return "No step was done before it."
+        after = f"The state after step {self.num_done} of {len(self.plan)}"
+        if self._save():
+            return f"{after} is kept in {self.checkpoints.folder}."
+        return f"{after} could not be written; an earlier one may be there."
 
     def _save(self) -> bool:
         """Of the steps that are done. A full disk is no reason to stop: the checkpoint before stays."""
-        if self.num_done == 0:
-            return False
         ranks = self.run.ranks
         states = [self._random_states]
         if ranks.count > 1:
@@ -297,7 +298,7 @@ class Steps:
             states = [{device: found[rank] for device, found in by_device.items()} for rank in range(ranks.count)]
         if ranks.rank:
             return True
-        log = {"curve": self.curve, "ledger": self.ledger.state(), "work": self._work(), "generators": self._generator_states}
+        log = {"curve": self.curve, "ledger": self.ledger.state(), "work": self._work, "generators": self._generator_states}
         try:
             self.checkpoints.save(self.num_done, self.optimizer.state(), log, random_states=states)
         except MygptError as error:
@@ -326,7 +327,7 @@ def _sigterm() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
 
     def note(number: int, frame: Any) -> None:
         came.append(number)

@@ -411,7 +411,8 @@ def test_sigterm_and_resume_on_the_command_line(
         return real(*args, **more)
 
     def command(*more: str, code: int, **changes: Any) -> str:
-        settings = [part for key, value in {**FAST, **changes}.items() for part in ("--set", f"{key}={value}")]
+        flat = {**SIZES, "learning_rate": FAST["learning_rate"], "method.rank": 4, "method.alpha": 8, **changes}
+        settings = [part for key, value in flat.items() for part in ("--set", f"{key}={value}")]
         with pytest.raises(SystemExit) as ended:
             main(["finetune", "sft", "--model", "tiny", "--dataset", "pairs", "--home", str(run.home), *settings, *more])
         assert ended.value.code == code

@@ -16,6 +16,7 @@ import torch
 from mygpt.lm.layer_kernels import gated, kernels, residual_norm, rotated, suits
 from mygpt.lm.low_rank import projected
 
+_MARK = "is_fused"
 # Architectures of transformers whose layers were compared with the forward passes below (tests/lm/test_fused_layer.py).
 _SHAPED_ALIKE = ("Llama", "Mistral", "Qwen2")
 
@@ -41,14 +42,14 @@ def unfuse(module: Any) -> Any:
     """`module` itself, its layers as transformers made them."""
     for part in module.modules():
         own_class: Any = type(part)
-        if own_class.__dict__.get("forward") in (_layer, _attention, _mlp):
+        if _MARK in own_class.__dict__:
             part.__class__ = own_class.__base__
     return module
 
 
 @functools.cache
 def _with_forward(own_class: Any, forward: Any) -> type:
-    return type(f"Fused{own_class.__name__}", (own_class,), {"forward": forward, "__module__": own_class.__module__})
+    return type(f"Fused{own_class.__name__}", (own_class,), {"forward": forward, "__module__": own_class.__module__, _MARK: True})
 
 
 def _own(part: Any) -> Any:

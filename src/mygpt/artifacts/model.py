@@ -2,8 +2,9 @@
 
 Payload  Model    config.json, model*.safetensors, tokenizer.json, tokenizer_config.json, chat_template.jinja, ...
          Adapter  adapter_config.json, adapter_model.safetensors
-Facts    Model    head ("lm" | "embedder" | ...), parameters, source (how it was obtained)
-         Adapter  base (digest of the Model), method ("lora"), trainable (parameters)
+Facts    Model    head ("lm", "seq2seq_lm", "masked_lm", "classifier", "tagger", "embedder": lm/heads), parameters, labels (of the heads
+                  that have some), source (how it was obtained)
+         Adapter  base (digest of the Model), method ("lora"), trainable (parameters), head (what it makes of the base; else "lm"), labels
 """
 
 from dataclasses import dataclass

@@ -12,11 +12,12 @@ from mygpt.artifacts.dataset import Dataset, TaggedWords
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.tagger import NO_LABEL, TaggerConfig, summed_token_loss, tagger, token_labels
+from mygpt.finetune.tagger import TaggerConfig, tagger, token_labels
 from mygpt.infer.torch_tagger import TorchTagger, follows, likeliest_tags
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import encode_words, padded
 from mygpt.metrics.span_f1 import EntitySpan
+from mygpt.training.label_losses import NO_LABEL, summed_token_loss
 from tests.finetune import label_data, shapes
 from tests.finetune.conftest import Killed
 

@@ -1,7 +1,7 @@
 """Dataset: named splits of rows with one schema.
 
     sft         conversations                                    `split`
-    text        raw text, one text a row                         `split`, each row one message of the role `text`
+    text        raw text, one text a row                         `texts`; in `split` each row is one message of the role `text`
     preference  two answers to one prompt, the better first      `preferences`
     class       a text, or two, and its label                    `labelled`
     tagged      words, each with its tag (BIO)                   `tagged`
@@ -145,6 +145,10 @@ class Dataset(Artifact):
     def split(self, name: str) -> list[Conversation]:
         """The rows of one split of a Dataset with schema `sft` or `text`, in order. A split that was not made is empty."""
         return [_conversation(row) for row in self._rows(name, "sft", "text")]
+
+    def texts(self, name: str) -> list[str]:
+        """The rows of one split of a Dataset with schema `text`, in order."""
+        return [row["messages"][0]["content"] for row in self._rows(name, "text")]
 
     def preferences(self, name: str) -> list[Preference]:
         """The rows of one split of a Dataset with schema `preference`, in order."""

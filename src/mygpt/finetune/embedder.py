@@ -14,6 +14,7 @@ Dims       B anchors of a step   C candidates   N texts of a step   D dimensions
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def plan_pairs(num_rows: int, config: EmbedderConfig, *, run: Run) -> Plan:
         order = list(range(num_rows))
         run.random(f"order/{epoch}").shuffle(order)
         bounds = [num_rows * s // num_steps for s in range(num_steps + 1)]
-        plan += [[order[start:end]] for start, end in zip(bounds, bounds[1:], strict=False)]
+        plan += [[order[start:end]] for start, end in pairwise(bounds)]
     return plan
 
 

@@ -2,14 +2,11 @@
 
 Source     Devlin et al. 2018, arXiv:1810.04805, section 5.3 (first sub-token); tags: Tjong Kim Sang and De Meulder 2003
 We differ  use keeps to sequences that are valid BIO; no dropout
-Dims       B texts of a micro-batch   T tokens   L labels
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from pydantic import PositiveInt
 
 from mygpt.artifacts.dataset import Dataset, TaggedWords
@@ -20,12 +17,10 @@ from mygpt.core.run import Run
 from mygpt.finetune.steps import Steps
 from mygpt.finetune.tuning import TuningConfig, example_tokens, opened_for, plan_epochs, publish_tuned, require_examples, with_method
 from mygpt.infer.torch_tagger import TorchTagger
-from mygpt.lm.attention import grouped_attention
 from mygpt.lm.heads import Opened
 from mygpt.lm.inputs import encode_words, padded
 from mygpt.metrics.span_f1 import span_f1, span_f1_by_label, spans_of_tags
-
-NO_LABEL = -100  # of a token, as in transformers
+from mygpt.training.label_losses import NO_LABEL, summed_token_loss
 
 
 class TaggerConfig(TuningConfig):
@@ -75,16 +70,6 @@ def token_labels(row: TaggedWords, firsts: Sequence[int | None], num_tokens: int
         if first is not None:
             found[first] = labels.index(tag)
     return found
-
-
-def summed_token_loss(module: Any, inputs: dict[str, torch.Tensor], labels: Sequence[Sequence[int]]) -> torch.Tensor:
-    """A scalar in nats: the sum over labelled tokens of -log p(right label)."""
-    with grouped_attention(module):
-        logits_BTL = module(**inputs).logits.float()
-    right_BT = torch.full(logits_BTL.shape[:2], NO_LABEL)
-    for b, row in enumerate(labels):
-        right_BT[b, : len(row)] = torch.tensor(row)
-    return F.cross_entropy(logits_BTL.flatten(0, 1), right_BT.flatten().to(logits_BTL.device), ignore_index=NO_LABEL, reduction="sum")
 
 
 def held_out_scores(module: Any, opened: Opened, rows: Sequence[TaggedWords]) -> dict[str, Any] | None:

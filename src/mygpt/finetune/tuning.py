@@ -82,7 +82,10 @@ def _is_within(name: str, outer: Sequence[str]) -> bool:
 
 
 def plan_epochs(lengths: Sequence[int], config: TuningConfig, *, step_tokens: int, run: Run) -> Plan:
-    """Steps of about `step_tokens`. Epoch `e` numbers its examples from `e * len(lengths)`, so that an example may be made anew each time it is seen."""
+    """Steps of about `step_tokens`, every example once an epoch.
+
+    Epoch `e` numbers its examples from `e * len(lengths)`, so that an example may be made anew each time it is seen.
+    """
     plan: Plan = []
     for epoch in range(config.epochs):
         order = run.random(f"order/{epoch}")

@@ -109,7 +109,7 @@ def open_head(
 
 def whole_modules(module: Any, names: Sequence[str]) -> list[str]:
     """The outermost modules all of whose parameters are in `names`: `["score.weight"]` -> `["score"]`."""
-    wanted, found = set(names), []
+    wanted, found = set(names), list[str]()
     for name, part in module.named_modules():
         own = [f"{name}.{p}" if name else p for p, _ in part.named_parameters()]
         if name and own and wanted.issuperset(own) and not any(name.startswith(f"{outer}.") for outer in found):

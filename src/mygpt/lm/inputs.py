@@ -39,6 +39,22 @@ def encode(tokenizer: Any, text: str, pair: str = "", *, max_tokens: int | None 
     return Encoded(tuple(given["input_ids"]), tuple(given["token_type_ids"]))
 
 
+def encode_windows(tokenizer: Any, text: str, *, max_tokens: int) -> list[Encoded]:
+    """A whole text in consecutive pieces of at most `max_tokens`, each with what stands around a text. No token is left out or repeated."""
+    readable = text.encode("utf-8", "replace").decode()
+    given = tokenizer(
+        readable,
+        split_special_tokens=True,
+        return_token_type_ids=True,
+        truncation=True,
+        max_length=max_tokens,
+        stride=0,
+        return_overflowing_tokens=True,
+        verbose=False,
+    )
+    return [Encoded(tuple(ids), tuple(segments)) for ids, segments in zip(given["input_ids"], given["token_type_ids"], strict=True)]
+
+
 def padded(examples: Sequence[Encoded], module: Any, *, padding_id: int) -> dict[str, torch.Tensor]:
     """What `module(**...)` takes: `input_ids` and `attention_mask` (B, T), and `token_type_ids` where it tells segments apart."""
     longest, device = max(map(len, examples)), next(module.parameters()).device

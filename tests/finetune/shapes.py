@@ -60,7 +60,7 @@ _CLASSES = {
     "lm": "AutoModelForCausalLM",
     "embedder": "AutoModel",
 }
-_OWN_HEAD = {"bert": "masked_lm", "roberta": "masked_lm", "t5": "seq2seq_lm", "bart": "seq2seq_lm", "llama": "lm", "gpt2": "lm"}
+OWN_HEAD = {"bert": "masked_lm", "roberta": "masked_lm", "t5": "seq2seq_lm", "bart": "seq2seq_lm", "llama": "lm", "gpt2": "lm"}
 
 
 def byte_tokenizer(shape: str) -> Any:
@@ -102,7 +102,7 @@ class BaseConfig(Config):
 @recipe
 def base(config: BaseConfig, *, run: Run) -> Model:
     def write(folder: Path) -> dict[str, Any]:
-        tiny_module(config.shape, config.head or _OWN_HEAD[config.shape]).save_pretrained(folder)
+        tiny_module(config.shape, config.head or OWN_HEAD[config.shape]).save_pretrained(folder)
         byte_tokenizer(config.shape).save_pretrained(folder)
         return facts_of(folder)
 

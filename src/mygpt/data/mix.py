@@ -1,7 +1,7 @@
 """Several datasets as one, for one model that does several tasks: mixed by temperature, with replay against forgetting.
 
-The rates are those of `training/mixing`. Replay has a share of its own, whatever the tasks' sizes. Every row keeps in its facts which task it
-is of, in all splits, so that each task can be measured apart.
+The rates are those of `training/mixing`. Replay has a share of its own, whatever the tasks' sizes. Every row keeps in its facts which task
+it is of, in all splits, so that each task can be measured apart.
 """
 
 from collections import Counter

@@ -2,9 +2,11 @@
 
     p_i = min(n_i, K)^(1/T) / sum over tasks      T = 1: as many as there are; T large: all tasks alike; K: no task counts for more rows
 
-A mixture of N rows has p_i N rows of task i, to one row; a task's rows are gone through whole, in an order of its own, before any comes again.
+A mixture of N rows has p_i N rows of task i, to one row; a task's rows are gone through whole, in an order of its own, before any comes
+again.
 
-Source     temperature: Arivazhagan et al. 2019, arXiv:1907.05019, section 4; the limit K: Raffel et al. 2019, arXiv:1910.10683, section 3.5.2
+Source     temperature: Arivazhagan et al. 2019, arXiv:1907.05019, section 4; the limit K: Raffel et al. 2019, arXiv:1910.10683,
+           section 3.5.2
 We differ  drawn without chance in the numbers (largest remainders: Hamilton 1792), so that a small task is never missed by bad luck; only
            the order is random, and depends on the seed alone
 """

@@ -1,6 +1,7 @@
 """The classifier: its loss is transformers' own, padding changes nothing, what is saved opens in plain transformers and peft."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
+from mygpt.data.classes import ClassesConfig, classes
 from mygpt.finetune.classifier import ClassifierConfig, classifier, summed_label_loss
 from mygpt.infer.torch_classifier import TorchClassifier
 from mygpt.lm.heads import open_head
@@ -144,3 +146,14 @@ def test_too_long(dataset: Dataset, run: Run) -> None:
 def test_rows_of_another_kind(run: Run) -> None:
     with pytest.raises(UsageError, match="has rows of the schema `pairs`, and this needs `class`"):
         tuned("bert", label_data.answers(label_data.Nothing(), run=run), run)
+
+
+@pytest.mark.slow
+def test_the_small_encoder_learns_four_kinds_of_letters(minilm: Model, run: Run) -> None:
+    """36 letters that are ours, 12 held out; naming one kind always would be right on 3."""
+    folder = Path(__file__).resolve().parents[2] / "examples" / "tickets"
+    dataset = classes(ClassesConfig(), source=folder / "train.jsonl", held_out=folder / "test.jsonl", run=run)
+    made = classifier(ClassifierConfig(epochs=10), model=minilm, dataset=dataset, run=run)
+    scores = made.manifest.facts["held_out"]
+    assert scores["rows"] == 12 and scores["most_frequent"] == 0.25
+    assert scores["accuracy"] >= 9 / 12

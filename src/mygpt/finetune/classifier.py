@@ -18,8 +18,19 @@ from mygpt.artifacts.dataset import Dataset, LabelledText
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.run import Run
-from mygpt.finetune.steps import Steps
-from mygpt.finetune.tuning import TuningConfig, example_tokens, opened_for, plan_epochs, publish_tuned, require_examples, with_method
+from mygpt.finetune.steps import Examples
+from mygpt.finetune.tuning import (
+    TuningConfig,
+    example_tokens,
+    learnt,
+    opened_for,
+    plan_epochs,
+    publish_tuned,
+    rate_at,
+    require_examples,
+    tuning_steps,
+    with_method,
+)
 from mygpt.infer.torch_classifier import TorchClassifier
 from mygpt.lm.attention import grouped_attention
 from mygpt.lm.heads import Opened
@@ -51,25 +62,25 @@ def classifier(config: ClassifierConfig, *, model: Model, dataset: Dataset, run:
     padding_id, device = opened.tokenizer.pad_token_id, opened.device
     right_N = torch.tensor([dataset.labels.index(row.label) for row in rows], device=device)
     plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run)
-    steps = Steps(plan, lengths * config.epochs, module=module, config=config, learning_rate=learning_rate, run=run)
+    known = Examples(num_tokens=lengths, num_trained=[1] * len(rows))
+    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
     for step in steps:
         for numbers in step.micro_batches:
-            places = [i % len(rows) for i in numbers]
-            inputs = padded([examples[i] for i in places], module, padding_id=padding_id)
-            loss = summed_label_loss(module, inputs, right_N[places]) / len(step.rows)
+            inputs = padded([examples[i] for i in numbers], module, padding_id=padding_id)
+            loss = summed_label_loss(module, inputs, right_N[numbers]) / step.num_trained
             loss.backward()
             step.add(loss)
-        step.update()
+        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
 
     cut = allowed if config.cut_long else None
     facts = {
-        **steps.facts,
+        **learnt(module, steps),
         "labels": list(dataset.labels),
         "cut_tokens": cut,
         "held_out": held_out_scores(module, opened, held_out, cut_tokens=cut),
     }
     made = publish_tuned(module, opened, config, facts=facts, run=run)
-    steps.clear()
+    steps.checkpoints.clear()
     return made
 
 

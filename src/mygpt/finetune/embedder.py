@@ -27,8 +27,18 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.steps import Steps
-from mygpt.finetune.tuning import TuningConfig, example_tokens, opened_for, publish_tuned, require_examples, with_method
+from mygpt.finetune.steps import Examples
+from mygpt.finetune.tuning import (
+    TuningConfig,
+    example_tokens,
+    learnt,
+    opened_for,
+    publish_tuned,
+    rate_at,
+    require_examples,
+    tuning_steps,
+    with_method,
+)
 from mygpt.infer.torch_embedder import TorchEmbedder
 from mygpt.lm.attention import grouped_attention
 from mygpt.lm.heads import Opened
@@ -64,7 +74,9 @@ def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run
     before = held_out_scores(opened, held_out, max_tokens=allowed)
     module, learning_rate = with_method(opened, config, run=run)
     padding_id = opened.tokenizer.pad_token_id
-    steps = Steps(plan_pairs(len(rows), config, run=run), lengths, module=module, config=config, learning_rate=learning_rate, run=run)
+    plan = plan_pairs(len(rows), config, run=run)
+    known = Examples(num_tokens=lengths, num_trained=[1] * len(rows))
+    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
     for step in steps:
         part = Contrast.of([rows[i] for i in step.rows], positives)
         encoded = [examples[text] for text in part.texts]
@@ -77,17 +89,17 @@ def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run
             return info_nce(vectors_ND[part.anchors], vectors_ND[part.candidates], part.right, part.left_out, config.temperature)
 
         step.add(backward_in_parts(micro_batches, vectors, loss_of))
-        step.update()
+        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
 
     after = held_out_scores(Opened(module, opened.tokenizer, model, None, "embedder"), held_out, max_tokens=allowed)
     dimensions = module.config.hidden_size
-    facts = {**steps.facts, "dimensions": dimensions, "context_tokens": allowed, "held_out": after, "held_out_before": before}
+    facts = {**learnt(module, steps), "dimensions": dimensions, "context_tokens": allowed, "held_out": after, "held_out_before": before}
 
     def write_beside(folder: Path) -> None:
         write_sentence_files(folder, dimensions=dimensions, max_tokens=allowed)
 
     made = publish_tuned(module, opened, config, facts=facts, write_beside=write_beside, run=run)
-    steps.clear()
+    steps.checkpoints.clear()
     return made
 
 

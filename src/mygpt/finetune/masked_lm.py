@@ -20,8 +20,21 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.steps import Steps
-from mygpt.finetune.tuning import Share, TuningConfig, example_tokens, opened_for, plan_epochs, publish_tuned, require_examples, with_method
+from mygpt.finetune.steps import Examples
+from mygpt.finetune.tuning import (
+    Share,
+    TuningConfig,
+    example_tokens,
+    learnt,
+    numbered_on,
+    opened_for,
+    plan_epochs,
+    publish_tuned,
+    rate_at,
+    require_examples,
+    tuning_steps,
+    with_method,
+)
 from mygpt.lm.inputs import Encoded, encode_windows, length_batches, padded
 from mygpt.training.label_losses import NO_LABEL, summed_token_loss
 
@@ -58,22 +71,23 @@ def masked_lm(config: MaskedLMConfig, *, model: Model, dataset: Dataset, run: Ru
     fixed = [asked(held_out, number, "held out") for number in range(len(held_out))]
     before = held_out_scores(opened.module, fixed, padding_id=tokenizer.pad_token_id)
     module, learning_rate = with_method(opened, config, run=run)
-    plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run)
-    steps = Steps(plan, lengths * config.epochs, module=module, config=config, learning_rate=learning_rate, run=run)
+    plan = numbered_on(plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run), len(train))
+    num_asked = [sum(label != NO_LABEL for label in asked(train, i, "train")[1]) for i in range(len(train))]  # the same in every epoch
+    known = Examples(num_tokens=lengths * config.epochs, num_trained=num_asked * config.epochs)
+    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
     for step in steps:
         made_anew = {i: asked(train, i, "train") for i in step.rows}  # `i` counts on from epoch to epoch
-        num_labels = sum(label != NO_LABEL for _, labels in made_anew.values() for label in labels)
         for numbers in step.micro_batches:
             inputs = padded([made_anew[i][0] for i in numbers], module, padding_id=tokenizer.pad_token_id)
-            loss = summed_token_loss(module, inputs, [made_anew[i][1] for i in numbers]) / num_labels
+            loss = summed_token_loss(module, inputs, [made_anew[i][1] for i in numbers]) / step.num_trained
             loss.backward()
             step.add(loss)
-        step.update()
+        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
 
     after = held_out_scores(module, fixed, padding_id=tokenizer.pad_token_id)
-    facts = {**steps.facts, "windows": len(train), "held_out": after, "held_out_before": before}
+    facts = {**learnt(module, steps), "windows": len(train), "held_out": after, "held_out_before": before}
     made = publish_tuned(module, opened, config, facts=facts, run=run)
-    steps.clear()
+    steps.checkpoints.clear()
     return made
 
 

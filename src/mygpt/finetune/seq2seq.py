@@ -16,8 +16,19 @@ from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.core.spread import spread
-from mygpt.finetune.steps import Steps
-from mygpt.finetune.tuning import TuningConfig, example_tokens, opened_for, plan_epochs, publish_tuned, require_examples, with_method
+from mygpt.finetune.steps import Examples
+from mygpt.finetune.tuning import (
+    TuningConfig,
+    example_tokens,
+    learnt,
+    opened_for,
+    plan_epochs,
+    publish_tuned,
+    rate_at,
+    require_examples,
+    tuning_steps,
+    with_method,
+)
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_seq2seq import Seq2SeqCompleter
 from mygpt.lm.heads import Opened
@@ -55,20 +66,19 @@ def seq2seq(config: Seq2SeqConfig, *, model: Model, dataset: Dataset, run: Run) 
     padding_id = opened.tokenizer.pad_token_id
     lengths = [len(example) + len(ids) for example, ids in zip(read, written, strict=True)]
     plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run)
-    steps = Steps(plan, lengths * config.epochs, module=module, config=config, learning_rate=learning_rate, run=run)
+    known = Examples(num_tokens=lengths, num_trained=[len(ids) for ids in written])
+    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
     for step in steps:
-        num_trained = sum(len(written[i % len(rows)]) for i in step.rows)
         for numbers in step.micro_batches:
-            places = [i % len(rows) for i in numbers]
-            inputs = padded([read[i] for i in places], module, padding_id=padding_id)
-            loss = summed_answer_loss(module, inputs, [written[i] for i in places]) / num_trained
+            inputs = padded([read[i] for i in numbers], module, padding_id=padding_id)
+            loss = summed_answer_loss(module, inputs, [written[i] for i in numbers]) / step.num_trained
             loss.backward()
             step.add(loss)
-        step.update()
+        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
 
-    facts = {**steps.facts, "held_out": held_out_scores(module, opened, held_out, config)}
+    facts = {**learnt(module, steps), "held_out": held_out_scores(module, opened, held_out, config)}
     made = publish_tuned(module, opened, config, facts=facts, run=run)
-    steps.clear()
+    steps.checkpoints.clear()
     return made
 
 

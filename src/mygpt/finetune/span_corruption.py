@@ -23,8 +23,21 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.steps import Steps
-from mygpt.finetune.tuning import Share, TuningConfig, example_tokens, opened_for, plan_epochs, publish_tuned, require_examples, with_method
+from mygpt.finetune.steps import Examples
+from mygpt.finetune.tuning import (
+    Share,
+    TuningConfig,
+    example_tokens,
+    learnt,
+    numbered_on,
+    opened_for,
+    plan_epochs,
+    publish_tuned,
+    rate_at,
+    require_examples,
+    tuning_steps,
+    with_method,
+)
 from mygpt.lm.heads import Opened
 from mygpt.lm.inputs import Encoded, length_batches, padded
 from mygpt.training.label_losses import summed_answer_loss
@@ -65,22 +78,22 @@ def span_corruption(config: SpanCorruptionConfig, *, model: Model, dataset: Data
     fixed = [corrupted(held_out, number, "held out") for number in range(len(held_out))]
     before = held_out_loss(opened.module, fixed, padding_id=padding_id)
     module, learning_rate = with_method(opened, config, run=run)
-    plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run)
-    steps = Steps(plan, lengths * config.epochs, module=module, config=config, learning_rate=learning_rate, run=run)
+    plan = numbered_on(plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run), len(train))
+    known = Examples(num_tokens=lengths * config.epochs, num_trained=[len(written) for _, written in first_epoch] * config.epochs)
+    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
     for step in steps:
         made_anew = {i: corrupted(train, i, "train") for i in step.rows}  # `i` counts on from epoch to epoch
-        num_written = sum(len(written) for _, written in made_anew.values())
         for numbers in step.micro_batches:
             inputs = padded([made_anew[i][0] for i in numbers], module, padding_id=padding_id)
-            loss = summed_answer_loss(module, inputs, [made_anew[i][1] for i in numbers]) / num_written
+            loss = summed_answer_loss(module, inputs, [made_anew[i][1] for i in numbers]) / step.num_trained
             loss.backward()
             step.add(loss)
-        step.update()
+        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
 
     after = held_out_loss(module, fixed, padding_id=padding_id)
-    facts = {**steps.facts, "windows": len(train), "held_out": after, "held_out_before": before}
+    facts = {**learnt(module, steps), "windows": len(train), "held_out": after, "held_out_before": before}
     made = publish_tuned(module, opened, config, facts=facts, run=run)
-    steps.clear()
+    steps.checkpoints.clear()
     return made
 
 

@@ -14,8 +14,19 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.steps import Steps
-from mygpt.finetune.tuning import TuningConfig, example_tokens, opened_for, plan_epochs, publish_tuned, require_examples, with_method
+from mygpt.finetune.steps import Examples
+from mygpt.finetune.tuning import (
+    TuningConfig,
+    example_tokens,
+    learnt,
+    opened_for,
+    plan_epochs,
+    publish_tuned,
+    rate_at,
+    require_examples,
+    tuning_steps,
+    with_method,
+)
 from mygpt.infer.torch_tagger import TorchTagger
 from mygpt.lm.heads import Opened
 from mygpt.lm.inputs import encode_words, padded
@@ -46,20 +57,19 @@ def tagger(config: TaggerConfig, *, model: Model, dataset: Dataset, run: Run) ->
     module, learning_rate = with_method(opened, config, run=run)
     padding_id = opened.tokenizer.pad_token_id
     plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run)
-    steps = Steps(plan, lengths * config.epochs, module=module, config=config, learning_rate=learning_rate, run=run)
+    known = Examples(num_tokens=lengths, num_trained=[sum(label != NO_LABEL for label in row) for row in labels])
+    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
     for step in steps:
-        num_labels = sum(label != NO_LABEL for i in step.rows for label in labels[i % len(rows)])
         for numbers in step.micro_batches:
-            places = [i % len(rows) for i in numbers]
-            inputs = padded([examples[i] for i in places], module, padding_id=padding_id)
-            loss = summed_token_loss(module, inputs, [labels[i] for i in places]) / num_labels
+            inputs = padded([examples[i] for i in numbers], module, padding_id=padding_id)
+            loss = summed_token_loss(module, inputs, [labels[i] for i in numbers]) / step.num_trained
             loss.backward()
             step.add(loss)
-        step.update()
+        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
 
-    facts = {**steps.facts, "labels": list(dataset.labels), "held_out": held_out_scores(module, opened, held_out)}
+    facts = {**learnt(module, steps), "labels": list(dataset.labels), "held_out": held_out_scores(module, opened, held_out)}
     made = publish_tuned(module, opened, config, facts=facts, run=run)
-    steps.clear()
+    steps.checkpoints.clear()
     return made
 
 

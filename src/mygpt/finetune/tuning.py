@@ -1,5 +1,6 @@
 """What the objectives share: settings, which weights are trained, the plan of the epochs, and how the result is kept."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,9 +15,13 @@ from mygpt.core.errors import Refused
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
 from mygpt.finetune.sft import save_adapter, save_model
+from mygpt.finetune.steps import Examples, Step, Steps
 from mygpt.lm.heads import HEADS, Opened, open_head
 from mygpt.lm.inputs import window_tokens
 from mygpt.training.batches import Plan, plan_epoch
+from mygpt.training.checkpoint import Checkpoints
+from mygpt.training.optimizers import MasterAdamW
+from mygpt.training.schedules import warmup_cosine
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -57,6 +62,7 @@ def with_method(opened: Opened, config: TuningConfig, *, run: Run) -> tuple[Any,
             fix="Train every weight (`--set rank=0`), or choose a base with that head.",
         )
     silence_hub()
+    torch.manual_seed(run.seed_for("adapter"))
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
@@ -74,7 +80,9 @@ def with_method(opened: Opened, config: TuningConfig, *, run: Run) -> tuple[Any,
         modules_to_save=list(opened.trained_whole) or None,
         task_type=HEADS[opened.head].peft_task,
     )
-    return get_peft_model(opened.module, settings, autocast_adapter_dtype=False).eval(), learning_rate
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft asks transformers by an old name, and says that GPT-2's matrices are transposed
+        return get_peft_model(opened.module, settings, autocast_adapter_dtype=False).eval(), learning_rate
 
 
 def _is_within(name: str, outer: Sequence[str]) -> bool:
@@ -82,16 +90,42 @@ def _is_within(name: str, outer: Sequence[str]) -> bool:
 
 
 def plan_epochs(lengths: Sequence[int], config: TuningConfig, *, step_tokens: int, run: Run) -> Plan:
-    """Steps of about `step_tokens`, every example once an epoch.
+    """Steps of about `step_tokens` padded tokens; every example once an epoch."""
+    budgets = {"step_tokens": step_tokens, "micro_batch_tokens": config.micro_batch_tokens}
+    return [step for epoch in range(config.epochs) for step in plan_epoch(lengths, **budgets, order=run.random(f"order/{epoch}"))]
 
-    Epoch `e` numbers its examples from `e * len(lengths)`, so that an example may be made anew each time it is seen.
-    """
-    plan: Plan = []
-    for epoch in range(config.epochs):
-        order = run.random(f"order/{epoch}")
-        steps = plan_epoch(lengths, step_tokens=step_tokens, micro_batch_tokens=config.micro_batch_tokens, order=order)
-        plan += [[[epoch * len(lengths) + i for i in micro] for micro in step] for step in steps]
-    return plan
+
+def numbered_on(plan: Plan, num_examples: int) -> Plan:
+    """The same plan, in which epoch `e` numbers its examples from `e * num_examples`: each is made anew whenever it is seen."""
+    seen = [0] * num_examples
+    numbered: Plan = []
+    for step in plan:
+        numbered.append([[i + num_examples * seen[i] for i in micro] for micro in step])
+        for micro in step:
+            for i in micro:
+                seen[i] += 1
+    return numbered
+
+
+def tuning_steps(plan: Plan, examples: Examples, *, module: Any, config: TuningConfig, learning_rate: float, run: Run) -> Steps:
+    trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    optimizer = MasterAdamW(trainable, learning_rate=learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999))
+    checkpoints = Checkpoints(run.home, run.making.request, every_seconds=config.checkpoint_seconds)
+    work = [[name for name, _ in trainable], str(module.dtype)]
+    return Steps(plan, examples=examples, optimizer=optimizer, checkpoints=checkpoints, work=work, run=run)
+
+
+def rate_at(step: Step, config: TuningConfig, learning_rate: float) -> float:
+    """The rate of this step: `learning_rate` at its peak."""
+    shares = {"warmup_share": config.warmup_share, "final_share": config.final_share}
+    return learning_rate * warmup_cosine(step.number - 1, num_steps=step.num_steps, **shares)
+
+
+def learnt(module: Any, steps: Steps) -> dict[str, Any]:
+    """Facts of the training itself."""
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    speed = round(steps.tokens / max(steps.seconds, 1e-9), 1)
+    return {"trainable": trainable, "curve": steps.curve, "tokens": steps.tokens, "tokens_per_second": speed}
 
 
 def example_tokens(opened: Opened, config: TuningConfig) -> int:

@@ -12,6 +12,7 @@ weights of the model itself are missing is never passed over. Whatever is saved 
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,9 +83,26 @@ def open_head(
     device = device or preferred_device()
     if device.type == "cpu":
         keep_freed_memory()
-    torch.manual_seed(seed)
-    module, missing = _from_pretrained(model, head, labels, dtype=dtype or preferred_dtype(device))
+    with torch.random.fork_rng(devices=[]):  # opening a model leaves no trace in what is drawn afterwards
+        torch.default_generator.manual_seed(seed)
+        module, fresh, label_modules = _drawn(model, head, labels, dtype=dtype or preferred_dtype(device))
     module.config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier finds the last token by it
+    if fresh and run is not None and adapter is None:
+        drawn = sum(p.numel() for name in fresh for p in module.get_submodule(name).parameters())
+        run.note(f"New in {type(module).__name__}, drawn from the seed: {', '.join(fresh)} ({drawn:,} weights).")
+    if adapter is not None:
+        from peft import PeftModel
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft asks transformers by an old name, and says that GPT-2's matrices are transposed
+            module = PeftModel.from_pretrained(module, str(adapter.payload), is_trainable=False)
+    module.to(device).eval()
+    return Opened(module, tokenizer, model, adapter, head, tuple(sorted({*fresh, *label_modules})))
+
+
+def _drawn(model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype) -> tuple[Any, list[str], list[str]]:
+    """(the module, names of its modules that are new, names of those that know the labels)."""
+    module, missing = _from_pretrained(model, head, labels, dtype=dtype)
     fresh = whole_modules(module, missing)
     lost = [name for name in fresh if _is_of_the_base(module, name)]
     if lost:
@@ -96,15 +114,7 @@ def open_head(
     if label_modules and _is_for_other_labels(model, labels):
         _draw_anew(module, label_modules)
         fresh = sorted({*fresh, *label_modules})
-    if fresh and run is not None and adapter is None:
-        drawn = sum(p.numel() for name in fresh for p in module.get_submodule(name).parameters())
-        run.note(f"New in {type(module).__name__}, drawn from the seed: {', '.join(fresh)} ({drawn:,} weights).")
-    if adapter is not None:
-        from peft import PeftModel
-
-        module = PeftModel.from_pretrained(module, str(adapter.payload), is_trainable=False)
-    module.to(device).eval()
-    return Opened(module, tokenizer, model, adapter, head, tuple(sorted({*fresh, *label_modules})))
+    return module, fresh, label_modules
 
 
 def whole_modules(module: Any, names: Sequence[str]) -> list[str]:

@@ -58,7 +58,9 @@ def test_every_weight_end_to_end(shape: str, dataset: Dataset, run: Run) -> None
     assert isinstance(made, Model) and made.head == "classifier" and facts["labels"] == ["cold", "hot"]
     assert facts["curve"][-1][1] < 0.7 * facts["curve"][0][1]
     assert facts["trainable"] == facts["parameters"]
-    assert facts["held_out"]["rows"] == 2 and facts["held_out"]["most_frequent"] == 0.5
+    scores = facts["held_out"]
+    assert scores["rows"] == 2 and scores["most_frequent"] == 0.5
+    assert facts["sentences"][0].startswith(f"Held out: accuracy {scores['accuracy']:.2f} (95 % interval ")
     plain = AutoModelForSequenceClassification.from_pretrained(made.payload, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(made.payload)
     assert plain.config.id2label == {0: "cold", 1: "hot"}
@@ -109,6 +111,7 @@ def test_pairs_of_texts(run: Run) -> None:
     dataset = label_data.follows(label_data.Nothing(), run=run)
     made = tuned("bert", dataset, run, epochs=2)
     assert made.manifest.facts["held_out"] is None
+    assert made.manifest.facts["sentences"] == ["No held-out rows: how well it does was not measured."]
     opened = open_head(made, "classifier", dtype=torch.float32)
     example = encode(opened.tokenizer, "mill", "pond")
     assert example.segments == (0,) * 6 + (1,) * 5  # <s> mill </s> pond </s>

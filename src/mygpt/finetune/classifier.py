@@ -7,7 +7,7 @@ Dims       B rows of a micro-batch   L labels
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,15 +73,21 @@ def classifier(config: ClassifierConfig, *, model: Model, dataset: Dataset, run:
         step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
 
     cut = allowed if config.cut_long else None
-    facts = {
-        **learnt(module, steps),
-        "labels": list(dataset.labels),
-        "cut_tokens": cut,
-        "held_out": held_out_scores(module, opened, held_out, cut_tokens=cut),
-    }
-    made = publish_tuned(module, opened, config, facts=facts, run=run)
+    scores = held_out_scores(module, opened, held_out, cut_tokens=cut)
+    facts = {**learnt(module, steps), "labels": list(dataset.labels), "cut_tokens": cut, "held_out": scores}
+    made = publish_tuned(module, opened, config, facts=facts, told=told(scores), run=run)
     steps.checkpoints.clear()
     return made
+
+
+def told(scores: Mapping[str, Any] | None) -> str:
+    if scores is None:
+        return ""
+    low, high = scores["accuracy_interval"]
+    return (
+        f"accuracy {scores['accuracy']:.2f} (95 % interval {low:.2f} to {high:.2f}), macro F1 {scores['macro_f1']:.2f} on {scores['rows']} "
+        f"texts; naming the most frequent label always: {scores['most_frequent']:.2f}"
+    )
 
 
 def summed_label_loss(module: Any, inputs: dict[str, torch.Tensor], right_B: torch.Tensor) -> torch.Tensor:

@@ -94,11 +94,16 @@ def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run
     after = held_out_scores(Opened(module, opened.tokenizer, model, None, "embedder"), held_out, max_tokens=allowed)
     dimensions = module.config.hidden_size
     facts = {**learnt(module, steps), "dimensions": dimensions, "context_tokens": allowed, "held_out": after, "held_out_before": before}
+    told = (
+        f"nDCG@10 {before['ndcg_at_10']:.3f} before, {after['ndcg_at_10']:.3f} after, {after['queries']} queries"
+        if before and after
+        else ""
+    )
 
     def write_beside(folder: Path) -> None:
         write_sentence_files(folder, dimensions=dimensions, max_tokens=allowed)
 
-    made = publish_tuned(module, opened, config, facts=facts, write_beside=write_beside, run=run)
+    made = publish_tuned(module, opened, config, facts=facts, told=told, write_beside=write_beside, run=run)
     steps.checkpoints.clear()
     return made
 

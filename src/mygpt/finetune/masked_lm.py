@@ -86,7 +86,8 @@ def masked_lm(config: MaskedLMConfig, *, model: Model, dataset: Dataset, run: Ru
 
     after = held_out_scores(module, fixed, padding_id=tokenizer.pad_token_id)
     facts = {**learnt(module, steps), "windows": len(train), "held_out": after, "held_out_before": before}
-    made = publish_tuned(module, opened, config, facts=facts, run=run)
+    told = f"{before['loss']:.3f} nats a masked token before, {after['loss']:.3f} after" if before and after else ""
+    made = publish_tuned(module, opened, config, facts=facts, told=told, run=run)
     steps.checkpoints.clear()
     return made
 

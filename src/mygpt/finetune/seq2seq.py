@@ -76,8 +76,12 @@ def seq2seq(config: Seq2SeqConfig, *, model: Model, dataset: Dataset, run: Run) 
             step.add(loss)
         step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
 
-    facts = {**learnt(module, steps), "held_out": held_out_scores(module, opened, held_out, config)}
-    made = publish_tuned(module, opened, config, facts=facts, run=run)
+    scores = held_out_scores(module, opened, held_out, config)
+    facts = {**learnt(module, steps), "held_out": scores}
+    told = f"{scores['loss']:.3f} nats a token of the right answers" if scores else ""
+    if scores and "answers" in scores:
+        told += f", token F1 {scores['token_f1']:.2f} and ROUGE-L {scores['rouge_l']:.2f} of {scores['answers']} answers"
+    made = publish_tuned(module, opened, config, facts=facts, told=told, run=run)
     steps.checkpoints.clear()
     return made
 

@@ -92,7 +92,8 @@ def span_corruption(config: SpanCorruptionConfig, *, model: Model, dataset: Data
 
     after = held_out_loss(module, fixed, padding_id=padding_id)
     facts = {**learnt(module, steps), "windows": len(train), "held_out": after, "held_out_before": before}
-    made = publish_tuned(module, opened, config, facts=facts, run=run)
+    told = f"{before['loss']:.3f} nats a written token before, {after['loss']:.3f} after" if before and after else ""
+    made = publish_tuned(module, opened, config, facts=facts, told=told, run=run)
     steps.checkpoints.clear()
     return made
 

@@ -67,8 +67,10 @@ def tagger(config: TaggerConfig, *, model: Model, dataset: Dataset, run: Run) ->
             step.add(loss)
         step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
 
-    facts = {**learnt(module, steps), "labels": list(dataset.labels), "held_out": held_out_scores(module, opened, held_out)}
-    made = publish_tuned(module, opened, config, facts=facts, run=run)
+    scores = held_out_scores(module, opened, held_out)
+    facts = {**learnt(module, steps), "labels": list(dataset.labels), "held_out": scores}
+    told = f"F1 of whole entities {scores['span_f1']:.2f} on {scores['rows']} texts" if scores else ""
+    made = publish_tuned(module, opened, config, facts=facts, told=told, run=run)
     steps.checkpoints.clear()
     return made
 

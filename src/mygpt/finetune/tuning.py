@@ -147,10 +147,11 @@ def publish_tuned(
     config: TuningConfig,
     *,
     facts: Mapping[str, Any],
+    told: str,
     write_beside: Callable[[Path], None] | None = None,
     run: Run,
 ) -> Adapter | Model:
-    """`facts` says what was learnt and how well; the head, the base and the method are said here."""
+    """`facts` says what was learnt, `told` how well, in words ("": not measured); the head, the base and the method are said here."""
     model = opened.model
     said = {
         "head": opened.head,
@@ -158,6 +159,7 @@ def publish_tuned(
         "method": "lora" if config.rank else "full",
         "precision": str(opened.module.dtype).removeprefix("torch."),
         **facts,
+        "sentences": [f"Held out: {told}." if told else "No held-out rows: how well it does was not measured."],
     }
     origin = {"source": f"trained from {model.id}", "licence": model.manifest.provenance.get("licence")}
     if config.rank:

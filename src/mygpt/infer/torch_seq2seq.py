@@ -51,7 +51,8 @@ class Seq2SeqCompleter:
         from transformers import GenerationConfig
 
         module, tokenizer = self._opened.module, self._opened.tokenizer
-        own: Any = module.generation_config
+        inner = module.get_base_model() if hasattr(module, "get_base_model") else module  # peft's wrapper asks the model inside
+        own: Any = inner.generation_config
         greedy = GenerationConfig(
             do_sample=False,
             num_beams=1,
@@ -62,11 +63,11 @@ class Seq2SeqCompleter:
             pad_token_id=tokenizer.pad_token_id,
         )
         inputs = padded(examples, module, padding_id=tokenizer.pad_token_id)
-        module.generation_config = greedy  # else what its makers set (beams, a forced end) would fill what is not set here
+        inner.generation_config = greedy  # else what its makers set (beams, a forced end) would fill what is not set here
         try:
             ids: list[list[int]] = module.generate(**inputs)[:, 1:].tolist()  # the first token begins every answer
         finally:
-            module.generation_config = own
+            inner.generation_config = own
         return ids
 
     def _answer(self, ids: list[int], example: Encoded, sampling: Sampling) -> Answer:

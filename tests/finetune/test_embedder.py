@@ -1,5 +1,6 @@
 """The contrastive embedder: its loss by hand, GradCache against the whole batch, duplicates, and search that gets better."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -99,6 +100,7 @@ def test_every_weight_end_to_end(dataset: Dataset, run: Run) -> None:
     assert facts["held_out"]["ndcg_at_10"] > facts["held_out_before"]["ndcg_at_10"]
     assert facts["held_out"]["documents"] == 5  # four positives, and "Nobody." once
     assert {"modules.json", "sentence_bert_config.json", "1_Pooling/config.json"} <= set(made.manifest.files)
+    assert json.loads((made.payload / "tokenizer.json").read_text())["truncation"] is None  # texts are cut in use, not by the file
     plain = AutoModel.from_pretrained(made.payload, dtype=torch.float32).eval()
     inputs = AutoTokenizer.from_pretrained(made.payload)("Who sails?", return_tensors="pt")
     with torch.no_grad():
@@ -110,7 +112,7 @@ def test_every_weight_end_to_end(dataset: Dataset, run: Run) -> None:
 def test_a_decoder_and_an_adapter(dataset: Dataset, run: Run) -> None:
     made = tuned("gpt2", dataset, run, rank=2)
     assert isinstance(made, Adapter) and made.manifest.facts["head"] == "embedder"
-    vectors_ND = TorchEmbedder(made.base, adapter=made).embed(["Who sails?", "x"])
+    vectors_ND = TorchEmbedder(made.base, adapter=made).embed(["Who sails?", ""])
     assert vectors_ND.shape == (2, 32) and np.allclose(np.linalg.norm(vectors_ND, axis=1), 1, atol=1e-3)
 
 

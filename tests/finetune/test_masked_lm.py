@@ -13,6 +13,7 @@ from mygpt.artifacts.model import Model
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.finetune.masked_lm import MaskedLMConfig, mask, masked_lm
+from mygpt.finetune.tuning import numbered_on
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import Encoded, encode_windows, padded
 from mygpt.training.label_losses import NO_LABEL, summed_token_loss
@@ -56,6 +57,11 @@ def test_shares() -> None:
         places.update(asked)
     assert abs(became["mask"] - 2400) < 66 and abs(became["random"] - 300) < 50 and abs(became["kept"] - 300) < 50
     assert len(places) == 100  # every place is asked for at some time
+
+
+def test_examples_are_numbered_on_by_hand() -> None:
+    """Three windows in two epochs: 0 1 2, then 3 4 5, in whatever steps they stand."""
+    assert numbered_on([[[2, 0]], [[1]], [[0], [1, 2]]], 3) == [[[2, 0]], [[1]], [[3], [4, 5]]]
 
 
 def test_a_short_text_has_one_question() -> None:

@@ -8,6 +8,8 @@ import torch
 
 from mygpt.artifacts.dataset import Conversation, Dataset, Message
 from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.store import Store
+from mygpt.cli.recipe_call import _tool
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.finetune.seq2seq import Seq2SeqConfig, encoded_pairs, seq2seq
@@ -15,6 +17,7 @@ from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_seq2seq import Seq2SeqCompleter
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import padded
+from mygpt.pipelines.tools import rebuild_tool
 from mygpt.training.label_losses import summed_answer_loss
 from tests.finetune import label_data, shapes
 from tests.finetune.conftest import Killed
@@ -85,6 +88,14 @@ def test_adapter_opens_in_plain_peft(dataset: Dataset, run: Run) -> None:
     asked = [Conversation((Message("user", "1 and 2?"),))]
     (answer,) = Seq2SeqCompleter(made.base, adapter=made).complete(asked, Sampling(max_tokens=30))
     assert len(answer.token_ids) == 30 and answer.finish_reason == "length"  # so little was learnt: it does not stop by itself
+
+
+def test_named_on_the_command_line_and_made_again_from_its_record(run: Run) -> None:
+    model, store = base("bart", run), Store(run.home)
+    completer = _tool(store, run, "Completer", model.name, 0, share_documents=False)
+    again = rebuild_tool(store, run, num_passages=0, share_documents=False)("completer", completer.identity)
+    assert isinstance(completer, Seq2SeqCompleter) and isinstance(again, Seq2SeqCompleter)
+    assert again.identity == completer.identity and completer.identity["model"] == model.digest
 
 
 def test_micro_batches_change_nothing(dataset: Dataset, run: Run) -> None:

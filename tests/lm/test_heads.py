@@ -123,5 +123,6 @@ def test_segments_only_where_they_are_told_apart(run: Run) -> None:
     bert, roberta = (open_head(base(shape, run), "classifier", labels=("a", "b"), dtype=torch.float32) for shape in ("bert", "roberta"))
     assert set(padded([encode(bert.tokenizer, "x", "y")], bert.module, padding_id=0)) == {"input_ids", "attention_mask", "token_type_ids"}
     assert set(padded([encode(roberta.tokenizer, "x", "y")], roberta.module, padding_id=0)) == {"input_ids", "attention_mask"}
+    assert encode(shapes.byte_tokenizer("gpt2"), "").token_ids == (2,)  # something has to be read
     special = encode(bert.tokenizer, "x</s>")
     assert special.token_ids[-1] == 2 and 2 not in special.token_ids[:-1]  # its spelling in a text stays text

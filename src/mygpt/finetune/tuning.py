@@ -166,6 +166,7 @@ def publish_tuned(
         return publish(Adapter, run, lambda folder: save_adapter(module, model, folder), facts=said, provenance=origin)
 
     def write(folder: Path) -> None:
+        opened.tokenizer("")  # else where its last text was cut would be saved with it
         save_model(module, opened.tokenizer, folder)
         if write_beside is not None:
             write_beside(folder)

@@ -64,6 +64,7 @@ class TorchEmbedder:
         with self._lock:
             readable = [text.encode("utf-8", "replace").decode() for text in texts]  # half a surrogate pair is no text
             encoded: list[list[int]] = self._tokenizer(readable, truncation=True, max_length=self._max_tokens)["input_ids"]
+        encoded = [ids or [self._tokenizer.eos_token_id] for ids in encoded]  # an empty text of a decoder
         for rows in length_batches([len(ids) for ids in encoded], self._batch_tokens):
             one_segment = [Encoded(tuple(encoded[i]), (0,) * len(encoded[i])) for i in rows]
             batch = padded(one_segment, self._module, padding_id=self._tokenizer.pad_token_id)

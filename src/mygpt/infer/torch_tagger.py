@@ -52,6 +52,8 @@ class TorchTagger:
             raise UsageError(what, fix="Give a sentence or a paragraph at a time.")
         found: list[list[str]] = [["O"] * len(words) for words in texts]
         for rows in length_batches(lengths, self._batch_tokens):
+            if not (rows := [i for i in rows if lengths[i]]):
+                continue  # texts without a token
             with grouped_attention(module):
                 logits_BTL = module(**padded([encoded[i][0] for i in rows], module, padding_id=tokenizer.pad_token_id)).logits
             for i, scores_TL in zip(rows, logits_BTL.float().log_softmax(-1).cpu().numpy(), strict=True):

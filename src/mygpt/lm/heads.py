@@ -86,7 +86,8 @@ def open_head(
     with torch.random.fork_rng(devices=[]):  # opening a model leaves no trace in what is drawn afterwards
         torch.default_generator.manual_seed(seed)
         module, fresh, label_modules = _drawn(model, head, labels, dtype=dtype or preferred_dtype(device))
-    module.config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier finds the last token by it
+    for config in (module.config, module.config.get_text_config()):
+        config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier finds the last token by it
     if fresh and run is not None and adapter is None:
         drawn = sum(p.numel() for name in fresh for p in module.get_submodule(name).parameters())
         run.note(f"New in {type(module).__name__}, drawn from the seed: {', '.join(fresh)} ({drawn:,} weights).")

@@ -36,6 +36,8 @@ def encode(tokenizer: Any, text: str, pair: str = "", *, max_tokens: int | None 
         verbose=False,
         **cut,
     )
+    if not given["input_ids"]:  # an empty text of a tokenizer that puts nothing around it
+        return Encoded((tokenizer.eos_token_id,), (0,))
     return Encoded(tuple(given["input_ids"]), tuple(given["token_type_ids"]))
 
 

@@ -9,7 +9,7 @@ import torch
 
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
-from mygpt.core.errors import Refused, UsageError
+from mygpt.core.errors import MygptError, Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.data.classes import ClassesConfig, classes
 from mygpt.finetune.classifier import ClassifierConfig, classifier, summed_label_loss
@@ -144,6 +144,12 @@ def test_too_long(dataset: Dataset, run: Run) -> None:
     with pytest.raises(UsageError, match="A text of 302 tokens does not fit the classifier's window of 128"):
         TorchClassifier(made).classify(["x" * 300])
     assert TorchClassifier(made, cut_tokens=11).probabilities(["x" * 300]).shape == (1, 2)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(dataset: Dataset, run: Run) -> None:
+    with pytest.raises(MygptError, match=r"The loss became nan.* at step 2 .*with learning rate 1e\+38"):
+        tuned("gpt2", dataset, run, learning_rate=1e38)
+    assert not list(run.home.glob("artifacts/model/test-*"))
 
 
 def test_rows_of_another_kind(run: Run) -> None:

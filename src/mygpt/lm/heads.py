@@ -104,13 +104,13 @@ def open_head(
 def _drawn(model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype) -> tuple[Any, list[str], list[str]]:
     """(the module, names of its modules that are new, names of those that know the labels)."""
     module, missing = _from_pretrained(model, head, labels, dtype=dtype)
-    fresh = whole_modules(module, missing)
-    lost = [name for name in fresh if _is_of_the_base(module, name)]
+    lost = [name for name in missing if _is_of_the_base(module, name)]
     if lost:
         raise Refused(
-            f"{model.id} lacks weights of {type(module).__name__} itself ({', '.join(lost[:3])}), not only of its head.",
+            f"{model.id} lacks {len(lost)} weights of {type(module).__name__} itself (first: {lost[0]}), not only of its head.",
             fix="Choose a model of this architecture whose checkpoint is whole.",
         )
+    fresh = whole_modules(module, missing)
     label_modules = _outside_the_base(module) if head in _LABELLED else []
     if label_modules and _is_for_other_labels(model, labels):
         _draw_anew(module, label_modules)
@@ -188,7 +188,8 @@ def _is_for_other_labels(model: Model, labels: Sequence[str]) -> bool:
 
 def _is_of_the_base(module: Any, name: str) -> bool:
     """Poolers count as heads: checkpoints made for masks have none."""
-    is_inside = name.startswith(f"{module.base_model_prefix}.") if hasattr(module, module.base_model_prefix) else name != "lm_head"
+    prefix = module.base_model_prefix
+    is_inside = name.startswith(f"{prefix}.") if hasattr(module, prefix) else not name.startswith("lm_head.")
     return is_inside and "pooler" not in name
 
 

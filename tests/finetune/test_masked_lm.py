@@ -12,6 +12,7 @@ from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Model
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
+from mygpt.finetune import masked_lm as module_under_test
 from mygpt.finetune.masked_lm import MaskedLMConfig, mask, masked_lm
 from mygpt.finetune.tuning import numbered_on
 from mygpt.lm.heads import open_head
@@ -110,6 +111,21 @@ def test_end_to_end(dataset: Dataset, run: Run) -> None:
             plain(input_ids=ids_1T).logits, open_head(made, "masked_lm", dtype=torch.float32).module(input_ids=ids_1T).logits
         )
     assert open_head(made, "classifier", labels=("a", "b"), dtype=torch.float32).labels == ("a", "b")  # a base like any other
+
+
+def test_masks_are_drawn_anew_in_every_epoch(dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[list[int]]] = []
+    real = module_under_test.summed_token_loss
+
+    def watched(module: Any, inputs: Any, labels: Any) -> torch.Tensor:
+        seen.append(sorted(labels))
+        return real(module, inputs, labels)
+
+    monkeypatch.setattr(module_under_test, "summed_token_loss", watched)
+    tuned("bert", dataset, run, epochs=3, step_tokens=4096, micro_batch_tokens=4096)
+    assert len(seen) == 3 and seen[0] != seen[1] != seen[2] != seen[0]
+    counts = [sum(label != NO_LABEL for row in labels for label in row) for labels in seen]
+    assert counts == [counts[0]] * 3
 
 
 def test_killed_and_resumed_is_uninterrupted(dataset: Dataset, run: Run, killed_at: Callable[..., Run]) -> None:

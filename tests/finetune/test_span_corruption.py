@@ -13,6 +13,7 @@ from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Model
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
+from mygpt.finetune import span_corruption as module_under_test
 from mygpt.finetune.span_corruption import SpanCorruptionConfig, corrupt, draw_spans, span_corruption, windows
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import Encoded, padded
@@ -99,6 +100,21 @@ def test_end_to_end(dataset: Dataset, run: Run) -> None:
     ours = open_head(made, "seq2seq_lm", dtype=torch.float32).module
     with torch.no_grad():
         assert torch.equal(plain(input_ids=ids_1T, labels=ids_1T).logits, ours(input_ids=ids_1T, labels=ids_1T).logits)
+
+
+def test_spans_are_drawn_anew_in_every_epoch(dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[list[int]]] = []
+    real = module_under_test.summed_answer_loss
+
+    def watched(module: Any, inputs: Any, answers: Any) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            seen.append(sorted(answers))
+        return real(module, inputs, answers)
+
+    monkeypatch.setattr(module_under_test, "summed_answer_loss", watched)
+    tuned(dataset, run, epochs=2, step_tokens=4096, micro_batch_tokens=4096)
+    assert len(seen) == 2 and seen[0] != seen[1]
+    assert sorted(map(len, seen[0])) == sorted(map(len, seen[1]))
 
 
 def test_killed_and_resumed_is_uninterrupted(dataset: Dataset, run: Run, killed_at: Callable[..., Run]) -> None:

@@ -35,6 +35,18 @@ TECHNIQUES: tuple[Technique, ...] = (
         "Ouyang et al. 2022, arXiv:2203.02155, section 3.4",
         "docs/data/preferences_from_ratings.md",
     ),
+    Technique("classes", "data", "mygpt.data.classes:classes", "ours", "docs/data/classes.md"),
+    Technique(
+        "tagged_words",
+        "data",
+        "mygpt.data.tagged_words:tagged_words",
+        "Tjong Kim Sang and Veenstra 1999, Representing text chunks (IOB1, IOB2)",
+        "docs/data/tagged_words.md",
+    ),
+    Technique("text_pairs", "data", "mygpt.data.text_pairs:text_pairs", "ours", "docs/data/text_pairs.md"),
+    Technique("texts", "data", "mygpt.data.texts:texts", "ours", "docs/data/texts.md"),
+    Technique("conversations", "data", "mygpt.data.conversations:conversations", "ours", "docs/data/conversations.md"),
+    Technique("mix", "data", "mygpt.data.mix:mix", "Arivazhagan et al. 2019, arXiv:1907.05019, section 4", "docs/data/mix.md"),
     Technique(
         "sft",
         "finetune",
@@ -72,6 +84,44 @@ TECHNIQUES: tuple[Technique, ...] = (
     ),
     Technique("merge", "finetune", "mygpt.finetune.merge:merge", "Hu et al. 2021, arXiv:2106.09685, section 4.1", "docs/finetune/merge.md"),
     Technique("quantized", "lm", "mygpt.lm.quantized:nf4_settings", "Dettmers et al. 2023, arXiv:2305.14314", "docs/lm/quantized.md"),
+    Technique(
+        "classifier",
+        "finetune",
+        "mygpt.finetune.classifier:classifier",
+        "Devlin et al. 2018, arXiv:1810.04805, section 4.1",
+        "docs/finetune/classifier.md",
+    ),
+    Technique(
+        "tagger", "finetune", "mygpt.finetune.tagger:tagger", "Devlin et al. 2018, arXiv:1810.04805, section 5.3", "docs/finetune/tagger.md"
+    ),
+    Technique(
+        "embedder",
+        "finetune",
+        "mygpt.finetune.embedder:embedder",
+        "van den Oord et al. 2018, arXiv:1807.03748 (InfoNCE); gradients in parts: Gao et al. 2021, arXiv:2101.06983",
+        "docs/finetune/embedder.md",
+    ),
+    Technique(
+        "masked_lm",
+        "finetune",
+        "mygpt.finetune.masked_lm:masked_lm",
+        "Devlin et al. 2018, arXiv:1810.04805, section 3.1",
+        "docs/finetune/masked_lm.md",
+    ),
+    Technique(
+        "span_corruption",
+        "finetune",
+        "mygpt.finetune.span_corruption:span_corruption",
+        "Raffel et al. 2019, arXiv:1910.10683, section 3.1.4",
+        "docs/finetune/span_corruption.md",
+    ),
+    Technique(
+        "seq2seq",
+        "finetune",
+        "mygpt.finetune.seq2seq:seq2seq",
+        "Raffel et al. 2019, arXiv:1910.10683, section 2.4",
+        "docs/finetune/seq2seq.md",
+    ),
     Technique(
         "before_after",
         "evaluate",
@@ -522,6 +572,14 @@ TECHNIQUES: tuple[Technique, ...] = (
         "Chen et al. 2016, arXiv:1604.00981",
         "docs/training/distributed.md",
     ),
+    Technique(
+        "mixing",
+        "training",
+        "mygpt.training.mixing:mixed",
+        "Arivazhagan et al. 2019, arXiv:1907.05019, section 4",
+        "docs/training/mixing.md",
+    ),
+    Technique("heads", "lm", "mygpt.lm.heads:open_head", "ours", "docs/lm/heads.md"),
     Technique("probe", "training", "mygpt.training.probe:fit_probe", "Alain and Bengio 2016, arXiv:1610.01644", "docs/training/probe.md"),
     Technique("api", "serve", "mygpt.serve.api:create_app", "ours", "docs/serve/api.md"),
     Technique(

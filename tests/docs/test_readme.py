@@ -37,7 +37,7 @@ def test_commands_exist(page: Path) -> None:
     group: Any = build()
     context = typer.Context(group)
     for verb, technique in re.findall(
-        r"(?:^\$ |`)(?:\.venv/bin/)?mygpt ([a-z_]+)(?: ([a-z_]+))?", page.read_text(encoding="utf-8"), re.MULTILINE
+        r"(?:^\$ |`)(?:\.venv/bin/)?mygpt ([a-z_]+)(?: ([a-z_0-9]+))?", page.read_text(encoding="utf-8"), re.MULTILINE
     ):
         command = group.get_command(context, verb)
         assert command is not None, verb

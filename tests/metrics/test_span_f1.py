@@ -1,8 +1,10 @@
 """Entity spans worked by hand."""
 
+import random
+
 import pytest
 
-from mygpt.metrics.span_f1 import EntitySpan, span_f1, span_f1_by_label
+from mygpt.metrics.span_f1 import EntitySpan, span_f1, span_f1_by_label, spans_of_tags
 
 # "Ada Lovelace met Babbage in London."
 GOLD = [EntitySpan("PER", 0, 12), EntitySpan("PER", 17, 24), EntitySpan("LOC", 28, 34)]
@@ -46,3 +48,21 @@ def test_bad_input() -> None:
         span_f1([[], []], [[], []])
     with pytest.raises(ValueError, match="text 1: the span PER from 5 to 5"):
         span_f1([[], [EntitySpan("PER", 5, 5)]], [GOLD, GOLD])
+
+
+def test_spans_of_tags_by_hand() -> None:
+    """Two neighbours of one kind stay two; an I that continues nothing of its kind is passed over."""
+    tags = ["B-PER", "I-PER", "B-PER", "O", "I-LOC", "B-LOC", "I-PER", "I-LOC"]
+    assert spans_of_tags(tags) == [EntitySpan("PER", 0, 2), EntitySpan("PER", 2, 3), EntitySpan("LOC", 5, 6)]
+    assert spans_of_tags([]) == spans_of_tags(["O"]) == []
+
+
+def test_spans_of_tags_are_seqevals() -> None:
+    """On random sequences, valid or not, strict IOB2."""
+    entities = pytest.importorskip("seqeval.scheme").Entities
+    scheme = pytest.importorskip("seqeval.scheme").IOB2
+    draw = random.Random(0)
+    for _ in range(200):
+        tags = [draw.choice(["O", "B-X", "I-X", "B-Y", "I-Y"]) for _ in range(draw.randrange(1, 9))]
+        (found,) = entities([tags], scheme).entities
+        assert [(e.tag, e.start, e.end) for e in found] == [tuple(span) for span in spans_of_tags(tags)], tags

@@ -1,6 +1,14 @@
-"""Dataset: named splits of rows with one schema: conversations (`sft`), or two answers to one prompt, the better first (`preference`).
+"""Dataset: named splits of rows with one schema.
+
+    sft         conversations                                    `split`
+    text        raw text, one text a row                         `texts`; in `split` each row is one message of the role `text`
+    preference  two answers to one prompt, the better first      `preferences`
+    class       a text, or two, and its label                    `labelled`
+    tagged      words, each with its tag (BIO)                   `tagged`
+    pairs       two texts that belong together                   `pairs`
 
 Payload  <split>.parquet per split, dropped.parquet (candidates that were not kept, each with its reason)
+Facts    schema, rows (per split); of `class` and `tagged` also labels, in the order in which a head numbers them
 """
 
 from collections import Counter
@@ -15,6 +23,7 @@ import pyarrow.parquet as pq
 
 from mygpt.artifacts.artifact import Artifact
 from mygpt.artifacts.corpus import Span
+from mygpt.core.errors import UsageError
 
 Role = Literal["system", "user", "assistant", "tool", "text"]  # text: see `Conversation.raw_text`
 
@@ -67,6 +76,33 @@ class Preference:
 
 
 @dataclass(frozen=True)
+class LabelledText:
+    text: str
+    label: str
+    pair: str = ""  # a second text, where the label is of two (does one follow from the other?)
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class TaggedWords:
+    """`tags[i]` is of `words[i]`: `O`, or `B-X` where an entity of kind X begins, `I-X` inside it."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class TextPair:
+    """What is asked and what answers it, or two texts of one meaning; negatives are near and wrong."""
+
+    anchor: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+    id: str = ""
+
+
+@dataclass(frozen=True)
 class Dropped:
     """A candidate that was not kept."""
 
@@ -95,6 +131,10 @@ _PREFERENCE = pa.schema(
         ("facts", pa.map_(pa.string(), pa.string())),
     ]
 )
+_TEXTS = pa.list_(pa.string())
+_CLASS = pa.schema([(name, pa.string()) for name in ("id", "text", "pair", "label")])
+_TAGGED = pa.schema([("id", pa.string()), ("words", _TEXTS), ("tags", _TEXTS)])
+_PAIRS = pa.schema([("id", pa.string()), ("anchor", pa.string()), ("positive", pa.string()), ("negatives", _TEXTS)])
 _DROPPED = _CONVERSATION.append(pa.field("reason", pa.string())).append(pa.field("detail", pa.string()))
 
 
@@ -103,14 +143,45 @@ class Dataset(Artifact):
     kind: ClassVar[str] = "dataset"
 
     def split(self, name: str) -> list[Conversation]:
-        """The rows of one split, in order. A split that was not made is empty."""
-        path = self.payload / f"{name}.parquet"
-        return [_conversation(row) for row in pq.read_table(path).to_pylist()] if path.exists() else []
+        """The rows of one split of a Dataset with schema `sft` or `text`, in order. A split that was not made is empty."""
+        return [_conversation(row) for row in self._rows(name, "sft", "text")]
+
+    def texts(self, name: str) -> list[str]:
+        """The rows of one split of a Dataset with schema `text`, in order."""
+        return [row["messages"][0]["content"] for row in self._rows(name, "text")]
 
     def preferences(self, name: str) -> list[Preference]:
         """The rows of one split of a Dataset with schema `preference`, in order."""
+        return [_preference(row) for row in self._rows(name, "preference")]
+
+    def labelled(self, name: str) -> list[LabelledText]:
+        """The rows of one split of a Dataset with schema `class`, in order."""
+        return [LabelledText(**row) for row in self._rows(name, "class")]
+
+    def tagged(self, name: str) -> list[TaggedWords]:
+        """The rows of one split of a Dataset with schema `tagged`, in order."""
+        return [TaggedWords(tuple(row["words"]), tuple(row["tags"]), row["id"]) for row in self._rows(name, "tagged")]
+
+    def pairs(self, name: str) -> list[TextPair]:
+        """The rows of one split of a Dataset with schema `pairs`, in order."""
+        return [TextPair(row["anchor"], row["positive"], tuple(row["negatives"]), row["id"]) for row in self._rows(name, "pairs")]
+
+    @property
+    def schema(self) -> str:
+        return str(self.manifest.facts.get("schema", "sft"))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.manifest.facts["labels"])
+
+    def _rows(self, name: str, *schemas: str) -> list[dict[str, Any]]:
+        if self.schema not in schemas:
+            needed = " or ".join(f"`{schema}`" for schema in schemas)
+            raise UsageError(
+                f"{self.id} has rows of the schema `{self.schema}`, and this needs {needed}.", fix=f"Name a dataset of schema {needed}."
+            )
         path = self.payload / f"{name}.parquet"
-        return [_preference(row) for row in pq.read_table(path).to_pylist()] if path.exists() else []
+        return pq.read_table(path).to_pylist() if path.exists() else []
 
     @property
     def splits(self) -> list[str]:
@@ -143,6 +214,31 @@ def write_preferences(folder: Path, splits: Mapping[str, Sequence[Preference]]) 
             for row in rows
         ]
         pq.write_table(pa.Table.from_pylist(listed, schema=_PREFERENCE), folder / f"{name}.parquet", compression="zstd")
+
+
+def write_labelled(folder: Path, splits: Mapping[str, Sequence[LabelledText]]) -> None:
+    """The payload of a Dataset with schema `class`."""
+    _write_rows(folder, splits, _CLASS)
+
+
+def write_tagged(folder: Path, splits: Mapping[str, Sequence[TaggedWords]]) -> None:
+    """The payload of a Dataset with schema `tagged`."""
+    _write_rows(folder, splits, _TAGGED)
+
+
+def write_pairs(folder: Path, splits: Mapping[str, Sequence[TextPair]]) -> None:
+    """The payload of a Dataset with schema `pairs`."""
+    _write_rows(folder, splits, _PAIRS)
+
+
+def _write_rows(folder: Path, splits: Mapping[str, Sequence[Any]], schema: pa.Schema) -> None:
+    for name, rows in splits.items():
+        table = pa.Table.from_pylist([{key: getattr(row, key) for key in schema.names} for row in rows], schema=schema)
+        pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+
+
+def row_facts(schema: str, splits: Mapping[str, Sequence[Any]], **more: Any) -> dict[str, Any]:
+    return {"schema": schema, "rows": {name: len(rows) for name, rows in splits.items()}, **more}
 
 
 def preference_facts(splits: Mapping[str, Sequence[Preference]]) -> dict[str, Any]:

@@ -244,6 +244,7 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
     from mygpt.infer.remote_scorer import RemoteScorer
     from mygpt.infer.torch_embedder import TorchEmbedder
     from mygpt.infer.torch_engine import TorchEngine
+    from mygpt.infer.torch_seq2seq import Seq2SeqCompleter
     from mygpt.lm.load import load_lm
     from mygpt.lm.sources import obtain
 
@@ -269,6 +270,8 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
     found = obtain(model, run=run)
     if protocol == "Entailer" and found.head == "classifier":
         return ClassifierEntailer(found)
+    if protocol == "Completer" and "seq2seq_lm" in (found.head, tuned.manifest.facts.get("head") if tuned else ""):
+        return Seq2SeqCompleter(found, adapter=tuned)
     engine = TorchEngine(found, adapter=tuned, run=run)
     if protocol == "Entailer":
         return ScorerEntailer(engine)

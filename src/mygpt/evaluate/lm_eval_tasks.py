@@ -23,13 +23,13 @@ import yaml
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.report import Predictions, write_predictions
+from mygpt.artifacts.rows import SUFFIXES, Row, read_rows
 from mygpt.artifacts.task import Item, TaskSettings
 from mygpt.core.config import Config
 from mygpt.core.digest import digest_text
 from mygpt.core.errors import UsageError
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
-from mygpt.evaluate.tasks.rows import SUFFIXES, Row, read_rows
 from mygpt.infer.protocols import Completer, Sampling, Score, Scorer
 from mygpt.metrics.bits_per_byte import bits_per_byte
 

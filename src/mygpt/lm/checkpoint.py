@@ -106,13 +106,20 @@ def _head(folder: Path, config: dict[str, Any]) -> str:
     if (folder / "modules.json").exists() or (folder / "sentence_bert_config.json").exists():
         return "embedder"
     architecture = (config.get("architectures") or [""])[0]
+    if architecture.endswith("ForConditionalGeneration") and config.get("is_encoder_decoder"):
+        return "seq2seq_lm"
     if architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
         return "lm"
+    if architecture.endswith(("ForMaskedLM", "ForPreTraining")):
+        return "masked_lm"
     if architecture.endswith("ForSequenceClassification"):
         return "classifier"
+    if architecture.endswith("ForTokenClassification"):
+        return "tagger"
     if architecture.endswith("Model"):
         return "embedder"
     raise UsageError(
-        f"The model's architecture is {architecture or 'not given'}; mygpt knows language models, sentence embedders and classifiers.",
-        fix="Choose a model whose config.json names a ...ForCausalLM architecture.",
+        f"The model's architecture is {architecture or 'not given'}; mygpt knows language models (causal, masked, "
+        "encoder-decoder), sentence embedders, classifiers and taggers.",
+        fix="Choose a model whose config.json names one of these, such as a ...ForCausalLM architecture.",
     )

@@ -82,6 +82,8 @@ def load_lm(
                 f"{one.id} was trained on {str(one.manifest.facts.get('base'))[:12]}, not on {model.id}.",
                 fix="Load it on its own base model.",
             )
+        if (head := one.manifest.facts.get("head", "lm")) != "lm":
+            raise UsageError(f"{one.id} makes a `{head}` of its base, and this needs a language model.", fix="Open it with `open_head`.")
     device = device or preferred_device()
     dtype = dtype or preferred_dtype(device)
     quantized: dict[str, Any] = {}

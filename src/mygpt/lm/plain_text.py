@@ -21,6 +21,22 @@ def inner_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
 
+def prompt_text(conversation: Conversation) -> str:
+    """What an encoder reads: the user's message, after the system's where there is one. Raw text stays as it is.
+
+    Raises Refused for a talk of several turns: without a chat template, who said what would be lost.
+    """
+    if conversation.raw_text is not None:
+        return conversation.raw_text
+    roles = [message.role for message in conversation.prompt]
+    if roles not in (["user"], ["system", "user"]):
+        raise Refused(
+            f"An encoder-decoder reads one text, and this conversation has the turns {', '.join(roles) or 'none'} before its answer.",
+            fix="Write what it must know into one user message.",
+        )
+    return "\n\n".join(message.content for message in conversation.prompt)
+
+
 class TextRenderer:
     """Stands in for a `ChatRenderer` where a model has no chat template: raw text is taken, a conversation is refused."""
 

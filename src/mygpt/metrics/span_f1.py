@@ -3,7 +3,7 @@
 P = right spans / spans named, R = right spans / spans to find, F1 = 2PR / (P + R), counted over all texts (micro), and for each label.
 
 Source: Tjong Kim Sang and De Meulder 2003, "Introduction to the CoNLL-2003 shared task", section 3 (exact matches).
-We differ: spans are given as offsets, not read from tags of tokens; a span named twice in one text counts once.
+We differ: spans are given as offsets (`spans_of_tags` reads them from BIO tags); a span named twice in one text counts once.
 """
 
 from collections.abc import Collection, Sequence
@@ -47,6 +47,17 @@ def span_f1_by_label(predicted: Sequence[Collection[EntitySpan]], gold: Sequence
     labels = sorted({span.label for spans in (*predicted, *gold) for span in spans})
     only = {label: [[[s for s in spans if s.label == label] for spans in side] for side in (predicted, gold)] for label in labels}
     return {label: _count(named, right) for label, (named, right) in only.items()}
+
+
+def spans_of_tags(tags: Sequence[str]) -> list[EntitySpan]:
+    """`["B-PER", "I-PER", "O"]` -> `[EntitySpan("PER", 0, 2)]`, counted in words. An `I-X` that continues no X is passed over."""
+    spans: list[EntitySpan] = []
+    for place, tag in enumerate(tags):
+        if tag.startswith("B-"):
+            spans.append(EntitySpan(tag[2:], place, place + 1))
+        elif tag.startswith("I-") and spans and spans[-1].label == tag[2:] and spans[-1].end == place:
+            spans[-1] = spans[-1]._replace(end=place + 1)
+    return spans
 
 
 def _count(predicted: Sequence[Collection[EntitySpan]], gold: Sequence[Collection[EntitySpan]]) -> SpanF1:

@@ -14,6 +14,7 @@ from mygpt.infer.remote import RemoteCompleter
 from mygpt.infer.remote_scorer import RemoteScorer
 from mygpt.infer.torch_embedder import TorchEmbedder
 from mygpt.infer.torch_engine import TorchEngine
+from mygpt.infer.torch_seq2seq import Seq2SeqCompleter
 from mygpt.rag.answer import AnswerConfig, RetrievalCompleter
 from mygpt.rag.search import open_search
 
@@ -37,11 +38,14 @@ def rebuild_tool(store: Store, run: Run, *, num_passages: int, share_documents: 
             run.note(f"Up to {num_passages} passages of your documents go to {address}.")
             remote = RemoteScorer if argument == "scorer" else RemoteCompleter
             return remote(address, run=run)
-        if identity.get("engine") == "torch":
+        if identity.get("engine") in ("torch", "torch-seq2seq"):
             model = Model.of(store, identity["model"])
-            if model.head == "embedder":
-                return TorchEmbedder(model)
-            return TorchEngine(model, adapter=Adapter.of(store, identity["adapter"]) if identity.get("adapter") else None, run=run)
+            adapter = Adapter.of(store, identity["adapter"]) if identity.get("adapter") else None
+            if identity.get("pooling"):
+                return TorchEmbedder(model, adapter=adapter)
+            if identity["engine"] == "torch-seq2seq":
+                return Seq2SeqCompleter(model, adapter=adapter)
+            return TorchEngine(model, adapter=adapter, run=run)
         raise Refused(f"The tool `{argument}` cannot be made again from its record: {identity}.", fix="Run the recipe with a tool at hand.")
 
     return rebuild

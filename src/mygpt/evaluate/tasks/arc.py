@@ -8,9 +8,9 @@ Source: Clark et al. 2018, arXiv:1803.05457; the prompt: Gao et al., Language Mo
 from pathlib import Path
 from typing import Any
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import Item, TaskSettings
 from mygpt.core.errors import UsageError
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 
 def arc(source: Path, examples: Path | None) -> tuple[TaskSettings, list[Item]]:

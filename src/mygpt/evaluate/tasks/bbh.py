@@ -7,8 +7,8 @@ Source: Suzgun et al. 2022, arXiv:2210.09261 (zero-shot form, exact match on wha
 
 from pathlib import Path
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import Example, Item, TaskSettings
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 _SHOWN = 3
 ANSWER_IS = r"(?i)the answer is:?\s*(.+?)\s*(?:\.?\s*$|\.?\n)"

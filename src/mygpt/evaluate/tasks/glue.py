@@ -11,8 +11,8 @@ v0.4.13, boolq version 2, mrpc, rte and sst2 version 1.
 
 from pathlib import Path
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import Item, TaskSettings
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 
 def boolq(source: Path, examples: Path | None) -> tuple[TaskSettings, list[Item]]:

@@ -11,10 +11,10 @@ at random; read are always strict, flexible and numeric, and numeric decides.
 
 from pathlib import Path
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import Example, Item, TaskSettings
 from mygpt.core.errors import UsageError
 from mygpt.evaluate.extraction import GSM8K_STRICT
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 _OWN = (
     Example(

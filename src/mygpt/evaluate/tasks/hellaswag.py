@@ -8,8 +8,8 @@ Evaluation Harness v0.4.13, hellaswag version 1.
 import re
 from pathlib import Path
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import Item, TaskSettings
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 _BRACKETED = re.compile(r"\[.*?\]")
 

@@ -12,8 +12,8 @@ Source: Chen et al. 2021, "Evaluating large language models trained on code", ar
 
 from pathlib import Path
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import FUNCTION, UNIT_TESTS, Item, TaskSettings
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 _STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 

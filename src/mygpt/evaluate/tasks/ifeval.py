@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import INSTRUCTIONS, Item, TaskSettings
 from mygpt.core.errors import UsageError
 from mygpt.evaluate.instructions import follows, require_known
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 
 def ifeval(source: Path, examples: Path | None) -> tuple[TaskSettings, list[Item]]:

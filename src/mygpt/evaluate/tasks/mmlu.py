@@ -7,10 +7,10 @@ version 1. With `examples` (the dev file) its first five rows are shown, solved.
 
 from pathlib import Path
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import Example, Item, TaskSettings
 from mygpt.core.errors import UsageError
 from mygpt.evaluate.prompts import LETTERS, lettered
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 _SHOWN = 5
 _LETTERS = tuple(LETTERS[:4])

@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import Item, TaskSettings
 from mygpt.core.config import resolve
 from mygpt.core.errors import UsageError
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 _SETTINGS_FILES = ("task.yaml", "task.yml")
 _DEFAULT_PRIMARY = {"choice": "acc", "continuation": "acc", "rolling": "bits_per_byte"}

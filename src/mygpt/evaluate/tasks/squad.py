@@ -11,8 +11,8 @@ We differ: asked in words through the chat template, so that an answer in a sent
 from collections.abc import Iterator
 from pathlib import Path
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import Item, TaskSettings
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 UNANSWERABLE = "unanswerable"
 

@@ -8,9 +8,9 @@ We differ: nothing is cut. A text that does not fit the model's window is an err
 
 from pathlib import Path
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import Item, TaskSettings
 from mygpt.core.errors import UsageError
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 _TEXTS = ("document", "dialogue", "article", "text")
 _SUMMARIES = ("summary", "highlights")

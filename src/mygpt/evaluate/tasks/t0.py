@@ -12,9 +12,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import Item, TaskSettings, commonest_label
 from mygpt.core.errors import UsageError
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 _LABELS = {
     "ag_news": ("World News", "Sports", "Business", "Science and Technology"),

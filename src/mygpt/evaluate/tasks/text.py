@@ -5,10 +5,10 @@ Source: Gao et al. 2020, "The Pile", arXiv:2101.00027, section 3.1 (bits per byt
 
 from pathlib import Path
 
+from mygpt.artifacts.rows import SUFFIXES, read_rows
 from mygpt.artifacts.task import Item, TaskSettings
 from mygpt.core.errors import UsageError
 from mygpt.evaluate.forgetting import pieces
-from mygpt.evaluate.tasks.rows import SUFFIXES, read_rows
 
 PIECE_CHARACTERS = 2_000
 

@@ -10,9 +10,9 @@ We differ: the paper puts six solved questions before each; here come those of `
 
 from pathlib import Path
 
+from mygpt.artifacts.rows import Row, read_rows
 from mygpt.artifacts.task import TRUE_CHOICES, Example, Item, TaskSettings
 from mygpt.core.errors import UsageError
-from mygpt.evaluate.tasks.rows import Row, read_rows
 
 _SHOWN = 6
 

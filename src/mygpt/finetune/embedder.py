@@ -1,0 +1,204 @@
+"""Contrastive embedder: texts that belong together come to lie together, apart from the other texts of their step.
+
+    loss = - 1/B  sum over anchors b of  log( exp(a_b . c_right / t) / sum over candidates c of exp(a_b . c / t) )
+
+Candidates are the positives of all pairs of the step and their negatives, each text once; for an anchor, texts that the training set knows
+as its own other positives are left out. Vectors are means over tokens, of length 1.
+
+Source     InfoNCE: van den Oord et al. 2018, arXiv:1807.03748, equation 4; in-batch negatives: Karpukhin et al. 2020, arXiv:2004.04906,
+           section 3.2; gradients of large steps in small parts: Gao et al. 2021, arXiv:2101.06983, section 3 (GradCache)
+We differ  one forward pass where a step fits into one micro-batch; no dropout, so the two passes of a larger one are the same function
+Dims       B anchors of a step   C candidates   N texts of a step   D dimensions
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
+
+from mygpt.artifacts.dataset import Dataset, TextPair
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.recipe import recipe
+from mygpt.core.errors import Refused
+from mygpt.core.run import Run
+from mygpt.finetune.steps import Examples
+from mygpt.finetune.tuning import (
+    TuningConfig,
+    example_tokens,
+    learnt,
+    opened_for,
+    publish_tuned,
+    rate_at,
+    require_examples,
+    tuning_steps,
+    with_method,
+)
+from mygpt.infer.torch_embedder import TorchEmbedder
+from mygpt.lm.attention import grouped_attention
+from mygpt.lm.heads import Opened
+from mygpt.lm.inputs import Encoded, encode, length_batches, padded
+from mygpt.lm.pooling import mean_pooled, require_mean_pooling, write_sentence_files
+from mygpt.metrics.ranking import ndcg_at_k
+from mygpt.training.batches import Plan
+
+
+class EmbedderConfig(TuningConfig):
+    step_pairs: PositiveInt = 64  # per update: an anchor is told apart from the texts of all others
+    temperature: PositiveFloat = 0.05
+
+
+@recipe
+def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
+    """Learn the split `train` of `dataset` (schema `pairs`) and measure search on `test`: a new Model, or an Adapter on `model`."""
+    require_mean_pooling(model)
+    rows, held_out = dataset.pairs("train"), dataset.pairs("test")
+    opened = opened_for("embedder", model, config, run=run)
+    allowed = example_tokens(opened, config)
+    examples = {text: encode(opened.tokenizer, text, max_tokens=allowed) for row in rows for text in texts_of(row)}
+    if num_cut := sum(len(encode(opened.tokenizer, text)) > allowed for text, example in examples.items() if len(example) == allowed):
+        run.warn(f"{num_cut} of {len(examples)} texts are longer than {allowed} tokens and lose their end, here and in use.")
+    lengths = [sum(len(examples[text]) for text in texts_of(row)) for row in rows]
+    require_examples(lengths, allowed=max(lengths, default=0), what="pairs", fix="")
+    if len({text for row in rows for text in texts_of(row)[1:]}) < 2:
+        raise Refused(f"{dataset.id} has one text to be found, so there is nothing to tell apart.", fix="Give more pairs.")
+    positives: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        positives[row.anchor].add(row.positive)
+
+    before = held_out_scores(opened, held_out, max_tokens=allowed)
+    module, learning_rate = with_method(opened, config, run=run)
+    padding_id = opened.tokenizer.pad_token_id
+    plan = plan_pairs(len(rows), config, run=run)
+    known = Examples(num_tokens=lengths, num_trained=[1] * len(rows))
+    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
+    for step in steps:
+        part = Contrast.of([rows[i] for i in step.rows], positives)
+        encoded = [examples[text] for text in part.texts]
+        micro_batches = list(length_batches([len(e) for e in encoded], config.micro_batch_tokens))
+
+        def vectors(numbers: Sequence[int], encoded: list[Encoded] = encoded) -> torch.Tensor:
+            return embedded(module, padded([encoded[i] for i in numbers], module, padding_id=padding_id))
+
+        def loss_of(vectors_ND: torch.Tensor, part: Contrast = part) -> torch.Tensor:
+            return info_nce(vectors_ND[part.anchors], vectors_ND[part.candidates], part.right, part.left_out, config.temperature)
+
+        step.add(backward_in_parts(micro_batches, vectors, loss_of))
+        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
+
+    after = held_out_scores(Opened(module, opened.tokenizer, model, None, "embedder"), held_out, max_tokens=allowed)
+    dimensions = module.config.hidden_size
+    facts = {**learnt(module, steps), "dimensions": dimensions, "context_tokens": allowed, "held_out": after, "held_out_before": before}
+    told = (
+        f"nDCG@10 {before['ndcg_at_10']:.3f} before, {after['ndcg_at_10']:.3f} after, {after['queries']} queries"
+        if before and after
+        else ""
+    )
+
+    def write_beside(folder: Path) -> None:
+        write_sentence_files(folder, dimensions=dimensions, max_tokens=allowed)
+
+    made = publish_tuned(module, opened, config, facts=facts, told=told, write_beside=write_beside, run=run)
+    steps.checkpoints.clear()
+    return made
+
+
+def texts_of(row: TextPair) -> tuple[str, ...]:
+    return (row.anchor, row.positive, *row.negatives)
+
+
+def plan_pairs(num_rows: int, config: EmbedderConfig, *, run: Run) -> Plan:
+    """Every pair once an epoch, in random order, in steps of equal size (to one): a small last step would have few to tell apart from."""
+    num_steps = max(1, round(num_rows / config.step_pairs))
+    plan: Plan = []
+    for epoch in range(config.epochs):
+        order = list(range(num_rows))
+        run.random(f"order/{epoch}").shuffle(order)
+        bounds = [num_rows * s // num_steps for s in range(num_steps + 1)]
+        plan += [[order[start:end]] for start, end in pairwise(bounds)]
+    return plan
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The texts of one step, each once, and who is told apart from whom."""
+
+    texts: list[str]
+    anchors: list[int]  # (B) places in `texts`
+    candidates: list[int]  # (C) places in `texts`
+    right: list[int]  # (B) the place in `candidates` of each anchor's positive
+    left_out: list[tuple[int, int]]  # (anchor, candidate): another positive of that anchor
+
+    @staticmethod
+    def of(rows: Sequence[TextPair], positives: Mapping[str, set[str]]) -> "Contrast":
+        found = list(dict.fromkeys([*(row.positive for row in rows), *(text for row in rows for text in row.negatives)]))
+        texts = list(dict.fromkeys([*(row.anchor for row in rows), *found]))
+        place, column = {text: i for i, text in enumerate(texts)}, {text: c for c, text in enumerate(found)}
+        others = [
+            (b, column[text]) for b, row in enumerate(rows) for text in sorted(positives[row.anchor] - {row.positive}) if text in column
+        ]
+        return Contrast(texts, [place[r.anchor] for r in rows], [place[t] for t in found], [column[r.positive] for r in rows], others)
+
+
+def embedded(module: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    with grouped_attention(module):
+        return mean_pooled(module(**inputs).last_hidden_state, inputs["attention_mask"])
+
+
+def info_nce(
+    anchors_BD: torch.Tensor, candidates_CD: torch.Tensor, right_B: Sequence[int], left_out: Sequence[tuple[int, int]], temperature: float
+) -> torch.Tensor:
+    """A scalar in nats, the mean over anchors."""
+    logits_BC = anchors_BD @ candidates_CD.T / temperature
+    if left_out:
+        hidden_BC = torch.zeros_like(logits_BC, dtype=torch.bool)
+        hidden_BC[tuple(zip(*left_out, strict=True))] = True
+        logits_BC = logits_BC.masked_fill(hidden_BC, -torch.inf)
+    return F.cross_entropy(logits_BC, torch.tensor(right_B, device=logits_BC.device))
+
+
+def backward_in_parts(
+    micro_batches: Sequence[Sequence[int]],
+    vectors: Callable[[Sequence[int]], torch.Tensor],
+    loss_of: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """The loss over all texts, its gradient added to the weights with one micro-batch in memory at a time.
+
+    First all vectors without a graph, then the loss's gradient by each vector, then for each micro-batch its vectors again: their product
+    with that gradient has the gradient of the whole.
+    """
+    order = [i for numbers in micro_batches for i in numbers]
+    back = torch.tensor(order).argsort()  # from the order of the micro-batches to that of the texts
+    if len(micro_batches) == 1:
+        loss = loss_of(vectors(order)[back])
+        loss.backward()
+        return loss
+    with torch.no_grad():
+        all_ND = torch.cat([vectors(numbers) for numbers in micro_batches])[back]
+    loss = loss_of(all_ND.requires_grad_(True))
+    (gradient_ND,) = torch.autograd.grad(loss, all_ND)
+    for numbers in micro_batches:
+        (vectors(numbers) * gradient_ND[list(numbers)]).sum().backward()
+    return loss
+
+
+def held_out_scores(opened: Opened, rows: Sequence[TextPair], *, max_tokens: int) -> dict[str, Any] | None:
+    """nDCG@10 of searching the held-out texts (positives and negatives) with the held-out anchors; None where there is one text or none."""
+    documents = list(dict.fromkeys(text for row in rows for text in texts_of(row)[1:]))
+    if len(documents) < 2:
+        return None
+    embed = TorchEmbedder(opened.model, opened=opened, max_tokens=max_tokens).embed
+    relevant: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        relevant[row.anchor].add(row.positive)
+    similarity_QC = embed(list(relevant)) @ embed(documents).T
+    scores = [
+        ndcg_at_k([documents[i] for i in (-similarity_C).argsort(kind="stable")], dict.fromkeys(texts, 1.0), 10)
+        for similarity_C, texts in zip(similarity_QC, relevant.values(), strict=True)
+    ]
+    return {"queries": len(scores), "documents": len(documents), "ndcg_at_10": sum(scores) / len(scores)}

@@ -1,0 +1,155 @@
+"""Span corruption: go on teaching an encoder-decoder the language of your texts. Spans are dropped, a sentinel stands for each; the decoder
+writes each sentinel and what it stands for.
+
+    read     Thank you <0> me to your party <1> week
+    written  <0> for inviting <1> last <2>
+
+Source     Raffel et al. 2019, arXiv:1910.10683, section 3.1.4 and figure 2; 15 % of the tokens in spans of 3 on average: section 3.3.4; how
+           spans are drawn: their `random_spans_noise_mask`
+We differ  texts are cut into windows and never joined; a last sentinel closes what is written, as in the figure; spans depend on seed,
+           epoch and window alone, so that a resumed run meets the same; no dropout
+"""
+
+import random
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+
+from mygpt.artifacts.dataset import Dataset
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.recipe import recipe
+from mygpt.core.errors import Refused
+from mygpt.core.run import Run
+from mygpt.finetune.steps import Examples
+from mygpt.finetune.tuning import (
+    Share,
+    TuningConfig,
+    example_tokens,
+    learnt,
+    numbered_on,
+    opened_for,
+    plan_epochs,
+    publish_tuned,
+    rate_at,
+    require_examples,
+    tuning_steps,
+    with_method,
+)
+from mygpt.lm.heads import Opened
+from mygpt.lm.inputs import Encoded, length_batches, padded
+from mygpt.training.label_losses import summed_answer_loss
+
+Span = tuple[int, int]  # first token, token after the last
+
+
+class SpanCorruptionConfig(TuningConfig):
+    step_tokens: PositiveInt = 4096  # padded tokens read and written per update
+    noise_share: Share = 0.15  # of the tokens: dropped
+    mean_span: PositiveFloat = 3.0  # tokens
+
+
+@recipe
+def span_corruption(config: SpanCorruptionConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
+    """Learn the split `train` of `dataset` (schema `text`) and measure on `test`: a new Model, or an Adapter on `model`."""
+    opened = opened_for("seq2seq_lm", model, config, run=run)
+    sentinels = sentinel_ids(opened)
+    allowed = example_tokens(opened, config) - 1  # the end token
+    train, held_out = (
+        [w for text in dataset.texts(split) for w in windows(opened.tokenizer, text, allowed)] for split in ("train", "test")
+    )
+    end_id, padding_id = opened.tokenizer.eos_token_id, opened.tokenizer.pad_token_id
+
+    def corrupted(from_windows: Sequence[tuple[int, ...]], number: int, stream: str) -> tuple[Encoded, list[int]]:
+        window, draw = from_windows[number % len(from_windows)], run.random(f"spans/{stream}/{number}")
+        read, written = corrupt(window, draw_spans(len(window), config, draw=draw), sentinels)
+        return Encoded((*read, end_id), (0,) * (len(read) + 1)), [*written, end_id]
+
+    num_spans = max((len(draw_spans(len(w), config, draw=random.Random(0))) for w in (*train, *held_out)), default=0)
+    if num_spans >= len(sentinels):
+        what = f"A window of {allowed} tokens has {num_spans} spans, and the tokenizer {len(sentinels)} sentinels."
+        raise Refused(what, fix="Set `max_example_tokens` lower, or `mean_span` higher.")
+    first_epoch = [corrupted(train, i, "train") for i in range(len(train))]  # lengths are the same in every other
+    lengths = [len(read) + len(written) for read, written in first_epoch]
+    require_examples(lengths, allowed=max(lengths, default=0), what="windows", fix="")
+
+    fixed = [corrupted(held_out, number, "held out") for number in range(len(held_out))]
+    before = held_out_loss(opened.module, fixed, padding_id=padding_id)
+    module, learning_rate = with_method(opened, config, run=run)
+    plan = numbered_on(plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run), len(train))
+    known = Examples(num_tokens=lengths * config.epochs, num_trained=[len(written) for _, written in first_epoch] * config.epochs)
+    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
+    for step in steps:
+        made_anew = {i: corrupted(train, i, "train") for i in step.rows}  # `i` counts on from epoch to epoch
+        for numbers in step.micro_batches:
+            inputs = padded([made_anew[i][0] for i in numbers], module, padding_id=padding_id)
+            loss = summed_answer_loss(module, inputs, [made_anew[i][1] for i in numbers]) / step.num_trained
+            loss.backward()
+            step.add(loss)
+        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
+
+    after = held_out_loss(module, fixed, padding_id=padding_id)
+    facts = {**learnt(module, steps), "windows": len(train), "held_out": after, "held_out_before": before}
+    told = f"{before['loss']:.3f} nats a written token before, {after['loss']:.3f} after" if before and after else ""
+    made = publish_tuned(module, opened, config, facts=facts, told=told, run=run)
+    steps.checkpoints.clear()
+    return made
+
+
+def sentinel_ids(opened: Opened) -> list[int]:
+    """`<extra_id_0>`, `<extra_id_1>`, ... of the tokenizer. Raises Refused where there are none."""
+    vocabulary, found = opened.tokenizer.get_vocab(), list[int]()
+    while (token := f"<extra_id_{len(found)}>") in vocabulary:
+        found.append(vocabulary[token])
+    if not found:
+        raise Refused(f"The tokenizer of {opened.model.id} has no sentinels (<extra_id_0>, ...).", fix="Choose a model of T5's kind.")
+    return found
+
+
+def windows(tokenizer: Any, text: str, num_tokens: int) -> list[tuple[int, ...]]:
+    """Consecutive pieces of a text, without what stands around it. A piece of one token cannot be corrupted and is left out."""
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    pieces = [tuple(ids[start : start + num_tokens]) for start in range(0, len(ids), num_tokens)]
+    return [piece for piece in pieces if len(piece) > 1]
+
+
+def draw_spans(length: int, config: SpanCorruptionConfig, *, draw: random.Random) -> list[Span]:
+    """Spans to drop from `length` tokens: their number is fixed by the length, where they stand is drawn. The first token always stays."""
+    num_noise = min(max(round(length * config.noise_share), 1), length - 1)
+    num_spans = min(max(round(num_noise / config.mean_span), 1), length - num_noise)
+    dropped, kept = _parts(num_noise, num_spans, draw), _parts(length - num_noise, num_spans, draw)
+    ends = list(accumulate(k + d for k, d in zip(kept, dropped, strict=True)))
+    return [(end - size, end) for end, size in zip(ends, dropped, strict=True)]
+
+
+def _parts(total: int, num_parts: int, draw: random.Random) -> list[int]:
+    """`total` in so many parts of at least 1, all ways of cutting alike likely."""
+    cuts = [0, *sorted(draw.sample(range(1, total), num_parts - 1)), total]
+    return [after - before for before, after in pairwise(cuts)]
+
+
+def corrupt(ids: Sequence[int], spans: Sequence[Span], sentinels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """(what the encoder reads, what the decoder writes), both without the end token."""
+    read: list[int] = []
+    written: list[int] = []
+    done = 0
+    for sentinel, (start, end) in zip(sentinels, spans, strict=False):
+        read += [*ids[done:start], sentinel]
+        written += [sentinel, *ids[start:end]]
+        done = end
+    return [*read, *ids[done:]], [*written, sentinels[len(spans)]]
+
+
+@torch.no_grad()
+def held_out_loss(module: Any, corrupted: Sequence[tuple[Encoded, list[int]]], *, padding_id: int) -> dict[str, Any] | None:
+    """Nats per written token, on spans that stay the same."""
+    if not corrupted:
+        return None
+    loss = 0.0
+    for rows in length_batches([len(read) + len(written) for read, written in corrupted], 4_096):
+        inputs = padded([corrupted[i][0] for i in rows], module, padding_id=padding_id)
+        loss += float(summed_answer_loss(module, inputs, [corrupted[i][1] for i in rows]))
+    num_written = sum(len(written) for _, written in corrupted)
+    return {"windows": len(corrupted), "tokens": num_written, "loss": loss / num_written}

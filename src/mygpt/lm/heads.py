@@ -1,0 +1,222 @@
+"""A Model opened with the head that an objective needs, whatever head it was made with.
+
+    lm           the next token                     AutoModelForCausalLM (as `load_lm` opens it)
+    seq2seq_lm   an answer to what was read         AutoModelForSeq2SeqLM: T5, BART
+    masked_lm    the token behind a mask            AutoModelForMaskedLM: BERT, RoBERTa
+    classifier   one label for a text or a pair     AutoModelForSequenceClassification
+    tagger       one label for each token           AutoModelForTokenClassification
+    embedder     vectors (no head at all)           AutoModel
+
+A head that the checkpoint lacks, or has for other labels, begins anew: drawn as its architecture does, from the seed, and said aloud. That
+weights of the model itself are missing is never passed over. Whatever is saved later opens in plain transformers by the same class.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.core.errors import Refused, UsageError
+from mygpt.core.outbound import silence_hub
+from mygpt.core.run import Run
+from mygpt.lm.load import Loaded, load_lm, load_tokenizer, preferred_device, preferred_dtype
+from mygpt.lm.memory import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Head:
+    auto_class: str  # of transformers
+    peft_task: str | None  # peft's name of it; None where peft has none
+
+
+HEADS = {
+    "lm": Head("AutoModelForCausalLM", "CAUSAL_LM"),
+    "seq2seq_lm": Head("AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM"),
+    "masked_lm": Head("AutoModelForMaskedLM", None),
+    "classifier": Head("AutoModelForSequenceClassification", "SEQ_CLS"),
+    "tagger": Head("AutoModelForTokenClassification", "TOKEN_CLS"),
+    "embedder": Head("AutoModel", "FEATURE_EXTRACTION"),
+}
+_LABELLED = ("classifier", "tagger")
+
+
+@dataclass(frozen=True)
+class Opened(Loaded):
+    head: str = "lm"
+    trained_whole: tuple[str, ...] = ()  # names of modules that no adapter can stand in for: new ones, and heads of labels
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        names: dict[int, str] = self.module.config.id2label
+        return tuple(names[i] for i in sorted(names))
+
+
+def open_head(
+    model: Model,
+    head: str,
+    *,
+    labels: Sequence[str] = (),
+    adapter: Adapter | None = None,
+    seed: int = 0,
+    run: Run | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> Opened:
+    """`model` (with `adapter` on it) in eval mode, with this head. Without `labels`: those of the adapter or of the model.
+
+    Raises Refused where the architecture has no such head, UsageError for an adapter of another model or head.
+    """
+    if head == "lm":
+        loaded = load_lm(model, adapter=adapter, dtype=dtype, device=device)
+        return Opened(loaded.module, loaded.tokenizer, model, adapter)
+    if adapter is not None:
+        _require_adapter_of(adapter, model, head)
+        labels = labels or adapter.manifest.facts.get("labels", ())
+    tokenizer = load_tokenizer(model)
+    if tokenizer.pad_token_id is None:
+        raise Refused(f"The tokenizer of {model.id} has no padding token and no end token.", fix="Add a `pad_token` to its configuration.")
+    device = device or preferred_device()
+    if device.type == "cpu":
+        keep_freed_memory()
+    with torch.random.fork_rng(devices=[]):  # opening a model leaves no trace in what is drawn afterwards
+        torch.default_generator.manual_seed(seed)
+        module, fresh, label_modules = _drawn(model, head, labels, dtype=dtype or preferred_dtype(device))
+    for config in (module.config, module.config.get_text_config()):
+        config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier finds the last token by it
+    if fresh and run is not None and adapter is None:
+        drawn = sum(p.numel() for name in fresh for p in module.get_submodule(name).parameters())
+        run.note(f"New in {type(module).__name__}, drawn from the seed: {', '.join(fresh)} ({drawn:,} weights).")
+    if adapter is not None:
+        from peft import PeftModel
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft asks transformers by an old name, and says that GPT-2's matrices are transposed
+            module = PeftModel.from_pretrained(module, str(adapter.payload), is_trainable=False)
+    module.to(device).eval()
+    return Opened(module, tokenizer, model, adapter, head, tuple(sorted({*fresh, *label_modules})))
+
+
+def _drawn(model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype) -> tuple[Any, list[str], list[str]]:
+    """(the module, names of its modules that are new, names of those that know the labels)."""
+    module, missing = _from_pretrained(model, head, labels, dtype=dtype)
+    lost = [name for name in missing if _is_of_the_base(module, name)]
+    if lost:
+        raise Refused(
+            f"{model.id} lacks {len(lost)} weights of {type(module).__name__} itself (first: {lost[0]}), not only of its head.",
+            fix="Choose a model of this architecture whose checkpoint is whole.",
+        )
+    fresh = whole_modules(module, missing)
+    label_modules = _outside_the_base(module) if head in _LABELLED else []
+    if label_modules and _is_for_other_labels(model, labels):
+        _draw_anew(module, label_modules)
+        fresh = sorted({*fresh, *label_modules})
+    return module, fresh, label_modules
+
+
+def whole_modules(module: Any, names: Sequence[str]) -> list[str]:
+    """The outermost modules all of whose parameters are in `names`: `["score.weight"]` -> `["score"]`."""
+    wanted, found = set(names), list[str]()
+    for name, part in module.named_modules():
+        own = [f"{name}.{p}" if name else p for p, _ in part.named_parameters()]
+        if name and own and wanted.issuperset(own) and not any(name.startswith(f"{outer}.") for outer in found):
+            found.append(name)
+    return found
+
+
+def _from_pretrained(model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype) -> tuple[Any, list[str]]:
+    """The module, and the names of the parameters that its checkpoint lacks."""
+    silence_hub()
+    import transformers
+
+    named: dict[str, Any] = {}
+    if labels:
+        named = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    try:
+        with _quiet():
+            module, told = getattr(transformers, HEADS[head].auto_class).from_pretrained(
+                model.payload,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=bool(labels),  # a head for another number of labels: it begins anew
+                output_loading_info=True,
+                **named,
+            )
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error) and "trust_remote_code" not in str(error):
+            raise
+        raise _no_such_head(model, head) from error
+    if head in ("embedder", "masked_lm") and module.config.is_encoder_decoder:
+        raise _no_such_head(model, head)
+    if head == "classifier":
+        module.config.problem_type = "single_label_classification"
+    return module, sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
+
+
+def _no_such_head(model: Model, head: str) -> Refused:
+    architecture = model.manifest.facts.get("architecture") or "the architecture of its config.json"
+    able = {
+        "seq2seq_lm": "an encoder-decoder such as T5 or BART",
+        "masked_lm": "an encoder such as BERT or RoBERTa",
+        "embedder": "an encoder or a decoder (an encoder-decoder's vectors are those of two stacks)",
+    }.get(head, "another architecture")
+    return Refused(f"{model.id} ({architecture}) has no {head} head in transformers.", fix=f"Choose {able}.")
+
+
+def _require_adapter_of(adapter: Adapter, model: Model, head: str) -> None:
+    facts = adapter.manifest.facts
+    if facts.get("base") != model.digest:
+        raise UsageError(
+            f"{adapter.id} was trained on {str(facts.get('base'))[:12]}, not on {model.id}.", fix="Load it on its own base model."
+        )
+    if (has := facts.get("head", "lm")) != head:
+        raise UsageError(f"{adapter.id} has the head `{has}`, not `{head}`.", fix=f"Open it as `{has}`.")
+
+
+def _is_for_other_labels(model: Model, labels: Sequence[str]) -> bool:
+    """Whether the checkpoint may have a head that was trained for something else than `labels`."""
+    config = json.loads((model.payload / "config.json").read_text(encoding="utf-8"))
+    has = config.get("id2label") or {}
+    return bool(labels) and [has[key] for key in sorted(has, key=int)] != list(labels)
+
+
+def _is_of_the_base(module: Any, name: str) -> bool:
+    """Poolers count as heads: checkpoints made for masks have none."""
+    prefix = module.base_model_prefix
+    is_inside = name.startswith(f"{prefix}.") if hasattr(module, prefix) else not name.startswith("lm_head.")
+    return is_inside and "pooler" not in name
+
+
+@torch.no_grad()
+def _draw_anew(module: Any, names: Sequence[str]) -> None:
+    """As the architecture draws new weights; transformers passes over those that are marked as drawn."""
+    for name in names:
+        for parameter in module.get_submodule(name).parameters():
+            parameter._is_hf_initialized = False
+        for part in module.get_submodule(name).modules():
+            module._init_weights(part)
+
+
+def _outside_the_base(module: Any) -> list[str]:
+    """Names of the children beside the base model that have weights: the head."""
+    return [n for n, part in module.named_children() if n != module.base_model_prefix and any(True for _ in part.parameters())]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers reports missing weights to its log; here they are said in the run's event stream."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

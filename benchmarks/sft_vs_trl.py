@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mygpt.lm.adapters.full import Full
-from mygpt.lm.adapters.lora import LoRA
 
 from benchmarks.record import arguments, finish
 from benchmarks.rivals import rival
@@ -29,11 +27,12 @@ from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.home import find_home
 from mygpt.core.run import Run
-from mygpt.finetune.sft import SFTConfig, sft
+from mygpt.finetune.sft import SFTConfig, plan_of, sft
+from mygpt.lm.adapters.full import Full
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.chat import ChatRenderer, Rendered
 from mygpt.lm.load import load_lm, load_tokenizer
 from mygpt.lm.sources import obtain
-from mygpt.training.batches import plan_epoch
 
 _TRAIN, _HELD_OUT, _LONGEST, _PROBE = 256, 64, 512, 96
 _SETTINGS: dict[str, dict[str, Any]] = {
@@ -51,6 +50,7 @@ class Side:
     losses: list[float]
     updates: int
     held_out: float
+    ledger: dict[str, Any]
 
 
 class RowsConfig(Config):
@@ -134,6 +134,8 @@ def compare(
         "updates": ours.updates,
         "learning_rate": rate,
         "tokens_per_second": round(ours.tokens_per_second, 1),
+        "share_of_matmul_limit": ours.ledger["share_of_limit"],
+        "padding_share": ours.ledger["padding_share"],
         "trl_tokens_per_second": round(whole["tokens_per_second"], 1),
         "trl_best": best,
         "trl_probes": probes,
@@ -155,32 +157,21 @@ def rows_of(config: RowsConfig, *, run: Run) -> Dataset:
 def own(
     model: Model, method: str, rate: float, train: Sequence[Conversation], rendered: Sequence[Rendered], held_out: Sequence[Rendered]
 ) -> Side:
-    """One epoch by the recipe, in 32 updates as trl makes of 256 rows by 8."""
+    """One epoch by the recipe, in as many updates as trl makes of rows by 8."""
     lengths = [len(r.token_ids) for r in rendered]
-    wanted = _TRAIN // 8
+    settings: dict[str, Any] = {"method": LoRA() if method == "lora" else Full(), "learning_rate": rate, "epochs": 1}
+    settings |= {"warmup_share": 0.0, "final_share": 1.0, "checkpoint_seconds": 1e9}
     with tempfile.TemporaryDirectory() as home, Run(Path(home), name="benchmark") as run:
         texts = Path(home) / "rows.json"
         texts.write_text(json.dumps([(row.question, row.answer) for row in train]), encoding="utf-8")
         dataset = rows_of(RowsConfig(texts=str(texts), number=len(train)), run=run)
-        order = run.random("order/0")
-        state = order.getstate()
-
-        def updates(step_tokens: int) -> int:
-            order.setstate(state)
-            return len(plan_epoch(lengths, step_tokens=step_tokens, micro_batch_tokens=4096, order=order))
-
-        step_tokens = next(n for n in range(512, 8192, 8) if updates(n) == wanted)
-        config = SFTConfig(
-            method=LoRA() if method == "lora" else Full(), learning_rate=rate, epochs=1, step_tokens=step_tokens,
-            warmup_share=0.0, final_share=1.0, micro_batch_tokens=4096, checkpoint_seconds=1e9,
-        )
+        configs = (SFTConfig(**settings, step_tokens=size) for size in range(512, 8192, 16))
+        config = next(c for c in configs if len(plan_of(c, lengths, run.random, packed=True)) == -(-len(train) // 8))
         made = sft(config, model=model, dataset=dataset, run=run)
         facts = made.manifest.facts
-        if isinstance(made, Adapter):
-            loaded = load_lm(model, adapter=made)
-        else:
-            loaded = load_lm(made)
-        side = Side(facts["tokens_per_second"], [loss for _, loss in facts["curve"]], len(facts["curve"]), loss_of(loaded.module, held_out))
+        loaded = load_lm(model, adapter=made) if isinstance(made, Adapter) else load_lm(made)
+        curve = facts["curve"]
+        side = Side(facts["tokens_per_second"], [loss for _, loss in curve], len(curve), loss_of(loaded.module, held_out), facts["ledger"])
     del loaded
     gc.collect()
     return side

@@ -18,9 +18,10 @@ from typing import Any
 
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "lm-eval": ("lm-eval==0.4.13", "accelerate>=1.8", "peft>=0.19"),
+    "trl": ("trl==1.16.0", "accelerate>=1.8", "peft>=0.19", "datasets>=3"),
     "datatrove": ("datatrove==0.10.1", "xxhash<4"),
 }
-_SHARED: dict[str, tuple[str, ...]] = {"lm-eval": ("torch", "transformers")}
+_SHARED: dict[str, tuple[str, ...]] = {"lm-eval": ("torch", "transformers"), "trl": ("torch", "transformers", "peft")}
 _DONE = "built.json"
 
 

@@ -379,6 +379,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "docs/evaluate/judged.md",
     ),
     Technique(
+        "style_controlled",
+        "metrics",
+        "mygpt.metrics.style_controlled:style_controlled",
+        "LMSYS 2024, Does style matter? Disentangling style and substance in Chatbot Arena",
+        "docs/evaluate/metrics/ratings.md",
+    ),
+    Technique(
         "prediction_powered",
         "metrics",
         "mygpt.metrics.prediction_powered:prediction_powered_mean",
@@ -391,6 +398,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "mygpt.evaluate.judged:judge_pairs",
         "Zheng et al. 2023, arXiv:2306.05685; length control: Dubois et al. 2024, arXiv:2404.04475",
         "docs/evaluate/judged.md",
+    ),
+    Technique(
+        "graded_pairs",
+        "evaluate",
+        "mygpt.evaluate.graded_pairs:graded_pairs",
+        "Zheng et al. 2023, arXiv:2306.05685, single-answer grading",
+        "docs/evaluate/graded_pairs.md",
     ),
     Technique(
         "index",
@@ -444,6 +458,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "mygpt.align.unit_test_reward:UnitTestReward",
         "Le et al. 2022, arXiv:2207.01780, equation 3",
         "docs/align/unit_test_reward.md",
+    ),
+    Technique(
+        "character_overlap",
+        "guard",
+        "mygpt.guard.character_overlap:CharacterIndex",
+        "McCoy et al. 2021, arXiv:2111.09509, here of characters",
+        "docs/guard/character_overlap.md",
     ),
     Technique("overlap", "guard", "mygpt.guard.overlap:NgramIndex", "Brown et al. 2020, arXiv:2005.14165", "docs/guard/overlap.md"),
     Technique("probe", "training", "mygpt.training.probe:fit_probe", "Alain and Bengio 2016, arXiv:1610.01644", "docs/training/probe.md"),

@@ -61,6 +61,40 @@ def test_three_of_four_wins(run: Run) -> None:
     assert best["elo"] > 1000 > last["elo"]
 
 
+def test_what_length_won_is_gone_at_equal_style(run: Run) -> None:
+    """The longer answer wins four of five, whoever wrote it; `one` writes it on 30 of 40 prompts. Raw .65; at equal style .5, and ln 4."""
+    longer = [n < 30 for n in range(40)]
+    won = [n % 5 != 0 if n < 30 else n % 5 == 0 for n in range(40)]  # 24 of 30, 2 of 10
+    sides = [
+        answers(
+            MadeConfig(
+                rows=[
+                    {**row, "answer": "x" * (299 if long is is_one else 100)} for row, long in zip(rows(*range(40)), longer, strict=True)
+                ],
+                facts={"model": name},
+            ),
+            run=run,
+        )
+        for name, is_one in (("one", True), ("two", False))
+    ]
+    judge = TableJudge({f"q{n}": (1.0, 1.0) if first else (0.0, 0.0) for n, first in enumerate(won)})
+    judged = judge_pairs(JudgeConfig(), first=sides[0], second=sides[1], judge=judge, run=run)
+    report = report_of(run, judged)
+    [found], [ranked] = report.figures["pairs"], report.figures["rankings"]
+    assert (found["win_rate"]["estimate"], found["counted_win_rate"]) == (0.65, 0.65)
+    controlled = found["style_controlled"]
+    assert controlled["win_rate"]["estimate"] == pytest.approx(0.5, abs=0.001)
+    assert controlled["effects"]["characters"]["estimate"] == pytest.approx(math.log(4), abs=0.005) and list(controlled["effects"]) == [
+        "characters"
+    ]
+    assert ranked["systems"][0]["strength"]["estimate"] == pytest.approx(math.log(0.65 / 0.35) / 2, abs=0.005)
+    assert [row["at_equal_style"]["estimate"] for row in ranked["systems"]] == pytest.approx([0.0, 0.0], abs=0.002)
+    assert ranked["style_effects"]["characters"]["estimate"] == pytest.approx(math.log(4), abs=0.005)
+    assert "at equal style 0.500" in report.manifest.facts["sentences"][0]
+    page = report.page.read_text(encoding="utf-8")
+    assert "characters\n    +1.38" in page and "At equal style" in page
+
+
 def test_people_beside_the_judge(run: Run) -> None:
     """Judge 1 1 0 1 1 0, people on the first three 1 0 0: the judge says 4/6, corrected 1/3."""
     sure = {f"q{n}": ((1.0, 1.0) if n in (1, 2, 4, 5) else (0.0, 0.0)) for n in range(1, 7)}

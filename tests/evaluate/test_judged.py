@@ -126,6 +126,23 @@ def test_the_summary_by_hand(run: Run) -> None:
     assert summary.length_controlled.win_rate.estimate == pytest.approx(0.525, abs=1e-3) and summary.mean_length_difference == 0
 
 
+def test_the_win_rate_of_mt_bench_by_hand(run: Run) -> None:
+    """Written verdicts of both orders, ten items: both name the first in four, the second in two, once both say tie, twice the orders
+    disagree, once a verdict is no verdict. W = 4, T = 3, N = 9: (4 + 1.5) / 9 = .611. MT-bench drops the last; here it is counted, and
+    bounds the mean preference (5.75 of the nine, since one tie is half of A): 5.75 / 10 were it lost, 6.75 / 10 were it won."""
+    said = ["AB"] * 4 + ["BA"] * 2 + ["CC", "AA", "CB", "A?"]
+    given = [answers(MadeConfig(rows=rows(*range(10), answer=name), facts={"model": name}), run=run) for name in ("one", "two")]
+    wording = Wording(compare="{prompt}|{first}|{second}", letters=(" A", " B", " C"))
+    completer = ScriptedCompleter(lambda c: f"[[{said[int(c.question[1])][c.question.endswith('one')]}]]")
+    judged = judge_pairs(JudgeConfig(), first=given[0], second=given[1], judge=ModelJudge(completer=completer, wording=wording), run=run)
+    found = summarise(judged, num_resamples=200)
+    assert (found.wins, found.losses, found.ties, found.num_unparsed, found.num_items) == (4, 2, 3, 1, 10)
+    assert found.counted_win_rate == pytest.approx((4 + 0.5 * 3) / 9)
+    assert found.win_rate.estimate == pytest.approx((4 + 0.5 + 0.5 + 0.75) / 9)
+    assert (found.lowest, found.highest) == pytest.approx((5.75 / 10, 6.75 / 10))
+    assert found.swap_consistency == pytest.approx(7 / 9)
+
+
 def test_a_judge_of_length_is_found_out(run: Run) -> None:
     """60 answers 5 to 64 characters longer or, one in four, shorter: it says so, and at equal length nothing is left."""
     gaps = [(-1 if n % 4 == 0 else 1) * (5 + n) for n in range(60)]

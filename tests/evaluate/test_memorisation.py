@@ -39,7 +39,7 @@ REPLIES = {
     "When?": "At ten on weekdays.",
     "Why?": "Because of the light.",
 }
-SMALL = MemorisationConfig(prompt_tokens=5, target_tokens=5, copied_words=3, novelty_words=(2, 3))
+SMALL = MemorisationConfig(prompt_tokens=5, target_tokens=5, copied_words=3, novelty_words=(2, 3), novelty_characters=(13, 14))
 
 
 class RowsConfig(Config):
@@ -106,6 +106,19 @@ def test_by_hand(run: Run) -> None:
     # "one two three and so on": three of six words are new; what is word for word is not; what says nothing is left out
     assert [row["novelty_2"] for row in (who, found["row Count./answer"], where)] == [0.0, 0.5, None]
     assert {n: one.estimate for n, one in told.members.novelty.items()} == {2: 0.25, 3: 0.25}
+    # of its 23 characters "one two three" and the space behind are in the training text: 14 in a row, and no run of 15
+    count = found["row Count./answer"]
+    assert (count["novelty_13_characters"], count["novelty_14_characters"]) == (pytest.approx(9 / 23), pytest.approx(9 / 23))
+    assert (who["novelty_13_characters"], where["novelty_13_characters"]) == (0.0, None)
+    assert told.members.novelty_characters[14].estimate == pytest.approx((0 + 9 / 23) / 2)
+    fifteen = memorisation(
+        SMALL.model_copy(update={"novelty_characters": (15,)}),
+        dataset=rows(RowsConfig(), run=run),
+        completer=completer,
+        scorer=LossTable(LOSSES),
+        run=run,
+    )
+    assert {row["item_id"]: row["novelty_15_characters"] for row in fifteen.rows}["row Count./answer"] == 1.0
     assert (told.members.longest_span_of_all, told.others.longest_span_of_all) == (5, 2)
     assert told.others.extracted is None and told.others.reproduced and told.others.reproduced.estimate == 0.0
     assert told.loss_auc and told.loss_auc.estimate == pytest.approx(5 / 6)  # of 3 x 2 pairs only 3.0 against 2.5 is out of order

@@ -86,6 +86,37 @@ def test_what_two_readings_make(forward, backward, preference, consistent, winne
     assert (made.consistent, made.winner) == (consistent, winner)
 
 
+MT_BENCH = Wording(compare="{prompt}|{first}|{second}>", letters=(" A", " B", " C"))
+
+
+@pytest.mark.parametrize(
+    ("first_order", "second_order", "winner", "consistent"),
+    [  # MT-bench: a wins or loses only where both orders say so; the second order is written about b and a
+        ("[[A]]", "[[B]]", "a", True),
+        ("[[B]]", "[[A]]", "b", True),
+        ("[[A]]", "[[A]]", "tie", False),
+        ("[[B]]", "[[B]]", "tie", False),
+        ("[[C]]", "[[C]]", "tie", True),
+        ("[[A]]", "[[C]]", "tie", False),
+        ("[[C]]", "[[A]]", "tie", False),
+        ("[[D]]", "[[B]]", None, None),
+        ("[[A]]", "error", None, None),
+    ],
+)
+def test_mt_benchs_verdicts_of_two_orders(first_order: str, second_order: str, winner: str | None, consistent: bool | None) -> None:
+    judge = ModelJudge(completer=ScriptedCompleter(lambda c: first_order if c.question == "q|a|b>" else second_order), wording=MT_BENCH)
+    [made] = judge.compare(["q"], ["a"], ["b"])
+    assert (made.winner, made.consistent) == (winner, consistent)
+
+
+def test_a_tie_counts_half_for_each() -> None:
+    """Order 1: .3 .1 .4 of .8, so 3/8 + 1/4 = 5/8 for a. Order 2, b first: .1 .1 .2 of .4, so 1/4 + 1/4 = 1/2."""
+    scorer = TableScorer(lambda prompt: {"q|a|b>": (0.3, 0.1, 0.4), "q|b|a>": (0.1, 0.1, 0.2)}[prompt], MT_BENCH.letters)
+    [made] = ModelJudge(scorer=scorer, wording=MT_BENCH).compare(["q"], ["a"], ["b"])
+    assert (made.forward.value, made.backward.value) == (pytest.approx(5 / 8), pytest.approx(1 / 2))
+    assert made.forward.mass == pytest.approx(0.8)
+
+
 def test_a_verdict_that_cannot_be() -> None:
     certain = ModelJudge(scorer=TableScorer(lambda prompt: (0.25, 0.0)), wording=SHORT).compare(["q"], ["a"], ["b"])[0]
     assert (certain.forward.value, certain.backward.value, certain.forward.mass) == (1.0, 0.0, 0.25)
@@ -113,6 +144,36 @@ def test_a_grade_is_the_expectation_over_the_scale() -> None:
     assert scorer.prompts == ["q|a>"] * 5
     [lost] = ModelJudge(scorer=TableScorer(lambda p: (0.0,) * 5, Wording().digits), wording=SHORT).grade(["q"], ["a"])
     assert (lost.value, lost.probabilities) == (None, ())
+
+
+TEN = Wording(digits=tuple(f" {n}" for n in range(1, 11)))
+
+
+def test_a_scale_to_ten() -> None:
+    """The prompt names its end. " 1" has .2, of which .15 go on with "0": so 1 has .05, 10 has .15 and 7 has .3: 3.65 / .5 = 7.3."""
+    assert "from 1 (useless) to 10 (excellent)" in TEN.fill(TEN.grade, prompt="q", answer="a")
+    to_five = Wording().fill(Wording().grade, prompt="q", answer="{highest}")
+    assert "a number from 1 to 5." in to_five and "{highest}" in to_five  # that of the answer stays
+
+    class Digits:
+        def __init__(self, tokens_of_ten: int):
+            self.identity: Identity = {"engine": "digits"}
+            self._tokens_of_ten = tokens_of_ten
+
+        def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+            chances = {" 1": 0.2, " 7": 0.3, " 10": 0.15}
+            return [
+                Score(math.log(chances[c]) if c in chances else -math.inf, self._tokens_of_ten if c == " 10" else 1, len(c))
+                for c in continuations
+            ]
+
+    [grade] = ModelJudge(scorer=Digits(2), wording=TEN).grade(["q"], ["a"])
+    assert grade.value == pytest.approx((0.05 * 1 + 0.3 * 7 + 0.15 * 10) / 0.5)
+    assert grade.probabilities[0] == pytest.approx(0.1) and grade.reading.mass == pytest.approx(0.5)
+    [one_token] = ModelJudge(scorer=Digits(1), wording=TEN).grade(["q"], ["a"])  # " 10" is a token of its own: nothing is inside " 1"
+    assert one_token.value == pytest.approx((0.2 * 1 + 0.3 * 7 + 0.15 * 10) / 0.65)
+    written = ModelJudge(completer=ScriptedCompleter(lambda c: "[[10]]"), wording=TEN).grade(["q"], ["a"])[0]
+    assert written.value == 10.0
 
 
 # -- written verdicts -----------------------------------------------------------------------------------------------------
@@ -183,6 +244,8 @@ def test_wrong_wordings_and_tools_are_refused() -> None:
     for letters in ((" A", "A"), ("A", "")):
         with pytest.raises(UsageError, match="not distinct"):
             Wording(letters=letters)
+    with pytest.raises(UsageError, match="4 letters"):
+        Wording(letters=("A", "B", "C", "D"))
     scorer, completer = TableScorer(lambda p: (0.5, 0.5)), ScriptedCompleter(lambda c: "A")
     for tools in ({}, {"scorer": scorer, "completer": completer}):
         with pytest.raises(UsageError, match="one of the two"):

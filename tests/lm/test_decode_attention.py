@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mygpt.lm import decode_attention as module
 from mygpt.lm.decode_attention import decode_attention, suits
 from mygpt.lm.processor import has_cpu_flag
 
@@ -95,13 +94,3 @@ def test_without_a_compiler_torchs_kernels_do_it(hindrance: str, tmp_path: Path)
     path = {"PATH": str(tmp_path / "bin") if not off else os.environ["PATH"]}
     subprocess.run([sys.executable, "-c", code], env={**os.environ, **path, **off, "MYGPT_HOME": str(tmp_path)}, check=True)
     assert not list(tmp_path.rglob("*.so"))
-
-
-@compiled
-def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MYGPT_HOME", str(tmp_path))
-    first = module._compiled()
-    assert first is not None
-    made = first.stat().st_mtime_ns
-    assert module._compiled() == first and first.stat().st_mtime_ns == made
-    assert [p.name for p in first.parent.iterdir()] == [first.name]

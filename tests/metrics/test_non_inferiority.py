@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mygpt.metrics.non_inferiority import equivalence, items_for_margin, non_inferiority
-from mygpt.metrics.power import items_needed
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -56,9 +55,11 @@ def test_items_for_a_margin_by_hand() -> None:
     """10 % lost and 10 % won, a margin of 10 points. With 135 items the spread of 137, two flips among them, is
     sqrt((135 * .2 + 2) / 137) = .4601, the error .4601 / sqrt(136) = .03945, times t of 136 degrees 1.6561 and 1.05 = .06861;
     one time in five the estimate is below -.8416 * .4472 * sqrt(135) / 137 = -.03192. Together .1005, too far; with 137 items
-    .0998. The usual formula says 124."""
-    assert items_needed(0.1, 0.2**0.5, level=0.9) == 124
-    assert items_for_margin(0.1, 0.2**0.5, 1.0) == 137
+    .0998. So it is where the spread is known (kurtosis 1); it is estimated, from flips of kurtosis 1 / .2 = 5, which takes two items
+    more: .03192 times sqrt(1 + 1.739^2 * 4 / (4 * 135)) = 1.011. The usual formula says 124."""
+    assert math.ceil(((1.6448536 + 0.8416212) * 0.2**0.5 / 0.1) ** 2) == 124
+    assert items_for_margin(0.1, 0.2**0.5, 1.0, kurtosis=1.0) == 137
+    assert items_for_margin(0.1, 0.2**0.5, 1.0, kurtosis=5.0) == 138
     assert items_for_margin(0.1, 0.2**0.5, 1.0, power=0.9) > 170 and items_for_margin(0.05, 0.2**0.5, 1.0) > 500
 
 

@@ -12,10 +12,12 @@ import pytest
 
 from mygpt.metrics.agreement import cohen_kappa, interval, krippendorff_alpha, nominal, ordinal, weighted_kappa
 from mygpt.metrics.bleu import bleu_of_sums, bleu_statistics, corpus_bleu, sentence_bleu, whitespace_bleu
+from mygpt.metrics.bootstrap import bootstrap_statistic
 from mygpt.metrics.calibration import brier_binary, brier_multiclass
 from mygpt.metrics.chrf import corpus_chrf, sentence_chrf
 from mygpt.metrics.exact_match import exact_match
 from mygpt.metrics.macro_f1 import classification
+from mygpt.metrics.randomisation import approximate_randomisation
 from mygpt.metrics.ranking import exponential, ndcg_at_k
 from mygpt.metrics.roc_auc import roc_auc
 from mygpt.metrics.span_f1 import EntitySpan, span_f1, span_f1_by_label
@@ -64,6 +66,27 @@ def test_whitespace_bleu_equals_sacrebleu_on_real_text(pairs: list[tuple[str, st
     answers, references = [a for a, _ in pairs], [r for _, r in pairs]
     theirs = metrics.BLEU(tokenize="none", smooth_method="none", force=True).corpus_score(answers, [references])
     assert whitespace_bleu(answers, [[r] for r in references]).points == pytest.approx(theirs.score, abs=1e-9)
+
+
+def test_significance_of_bleu_equals_sacrebleus(pairs: list[tuple[str, str]]) -> None:
+    """p of approximate randomisation, (as far + 1) / (N + 1), and the interval of one system: two answers of three, cut to 30 words."""
+    significance = pytest.importorskip("sacrebleu.significance")
+    from sacrebleu.metrics import BLEU
+
+    references = [[r for _, r in pairs]]
+    before = [a for a, _ in pairs]
+    after = [" ".join(a.split()[:30]) if i % 3 else a for i, a in enumerate(before)]
+    test = significance.PairedTest([("before", before), ("after", after)], {"BLEU": BLEU()}, references, test_type="ar", n_samples=4_000)
+    theirs = next(scores for name, scores in test()[1].items() if "BLEU" in name)[1]
+    counts = [bleu_statistics(answers, [[r] for r in references[0]]) for answers in (after, before)]
+    ours = approximate_randomisation(counts[0], counts[1], bleu_of_sums, num_samples=4_000)
+    assert 0.005 < theirs.p_value < 0.9
+    assert ours == pytest.approx(theirs.p_value, abs=4 * (2 * 0.25 / 4_000) ** 0.5)
+
+    drawn = BLEU().corpus_score(before, references, n_bootstrap=1_000)
+    width = float(re.search(r"± ([\d.]+)", str(drawn.format(width=4)))[1])  # type: ignore[index]
+    found = bootstrap_statistic(counts[1], bleu_of_sums, num_resamples=4_000)
+    assert 100 * (found.high - found.low) / 2 == pytest.approx(width, rel=0.12)  # ours is the wider of two, and expanded
 
 
 @pytest.mark.parametrize("word_order", [0, 2])

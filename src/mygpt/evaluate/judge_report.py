@@ -2,9 +2,10 @@
 
 For each Predictions of `judge_pairs`: the figures of `judge_summary.summarise`, and with ratings of the same answers kappa and the
 corrected win rate. Then all systems on one scale, by the judge and by people apart: Bradley-Terry strengths with intervals, clusters being
-prompts; Elo beside them for display only, since it depends on the order.
+prompts, as they are and at equal style (length and markdown taken out); Elo beside them for display only, since it depends on the order.
 
-Source: Bradley and Terry 1952; Elo 1978; Zheng et al. 2023, arXiv:2306.05685; see `judge_summary` for the rest.
+Source: Bradley and Terry 1952; Elo 1978; Zheng et al. 2023, arXiv:2306.05685; style: see
+        `metrics/style_controlled`; the rest: `judge_summary`.
 We differ: a pair on which the judge's two orders disagree is a tie, half a win for each.
 """
 
@@ -20,11 +21,12 @@ from mygpt.artifacts.report import Predictions, Report, lineage_rows, write_repo
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
-from mygpt.evaluate.judge_summary import PairSummary, agreement_with_people, summarise
+from mygpt.evaluate.judge_summary import PairSummary, agreement_with_people, styles_of, summarise
 from mygpt.evaluate.same_items import model_name
 from mygpt.metrics.bootstrap import interval_is_reliable
 from mygpt.metrics.bradley_terry import Comparison, bradley_terry_intervals
 from mygpt.metrics.elo import elo
+from mygpt.metrics.style_controlled import Styles, style_controlled, style_of
 from mygpt.views.judge_page import render
 
 _OUTCOMES = {"first": 1.0, "tie": 0.5, "second": 0.0}
@@ -37,7 +39,7 @@ class JudgeReportConfig(Config):
 
 @recipe
 def judge_report(config: JudgeReportConfig, *, predictions: tuple[Predictions, ...], ratings: Ratings | None = None, run: Run) -> Report:
-    """`predictions` of `judge_pairs`; `ratings` of the same answers, by people."""
+    """`predictions` of `judge_pairs` or `graded_pairs`; `ratings` of the same answers, by people."""
     seed = run.seed_for("bootstrap")
     progress = run.progress(len(predictions), "judged pairs")
     pairs, judged = [], []
@@ -69,34 +71,54 @@ def judge_report(config: JudgeReportConfig, *, predictions: tuple[Predictions, .
     return publish(Report, run, lambda folder: write_report(folder, figures, render(figures)), facts=facts)
 
 
-def judged_comparisons(judged: Predictions, first: str, second: str) -> list[Comparison]:
+def judged_comparisons(judged: Predictions, first: str, second: str) -> list[tuple[Comparison, Styles]]:
     """Of the verdicts that were read, in the order of the items."""
-    return [Comparison(first, second, _OUTCOMES[row["winner"]], cluster=row["cluster"]) for row in judged.rows if row["parsed"]]
+    return [
+        (Comparison(first, second, _OUTCOMES[row["winner"]], cluster=row["cluster"]), styles_of(row))
+        for row in judged.rows
+        if row["parsed"]
+    ]
 
 
-def rated_comparisons(ratings: Ratings) -> list[Comparison]:
+def rated_comparisons(ratings: Ratings) -> list[tuple[Comparison, Styles]]:
     """Of every rater, in the order in which they rated."""
-    rows = sorted(ratings.rows, key=lambda rating: rating.created)
-    return [Comparison(one, other, value, cluster=rating.item_id) for rating in rows for one, other, value in rating.comparisons]
+    found = []
+    for rating in sorted(ratings.rows, key=lambda rating: rating.created):
+        styles = {answer.system: style_of(answer.text) for answer in rating.answers}
+        for one, other, value in rating.comparisons:
+            found.append((Comparison(one, other, value, cluster=rating.item_id), (styles[one], styles[other])))
+    return found
 
 
-def ranking(by: str, comparisons: Sequence[Comparison], num_resamples: int, seed: int) -> dict[str, Any]:
+def ranking(by: str, compared: Sequence[tuple[Comparison, Styles]], num_resamples: int, seed: int) -> dict[str, Any]:
     """Systems, strongest first."""
+    comparisons, draws = [comparison for comparison, _ in compared], min(num_resamples, 1_000)
     try:
-        strengths = bradley_terry_intervals(comparisons, num_resamples=min(num_resamples, 1_000), seed=seed)
+        strengths = bradley_terry_intervals(comparisons, num_resamples=draws, seed=seed)
+        at_equal_style = style_controlled(comparisons, [styles for _, styles in compared], num_resamples=draws, seed=seed)
     except ValueError as error:
         fix = "Judge or rate pairs that link all systems, or make one report for each group."
         raise UsageError(f"What {by} said gives no ranking: {error}.", fix=fix) from error
     num_prompts, points = len({c.cluster for c in comparisons}), elo(comparisons)
-    rows = [{"system": name, "strength": asdict(strengths[name]), "elo": points[name]} for name in strengths]
+    rows = [
+        {
+            "system": name,
+            "strength": asdict(strengths[name]),
+            "at_equal_style": asdict(at_equal_style.strengths[name]),
+            "elo": points[name],
+        }
+        for name in strengths
+    ]
     counts = {"comparisons": len(comparisons), "prompts": num_prompts, "reliable": interval_is_reliable(num_prompts)}
-    return {"by": by, **counts, "systems": rows}
+    effects = {feature: asdict(effect) for feature, effect in at_equal_style.effects.items()}
+    return {"by": by, **counts, "systems": rows, "style_effects": effects}
 
 
 def sentence(pair: dict[str, Any]) -> str:
     rate, people = pair["win_rate"], pair["people"]
     said = f"{pair['first']} against {pair['second']}: win rate {rate['estimate']:.3f} ({rate['low']:.3f} to {rate['high']:.3f})"
     said += "" if pair["reliable"] else ", interval unreliable"
+    said += f"; at equal style {pair['style_controlled']['win_rate']['estimate']:.3f}"
     if people is not None:
         mean = people["win_rate"]["mean"]
         kappa = "not defined" if people["kappa"] is None else f"{people['kappa']:.2f}"

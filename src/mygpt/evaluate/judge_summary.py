@@ -1,11 +1,12 @@
 """What judged pairs amount to: a win rate with its interval, what speaks against it, and what people say of the same pairs.
 
-summarise               win rate, at equal length too; ties, unparsed verdicts, agreement of the two orders, preference for a place
+summarise               win rate, at equal length and style too; ties, unparsed verdicts, agreement of the orders, preference for a place
 agreement_with_people   Cohen's kappa with human ratings, and the win rate corrected by them
 
 Intervals are bootstraps over clusters (prompts), so that several answers to one prompt do not pass for several prompts.
 
-Source: Zheng et al. 2023, arXiv:2306.05685, section 3.4 (orders); `metrics/length_controlled` and `metrics/prediction_powered`.
+Source: Zheng et al. 2023, arXiv:2306.05685, section 3.4 (orders); `metrics/length_controlled`, `metrics/style_controlled` and
+        `metrics/prediction_powered`.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from mygpt.metrics.agreement import cohen_kappa
 from mygpt.metrics.bootstrap import Interval, bootstrap_mean
 from mygpt.metrics.length_controlled import LengthControlled, length_controlled_win_rate
 from mygpt.metrics.prediction_powered import PredictionPowered, prediction_powered_mean
+from mygpt.metrics.style_controlled import StyleControlledRate, Styles, style_controlled_win_rate, style_of
 
 RELIABLE_FROM = 30  # prompts
 
@@ -35,10 +37,11 @@ class PairSummary:
     ties: int  # the orders disagree, or neither prefers
     win_rate: Interval  # mean preference over the items that were read
     length_controlled: LengthControlled
+    style_controlled: StyleControlledRate  # length and markdown taken out together
     lowest: float  # the win rate, were every unparsed pair lost
     highest: float  # were every unparsed pair won
-    swap_consistency: float  # share of pairs on which both orders name the same answer
-    position_bias: Interval  # mean chance that the answer shown first is preferred, less 0.5
+    swap_consistency: float | None  # share of pairs on which both orders name the same answer; None where there were no orders
+    position_bias: Interval | None  # mean chance that the answer shown first is preferred, less 0.5
     mean_length_difference: float  # first - second, characters
     mean_mass: float | None  # probability that the judge gave to the allowed verdicts at all
 
@@ -65,7 +68,7 @@ class HumanAgreement:
 
 
 def summarise(judged: Predictions, *, num_resamples: int = 10_000, level: float = 0.95, seed: int = 0) -> PairSummary:
-    """Of what `judge_pairs` made."""
+    """Of what `judge_pairs` or `graded_pairs` made."""
     rows, read = _read_rows(judged)
     clusters = [row["cluster"] for row in read]
     if len(set(clusters)) < 2:
@@ -73,10 +76,14 @@ def summarise(judged: Predictions, *, num_resamples: int = 10_000, level: float 
         raise UsageError(what, fix="Judge answers to two prompts or more; below 30 an interval is unreliable.")
     preferences = [row["preference"] for row in read]
     differences = [float(row["first_length"] - row["second_length"]) for row in read]
-    masses = [row[f"{order}_mass"] for row in read for order in ("forward", "backward") if row[f"{order}_mass"] is not None]
+    masses = [
+        row[f"{one}_mass"] for row in read for one in ("forward", "backward", "first", "second") if row.get(f"{one}_mass") is not None
+    ]
     unparsed, won = len(rows) - len(read), sum(preferences)
+    in_orders = all("forward" in row for row in read)
     # Of the answer shown first: in the second order, that is the other one.
-    first_place = [(row["forward"] + 1 - row["backward"]) / 2 - 0.5 for row in read]
+    first_place = [(row["forward"] + 1 - row["backward"]) / 2 - 0.5 for row in read] if in_orders else []
+    resampling: dict[str, Any] = {"clusters": clusters, "level": level, "seed": seed}
     return PairSummary(
         num_items=len(rows),
         num_prompts=len(set(clusters)),
@@ -84,17 +91,22 @@ def summarise(judged: Predictions, *, num_resamples: int = 10_000, level: float 
         wins=sum(row["winner"] == "first" for row in read),
         losses=sum(row["winner"] == "second" for row in read),
         ties=sum(row["winner"] == "tie" for row in read),
-        win_rate=bootstrap_mean(preferences, clusters=clusters, num_resamples=num_resamples, level=level, seed=seed),
-        length_controlled=length_controlled_win_rate(
-            preferences, differences, clusters=clusters, num_resamples=min(num_resamples, 2_000), level=level, seed=seed
+        win_rate=bootstrap_mean(preferences, num_resamples=num_resamples, **resampling),
+        length_controlled=length_controlled_win_rate(preferences, differences, num_resamples=min(num_resamples, 2_000), **resampling),
+        style_controlled=style_controlled_win_rate(
+            preferences, [styles_of(row) for row in read], num_resamples=min(num_resamples, 1_000), **resampling
         ),
         lowest=won / len(rows),
         highest=(won + unparsed) / len(rows),
-        swap_consistency=sum(row["consistent"] for row in read) / len(read),
-        position_bias=bootstrap_mean(first_place, clusters=clusters, num_resamples=num_resamples, level=level, seed=seed),
+        swap_consistency=sum(row["consistent"] for row in read) / len(read) if in_orders else None,
+        position_bias=bootstrap_mean(first_place, num_resamples=num_resamples, **resampling) if in_orders else None,
         mean_length_difference=sum(differences) / len(differences),
         mean_mass=sum(masses) / len(masses) if masses else None,
     )
+
+
+def styles_of(row: Mapping[str, Any]) -> Styles:
+    return style_of(row["first_answer"]), style_of(row["second_answer"])
 
 
 def agreement_with_people(judged: Predictions, ratings: Ratings, *, first: str, second: str, level: float = 0.95) -> HumanAgreement:
@@ -129,7 +141,7 @@ def _read_rows(judged: Predictions) -> tuple[list[dict[str, Any]], list[dict[str
     """All rows, and those whose verdict could be read."""
     rows = judged.rows
     if rows and "preference" not in rows[0]:
-        raise UsageError(f"{judged.id} holds no judged pairs.", fix="Give what `judge_pairs` made.")
+        raise UsageError(f"{judged.id} holds no judged pairs.", fix="Give what `judge_pairs` or `graded_pairs` made.")
     read = [row for row in rows if row["parsed"]]
     if len(read) < 2:
         raise UsageError(

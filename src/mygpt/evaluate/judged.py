@@ -3,6 +3,8 @@
 judge_pairs     first against second on the same items, every pair in both orders; as a task, the first's: metric `preference`, 0.5 is even
 judge_grades    each answer from 1 to 5
 
+`evaluate/graded_pairs` compares two models by grades.
+
 Rows keep the raw numbers of both orders and what the judge wrote. A verdict that could not be read is a row with `parsed` false and
 without a preference; `judge_summary` counts it.
 
@@ -20,8 +22,9 @@ from mygpt.core.digest import digest_value
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.infer.judge import Comparison, Grade, Judge
+from mygpt.infer.protocols import Identity
 
-_Row = dict[str, Any]
+Row = dict[str, Any]
 _FEWEST = 2
 _MEASURE_AGAIN = "Let all models answer the same items of one version of the task."
 
@@ -35,20 +38,13 @@ def judge_pairs(config: JudgeConfig, *, first: Predictions, second: Predictions,
     """`preference` is the chance that the first answer is better. Items are joined by `item_id`; any difference between them is refused."""
     pairs = joined([first, second])
     progress = run.progress(len(pairs), "pairs")
-    rows: list[_Row] = []
-    for part in _parts(pairs, config.at_once):
+    rows: list[Row] = []
+    for part in parts(pairs, config.at_once):
         questions = [a["question"] for a, _ in part]
         compared = judge.compare(questions, [a["answer"] for a, _ in part], [b["answer"] for _, b in part])
         rows += [_pair_row(a, b, comparison) for (a, b), comparison in zip(part, compared, strict=True)]
         progress.advance(len(part))
-    facts = {
-        **_judged_facts(first, "judged", "preference", judge, against=second),
-        "first": _called(first),
-        "second": _called(second),
-        "items": len(rows),
-        "unparsed": _say_unparsed(rows, run),
-        "empty_answers": [sum(not row[f"{side}_answer"].strip() for row in rows) for side in ("first", "second")],
-    }
+    facts = pair_facts(first, second, rows, "judged", judge.identity, run)
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
 
 
@@ -57,13 +53,13 @@ def judge_grades(config: JudgeConfig, *, predictions: Predictions, judge: Judge,
     """`grade` is the expectation over the scale. The rows are those of a task whose primary metric is the grade by this judge."""
     answered = [row for (row,) in joined([predictions])]
     progress = run.progress(len(answered), "answers")
-    rows: list[_Row] = []
-    for part in _parts(answered, config.at_once):
+    rows: list[Row] = []
+    for part in parts(answered, config.at_once):
         grades = judge.grade([row["question"] for row in part], [row["answer"] for row in part])
         rows += [_grade_row(row, grade) for row, grade in zip(part, grades, strict=True)]
         progress.advance(len(part))
     facts = {
-        **_judged_facts(predictions, "graded", "grade", judge),
+        **_judged_facts(predictions, "graded", "grade", judge.identity),
         "items": len(rows),
         "unparsed": _say_unparsed(rows, run),
         "empty_answers": sum(not row["answer"].strip() for row in rows),
@@ -71,13 +67,24 @@ def judge_grades(config: JudgeConfig, *, predictions: Predictions, judge: Judge,
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows), facts=facts)
 
 
-def _judged_facts(of: Predictions, how: str, metric: str, judge: Judge, *, against: Predictions | None = None) -> dict[str, Any]:
+def pair_facts(first: Predictions, second: Predictions, rows: Sequence[Row], how: str, by: Identity, run: Run) -> dict[str, Any]:
+    """Of rows with a `preference` for the first; `by` is the judge, and how its word was taken. Says aloud what could not be read."""
+    return {
+        **_judged_facts(first, how, "preference", [by, second.digest]),
+        "first": _called(first),
+        "second": _called(second),
+        "items": len(rows),
+        "unparsed": _say_unparsed(rows, run),
+        "empty_answers": [sum(not row[f"{side}_answer"].strip() for row in rows) for side in ("first", "second")],
+    }
+
+
+def _judged_facts(of: Predictions, how: str, metric: str, by: Any) -> dict[str, Any]:
     """Those of a task. Verdicts of two judges, or against two opponents, are of different versions: they are not comparable."""
     given = of.manifest.facts
-    told_apart = judge.identity if against is None else [judge.identity, against.digest]
     return {
         "task": f"{given.get('task', of.name)}, {how}",
-        "version": f"{given.get('version', '-')}/{digest_value(told_apart)[:8]}",
+        "version": f"{given.get('version', '-')}/{digest_value(by)[:8]}",
         "form": "judge",
         "primary": metric,
         "metrics": [metric],
@@ -87,7 +94,7 @@ def _judged_facts(of: Predictions, how: str, metric: str, judge: Judge, *, again
     }
 
 
-def joined(predictions: Sequence[Predictions]) -> list[tuple[_Row, ...]]:
+def joined(predictions: Sequence[Predictions]) -> list[tuple[Row, ...]]:
     """The rows of each item, one per Predictions, in the order of the first. Raises UsageError where they are not the same items."""
     for fact in ("task", "version"):
         said = {str(one.manifest.facts.get(fact)) for one in predictions}
@@ -109,7 +116,7 @@ def joined(predictions: Sequence[Predictions]) -> list[tuple[_Row, ...]]:
     return [tuple(rows[item] for rows in by_id) for item in first_rows]
 
 
-def _by_id(predictions: Predictions) -> dict[str, _Row]:
+def _by_id(predictions: Predictions) -> dict[str, Row]:
     rows = predictions.rows
     if len(rows) < _FEWEST:
         raise UsageError(f"{predictions.id} has {len(rows)} items; a judgement needs {_FEWEST} at the very least.", fix="Ask more items.")
@@ -128,8 +135,8 @@ def _by_id(predictions: Predictions) -> dict[str, _Row]:
     return {row["item_id"]: row for row in rows}
 
 
-def _pair_row(a: _Row, b: _Row, comparison: Comparison) -> _Row:
-    forward, backward = comparison.forward, comparison.backward
+def both_answers(a: Row, b: Row) -> Row:
+    """What any judged pair has."""
     return {
         "item_id": a["item_id"],
         "cluster": _cluster(a),
@@ -138,6 +145,13 @@ def _pair_row(a: _Row, b: _Row, comparison: Comparison) -> _Row:
         "second_answer": b["answer"],
         "first_length": len(a["answer"]),  # characters
         "second_length": len(b["answer"]),
+    }
+
+
+def _pair_row(a: Row, b: Row, comparison: Comparison) -> Row:
+    forward, backward = comparison.forward, comparison.backward
+    return {
+        **both_answers(a, b),
         "preference": comparison.preference,
         "forward": forward.value,  # P(first is better), first shown first
         "backward": backward.value,  # P(first is better), second shown first
@@ -151,7 +165,7 @@ def _pair_row(a: _Row, b: _Row, comparison: Comparison) -> _Row:
     }
 
 
-def _grade_row(row: _Row, grade: Grade) -> _Row:
+def _grade_row(row: Row, grade: Grade) -> Row:
     return {
         "item_id": row["item_id"],
         "cluster": _cluster(row),
@@ -166,12 +180,12 @@ def _grade_row(row: _Row, grade: Grade) -> _Row:
     }
 
 
-def _cluster(row: _Row) -> str:
+def _cluster(row: Row) -> str:
     """Items of one passage or prompt rise and fall together."""
     return row.get("cluster") or row.get("passage") or row["question"]
 
 
-def _say_unparsed(rows: Sequence[_Row], run: Run) -> int:
+def _say_unparsed(rows: Sequence[Row], run: Run) -> int:
     unparsed = sum(not row["parsed"] for row in rows)
     if unparsed:
         run.warn(f"{unparsed} of {len(rows)} verdicts of the judge could not be read. Their rows are kept, without a value.")
@@ -182,7 +196,7 @@ def _called(predictions: Predictions) -> Any:
     return predictions.manifest.facts.get("model", predictions.name)
 
 
-def _parts(items: Sequence[Any], at_once: int) -> Iterator[Sequence[Any]]:
+def parts(items: Sequence[Any], at_once: int) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), max(1, at_once)):
         yield items[start : start + max(1, at_once)]
 

@@ -34,6 +34,7 @@ from mygpt.core.digest import digest_value
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.core.spread import spread
+from mygpt.guard.character_overlap import CharacterIndex
 from mygpt.guard.overlap import NgramIndex
 from mygpt.infer.protocols import Completer, Sampling, Score, Scorer
 from mygpt.metrics.bootstrap import Interval, bootstrap_mean
@@ -53,6 +54,7 @@ class MemorisationConfig(Config):
     others: str = "generalisation"  # one that was not
     copied_words: PositiveInt = 13  # a run of so many words of any training row counts as copied
     novelty_words: tuple[PositiveInt, ...] = (8, 13)  # an answer's words in no such run that stands in the training rows are new
+    novelty_characters: tuple[PositiveInt, ...] = (50,)  # the same of its characters
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def memorisation(
     sampling = Sampling(max_tokens=config.target_tokens + _SPARE_TOKENS)
     answers = completer.complete([Conversation(probe.messages, probe.row.id) for probe in probes], sampling)
     index = NgramIndex.build((row.answer for row in trained), config.copied_words)
-    indexes = {n: NgramIndex.build((row.answer for row in trained), n) for n in config.novelty_words}
+    by_words = {n: NgramIndex.build((row.answer for row in trained), n) for n in config.novelty_words}
+    by_characters = {n: CharacterIndex.build((row.answer for row in trained), n) for n in config.novelty_characters}
     rows = []
     for probe, answer in zip(probes, answers, strict=True):
         given, target = answer.text.strip(), probe.target.strip()
@@ -108,7 +111,8 @@ def memorisation(
                 "longest_common_tokens": longest_common_span(given_tokens, target_tokens),
                 "edit_similarity": edit_similarity(given_tokens, target_tokens),
                 "copied_share": index.overlap(given).share,
-                **{f"novelty_{n}": 1 - runs.overlap(given).share if given else None for n, runs in indexes.items()},
+                **{f"novelty_{n}": 1 - runs.overlap(given).share if given else None for n, runs in by_words.items()},
+                **{f"novelty_{n}_characters": 1 - runs.share(given) if given else None for n, runs in by_characters.items()},
                 "loss": probe.loss if probe.form == "answer" else None,
                 "cluster": probe.row.facts.get("passage") or probe.row.id,
             }
@@ -144,6 +148,7 @@ class Leak:
     copied_share: Interval | None  # of an answer's words, in runs that stand in the training data
     edit_similarity: Interval | None
     novelty: dict[int, Interval]  # by words of a run: share of an answer's words in none that stands in the training data
+    novelty_characters: dict[int, Interval]  # by characters of a run: the same of its characters
     common_prefix: Interval | None  # mean tokens that answer and trained text begin with alike
     longest_span: Interval | None  # mean tokens of the longest run that both have
     longest_span_of_all: int  # the longest of any answer or continuation, in tokens
@@ -174,7 +179,9 @@ def _leak(rows: list[dict[str, Any]], member: bool, seed: int) -> Leak:
         clusters = [row["cluster"] for row in told]
         return bootstrap_mean([row[column] for row in told], clusters=clusters, seed=seed) if told else None
 
-    runs = sorted(int(name.removeprefix("novelty_")) for name in (rows[0] if rows else {}) if name.startswith("novelty_"))
+    def by_length(pattern: str) -> dict[int, Interval]:
+        lengths = sorted(int(told[1]) for name in (rows[0] if rows else {}) if (told := re.fullmatch(pattern.format(r"(\d+)"), name)))
+        return {n: found for n in lengths if (found := mean(pattern.format(n))) is not None}
 
     return Leak(
         num_answers=len(answers),
@@ -183,7 +190,8 @@ def _leak(rows: list[dict[str, Any]], member: bool, seed: int) -> Leak:
         reproduced=share(answers),
         copied_share=mean("copied_share"),
         edit_similarity=mean("edit_similarity"),
-        novelty={n: found for n in runs if (found := mean(f"novelty_{n}")) is not None},
+        novelty=by_length("novelty_{}"),
+        novelty_characters=by_length("novelty_{}_characters"),
         common_prefix=mean("common_prefix_tokens"),
         longest_span=mean("longest_common_tokens"),
         longest_span_of_all=max((row["longest_common_tokens"] for row in answers + prefixes), default=0),

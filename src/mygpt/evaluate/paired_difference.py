@@ -20,7 +20,7 @@ import numpy as np
 from mygpt.evaluate.same_items import SameItems
 from mygpt.metrics.bootstrap import Interval, bootstrap_ratio, sum_clusters
 from mygpt.metrics.mcnemar import mcnemar_exact
-from mygpt.metrics.power import detectable_difference, items_needed
+from mygpt.metrics.power import NORMAL_KURTOSIS, detectable_difference, items_needed, kurtosis_of
 from mygpt.metrics.randomisation import approximate_randomisation
 from mygpt.metrics.wilson import wilson
 
@@ -55,6 +55,7 @@ class Difference:
     num_items: int
     num_clusters: int
     sd: float  # of the paired differences, one for each cluster
+    kurtosis: float  # of the same
     higher_is_better: bool
 
     @property
@@ -65,11 +66,11 @@ class Difference:
 
     def detectable(self, *, level: float = 0.95) -> float:
         """The smallest true difference that so many items show four times in five."""
-        return detectable_difference(self.num_clusters, self.sd, level=level, step=self._step)
+        return detectable_difference(self.num_clusters, self.sd, level=level, step=self._step, kurtosis=self.kurtosis)
 
     def needed(self, difference: float, *, level: float = 0.95) -> int:
         """Items (clusters, where items share one) that show a true `difference` four times in five."""
-        return items_needed(difference, self.sd, level=level, step=self._step)
+        return items_needed(difference, self.sd, level=level, step=self._step, kurtosis=self.kurtosis)
 
     @property
     def _step(self) -> float:
@@ -127,6 +128,7 @@ def difference(task: SameItems, label: str, baseline: str, metric: str, resampli
             seed=resampling.seed,
         )
         test = _named("randomisation", task)
+    sd, kurtosis = _spread(task, moved_N / weights_N.mean(), won + lost)
     return Difference(
         interval=interval,
         p_value=p_value,
@@ -135,7 +137,8 @@ def difference(task: SameItems, label: str, baseline: str, metric: str, resampli
         lost=lost,
         num_items=len(after_N),
         num_clusters=task.num_clusters,
-        sd=_sd(task, moved_N / weights_N.mean(), won + lost),
+        sd=sd,
+        kurtosis=kurtosis,
         higher_is_better=higher_is_better,
     )
 
@@ -169,12 +172,13 @@ def _at_least_as_wide(interval: Interval, ups: int, downs: int, n: int, level: f
     return Interval(middle, max(-1.0, min(interval.low, middle - below)), min(1.0, max(interval.high, middle + above)))
 
 
-def _sd(task: SameItems, values_N: np.ndarray, flips: int | None) -> float:
-    """Of the means of clusters. Where nothing moved it is not 0: as many items again could still show three (the rule of three)."""
+def _spread(task: SameItems, values_N: np.ndarray, flips: int) -> tuple[float, float]:
+    """Standard deviation and kurtosis of the means of clusters. Where nothing moved the first is not 0: as many items again could still
+    show three (the rule of three)."""
     clusters_C = sum_clusters(values_N[:, None], task.clusters)[:, 0] * (task.num_clusters / len(values_N))
     if flips == 0:
-        return math.sqrt(3 / len(values_N))
-    return float(clusters_C.std(ddof=1)) if len(clusters_C) > 1 else float(abs(clusters_C[0]))
+        return math.sqrt(3 / len(values_N)), len(values_N) / 3
+    return (float(clusters_C.std(ddof=1)), kurtosis_of(clusters_C)) if len(clusters_C) > 1 else (float(abs(clusters_C[0])), NORMAL_KURTOSIS)
 
 
 def _named(method: str, task: SameItems) -> str:

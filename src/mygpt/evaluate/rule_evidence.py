@@ -116,7 +116,7 @@ def _not_worse(rule: Rule, task: SameItems, metric: str, policy: Policy, resampl
         ruled_out=f"more than {decimal(margin, 3)} lost" if tested.interval.high < -margin else "",
         num_items=found.num_items,
         num_clusters=found.num_clusters,
-        enough=items_for_margin(margin, found.sd, tested.added, level=planned),
+        enough=items_for_margin(margin, found.sd, tested.added, level=planned, kurtosis=found.kurtosis),
         p_value=tested.p_value,
     )
 

@@ -77,8 +77,7 @@ class NgramIndex:
                 hashes = hashed.ngrams(size)
                 maybe = hashes[known[hashes >> np.uint64(64 - _FILTER_BITS)]]
                 if len(maybe):
-                    place = np.minimum(np.searchsorted(self.hashes[size], maybe), len(self.hashes[size]) - 1)
-                    met[size][place[self.hashes[size][place] == maybe]] = True
+                    met[size][np.searchsorted(self.hashes[size], maybe[are_in(maybe, self.hashes[size])])] = True
         return NgramIndex(self.n, {size: self.hashes[size][met[size]] for size in met})
 
     def overlap(self, text: str) -> Overlap:
@@ -88,7 +87,7 @@ class NgramIndex:
         if not found or known is None or not len(known):
             return Overlap(len(found), 0.0, 0, (), "")
         covered_W = np.zeros(len(found), dtype=bool)
-        for first in np.flatnonzero(np.isin(_Hashed(" ".join(found)).ngrams(size), known)):
+        for first in np.flatnonzero(are_in(_Hashed(" ".join(found)).ngrams(size), known)):
             covered_W[first : first + size] = True
         edges = np.flatnonzero(np.diff(np.concatenate([[False], covered_W, [False]])))
         runs = [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
@@ -98,6 +97,14 @@ class NgramIndex:
     @property
     def num_ngrams(self) -> int:
         return sum(len(hashes) for hashes in self.hashes.values())
+
+
+def are_in(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Of each hash, whether it is among `known`, which are sorted: few look-ups in many, where `numpy.isin` would sort them again."""
+    if not len(known):
+        return np.zeros(len(hashes), dtype=bool)
+    found: np.ndarray = known[np.minimum(np.searchsorted(known, hashes), len(known) - 1)] == hashes
+    return found
 
 
 class _Hashed:

@@ -1,11 +1,13 @@
 """A model as judge: which of two answers is better, and how good one answer is.
 
     Judge.compare(prompts, a, b) -> comparisons     every pair in both orders
-    Judge.grade(prompts, answers) -> grades         the expectation over the scale, 1 to 5
+    Judge.grade(prompts, answers) -> grades         the expectation over the scale, 1 to 5 unless the wording has another
 
 `ModelJudge` asks a Scorer for the log-probability of each allowed verdict after the judge's prompt, and nothing else can be said:
 
     preference = mean over both orders of P(letter of a) / (P("A") + P("B"))        grade = sum(s * P(s)) / sum(P(s))
+
+A wording may allow a third letter for a tie: it counts half for each.
 
 A Completer (a model elsewhere) writes its verdict, which is read strictly: the letter or the digit and nothing beside it. What cannot
 be read is a reading without value; it is never a tie, and whoever counts must count it.
@@ -45,7 +47,7 @@ _COMPARE = """Two answers to one request are compared. The better one is {criter
 Which answer is better? Reply with the letter alone, A or B.
 Better answer:"""
 
-_GRADE = """An answer to a request is graded from 1 (useless) to 5 (excellent). A good answer is {criteria}.
+_GRADE = """An answer to a request is graded from 1 (useless) to {highest} (excellent). A good answer is {criteria}.
 
 [Request]
 {prompt}
@@ -55,7 +57,7 @@ _GRADE = """An answer to a request is graded from 1 (useless) to 5 (excellent). 
 {answer}
 [End of answer]
 
-Reply with the grade alone, one digit from 1 to 5.
+Reply with the grade alone, a number from 1 to {highest}.
 Grade:"""
 
 
@@ -63,12 +65,15 @@ Grade:"""
 class Wording:
     """What the judge is asked. `letters` and `digits` are the continuations that are scored, white space included: a prompt that ends in
     a line break wants them without the leading space. For a model with a chat template, write the template's turns into the texts.
+
+    A third letter is the verdict that both are equal; the text must offer it. `digits` is the whole scale, from the worst;
+    `{highest}` is its last.
     """
 
     compare: str = _COMPARE
     grade: str = _GRADE
     criteria: str = "correct, complete, and does what was asked"
-    letters: tuple[str, str] = (" A", " B")
+    letters: tuple[str, ...] = (" A", " B")
     digits: tuple[str, ...] = (" 1", " 2", " 3", " 4", " 5")
 
     def __post_init__(self) -> None:
@@ -81,10 +86,13 @@ class Wording:
             if len({verdict.strip() for verdict in verdicts} - {""}) != len(verdicts) or len(verdicts) < 2:
                 fix = "Give each its own, two at least."
                 raise UsageError(f"The judge's `{name}` {list(verdicts)} are not distinct verdicts.", fix=fix)
+        if len(self.letters) > 3:
+            raise UsageError(f"The judge has {len(self.letters)} letters {list(self.letters)}.", fix="First, second and, if wanted, a tie.")
 
     def fill(self, text: str, **places: str) -> str:
         """One pass: braces inside a prompt or an answer stay what they are."""
-        return re.sub(r"\{(\w+)\}", lambda found: places.get(found[1], found[0]), text.replace("{criteria}", self.criteria))
+        places = {"criteria": self.criteria, "highest": self.digits[-1].strip(), **places}
+        return re.sub(r"\{(\w+)\}", lambda found: places.get(found[1], found[0]), text)
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class Comparison:
 
     @property
     def winner(self) -> Winner | None:
-        """The answer that both orders name; a tie where they disagree."""
+        """The answer that both orders name; a tie where they disagree, or both say so."""
         if self.forward.value is None or self.backward.value is None:
             return None
         both = {_side(self.forward.value), _side(self.backward.value)}
@@ -186,7 +194,7 @@ class ModelJudge:
             return []
         if self._scorer is not None:
             scores = self._scorer.score([text for text in asked for _ in verdicts], [v for _ in asked for v in verdicts])
-            return [_weighed(scores[i : i + len(verdicts)]) for i in range(0, len(scores), len(verdicts))]
+            return [_weighed(scores[i : i + len(verdicts)], verdicts) for i in range(0, len(scores), len(verdicts))]
         assert self._completer is not None
         conversations = [Conversation((Message("user", text),), str(number)) for number, text in enumerate(asked)]
         answers = self._completer.complete(conversations, self._sampling)
@@ -200,13 +208,23 @@ class _Said:
     output: str = ""
 
 
-def _weighed(scores: Sequence[Score]) -> _Said:
+def _weighed(scores: Sequence[Score], verdicts: Sequence[str]) -> _Said:
     logprobs = [score.logprob for score in scores]
     highest = max(logprobs)
     if any(math.isnan(logprob) for logprob in logprobs) or not math.isfinite(highest):
         return _Said(())
-    weights = [math.exp(logprob - highest) for logprob in logprobs]
+    weights = _alone([math.exp(logprob - highest) for logprob in logprobs], scores, verdicts)
     return _Said(tuple(weight / sum(weights) for weight in weights), math.exp(highest) * sum(weights))
+
+
+def _alone(weights: Sequence[float], scores: Sequence[Score], verdicts: Sequence[str]) -> list[float]:
+    """Of each verdict without those that only begin with it: after the token " 1" may come the "0" of " 10"."""
+    alone = list(weights)
+    for i in sorted(range(len(verdicts)), key=lambda i: -len(verdicts[i])):  # the longest first
+        for j, longer in enumerate(verdicts):
+            if j != i and longer.startswith(verdicts[i]) and scores[j].num_tokens > scores[i].num_tokens:
+                alone[i] = max(0.0, alone[i] - alone[j])
+    return alone
 
 
 def _written(answer: Answer, verdicts: Sequence[str]) -> _Said:
@@ -217,7 +235,9 @@ def _written(answer: Answer, verdicts: Sequence[str]) -> _Said:
 
 
 def _chance(said: _Said, place: int) -> Reading:
-    return Reading(said.probabilities[place] if said.probabilities else None, said.mass, said.output)
+    """Of the answer at this place; a verdict of a tie counts half."""
+    tie = sum(said.probabilities[2:]) / 2
+    return Reading(said.probabilities[place] + tie if said.probabilities else None, said.mass, said.output)
 
 
 def _grade(said: _Said) -> Grade:

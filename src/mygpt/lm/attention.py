@@ -28,6 +28,8 @@ import torch
 import torch.nn.functional as F
 
 from mygpt.lm.decode_attention import decode_attention, suits
+from mygpt.lm.layer_kernels import suits as kernels_suit
+from mygpt.lm.layer_kernels import trained_attention
 from mygpt.lm.processor import has_cpu_flag
 
 
@@ -41,6 +43,7 @@ class Lanes:
 _NAME = "mygpt_grouped"
 _FEW_QUERIES = 256
 _FEW_TRAINED_QUERIES = 512
+_MOST_TRAINED_KEYS = 4_096
 _FOLDED_QUERIES = 16
 _NOT_PLAIN = ("softcap", "s_aux", "position_bias", "cache")  # arguments that change the result
 
@@ -103,6 +106,9 @@ def _attention(
         return decode_attention(query, key, value, attention_mask, scaling), None
     if is_plain and has_tiles() and not is_trained:
         return _flash(query, key, value, attention_mask, scaling), None
+    if is_trained and is_plain and Q <= _FEW_TRAINED_QUERIES and _suits_training(query, key, value, attention_mask):
+        scaling = D**-0.5 if scaling is None else scaling
+        return trained_attention(query, key, value, attention_mask, scaling), None
     if (_FEW_TRAINED_QUERIES if is_trained else _FEW_QUERIES) < Q or not is_plain:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -145,6 +151,10 @@ def _flash(
         mask = mask[:, :, None].expand(*mask.shape[:2], G, Q, S).reshape(*mask.shape[:2], G * Q, S)
     folded_BHqD = F.scaled_dot_product_attention(query.reshape(B, H, G * Q, D), key, value, attn_mask=mask, scale=scaling)
     return folded_BHqD.view(B, heads, Q, -1).transpose(1, 2).contiguous()
+
+
+def _suits_training(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> bool:
+    return (mask is None or mask.dtype == torch.bool) and key.shape[2] <= _MOST_TRAINED_KEYS and kernels_suit(query, key, value)
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """Attention of a decoding step, in C: a few queries over many cached keys, at the speed at which memory gives them.
 
 torch's kernels take 7 µs to set up each of their small products, of which a step of 64 rows has 11,520; the file beside this one reads
-keys and values once and multiplies as they come. It is compiled when it is first wanted, by the machine's own C compiler, in about a
-second, and kept in the user's cache. Without a compiler, or without AVX-512 BF16, torch's kernels do the work.
+keys and values once and multiplies as they come. It is compiled where it runs (`c_library`). Without a compiler, or without AVX-512 BF16,
+torch's kernels do the work.
 
 Source    decode_attention.c
 We differ scores and weights stay float32 throughout, where the kernels it stands in for round the weights to bfloat16
@@ -11,23 +11,14 @@ Dims      B sequences   H key/value heads   G query heads of each   Q new tokens
 
 import ctypes
 import functools
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
-from importlib import resources
-from pathlib import Path
 
 import torch
 
-from mygpt.core.digest import digest_value
-from mygpt.core.home import model_cache
+from mygpt.lm.c_library import c_library
 from mygpt.lm.processor import has_cpu_flag
 
 _MOST_D, _MOST_ROWS = 128, 16  # of a head: beyond, products are large enough for torch's kernels
-_OPTIONS = ("-O3", "-march=native", "-fPIC", "-std=gnu11", "-fopenmp")
-_COMPILE_SECONDS = 60
 _Function = Callable[..., int]
 
 
@@ -73,55 +64,9 @@ def decode_attention(
 @functools.cache
 def _function() -> _Function | None:
     """The compiled function, or None where it cannot be had."""
-    if not has_cpu_flag("avx512_bf16") or os.environ.get("MYGPT_NO_COMPILER"):
+    library = c_library("decode_attention.c") if has_cpu_flag("avx512_bf16") else None
+    if library is None:
         return None
-    path = _compiled()
-    if path is None:
-        return None
-    try:
-        found = ctypes.CDLL(str(path)).decode_attention
-    except OSError:  # a folder that no program may be loaded from, say
-        return None
-    found.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 17 + [ctypes.c_float, ctypes.c_int]
-    function: _Function = found
-    return function
-
-
-def _compiled() -> Path | None:
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        return None
-    source = (resources.files("mygpt.lm") / "decode_attention.c").read_text(encoding="utf-8")
-    threads = _openmp_of_torch()
-    made_by = [_OPTIONS, threads, _processor(), os.stat(compiler).st_mtime_ns, source]
-    path = model_cache() / "compiled" / f"decode_attention-{digest_value(made_by)[:16]}.so"
-    if path.exists():
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            file, library = Path(folder) / "decode_attention.c", Path(folder) / "library.so"
-            file.write_text(source, encoding="utf-8")
-            objects = [compiler, *_OPTIONS, "-c", str(file), "-o", f"{folder}/object.o"]
-            linked = [compiler, "-shared", f"{folder}/object.o", *([threads] if threads else ["-fopenmp"]), "-o", str(library)]
-            for command in (objects, linked):
-                subprocess.run(command, check=True, capture_output=True, timeout=_COMPILE_SECONDS)
-            os.replace(library, path)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return path
-
-
-def _openmp_of_torch() -> str:
-    """The thread pool that torch runs on: a second one beside it would fight for the same cores. "" where torch has none of its own."""
-    found = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
-    return str(found[0]) if found else ""
-
-
-def _processor() -> str:
-    """A cache may lie on a disk that several machines share."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith("flags")), "")
+    found: _Function = library.decode_attention
+    found.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_int64] * 17 + [ctypes.c_float, ctypes.c_int]  # type: ignore[attr-defined]
+    return found

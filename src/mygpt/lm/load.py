@@ -10,6 +10,7 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.outbound import silence_hub
 from mygpt.lm.adapters import methods
+from mygpt.lm.fused_layer import fuse
 from mygpt.lm.memory import keep_freed_memory
 from mygpt.lm.processor import has_cpu_flag
 from mygpt.lm.quantized import nf4_settings, require_whole_blocks
@@ -105,6 +106,8 @@ def load_lm(
         ) from error
     if quantized:
         require_whole_blocks(module)
+    if device.type == "cpu":
+        fuse(module)
     if named:
         module = methods.load(module, {name: one.payload for name, one in named.items()})
     module = (module if quantized else module.to(device)).eval()

@@ -83,6 +83,18 @@ def win_probability(strength: float, other: float) -> float:
     return float(_sigmoid(np.asarray(strength - other)))
 
 
+def linked_names(comparisons: Sequence[Comparison]) -> list[str]:
+    """Of the models compared, sorted. Models that no chain of comparisons links have no common scale: ValueError."""
+    groups: list[set[str]] = []
+    for c in comparisons:
+        linked = [group for group in groups if c.first in group or c.second in group]
+        groups = [group for group in groups if group not in linked] + [set().union({c.first, c.second}, *linked)]
+    if len(groups) > 1:
+        described = "; ".join(", ".join(sorted(group)) for group in groups)
+        raise ValueError(f"{len(groups)} groups of models were never compared with each other: {described}")
+    return sorted(groups[0])
+
+
 @dataclass(frozen=True)
 class _Resampled:
     names: list[str]
@@ -194,14 +206,7 @@ def _checked(comparisons: Sequence[Comparison], l2: float) -> list[str]:
         if c.first == c.second or c.outcome not in (0.0, 0.5, 1.0) or not 0 < c.weight <= _LARGEST_WEIGHT:
             said = f"{c.first!r} and {c.second!r}, outcome {c.outcome}, weight {c.weight}"
             raise ValueError(f"comparison {place} of {len(comparisons)}: {said}")
-    groups: list[set[str]] = []
-    for c in comparisons:  # models that no chain of comparisons links have no common scale
-        linked = [group for group in groups if c.first in group or c.second in group]
-        groups = [group for group in groups if group not in linked] + [set().union({c.first, c.second}, *linked)]
-    if len(groups) > 1:
-        described = "; ".join(", ".join(sorted(group)) for group in groups)
-        raise ValueError(f"{len(groups)} groups of models were never compared with each other: {described}")
-    return sorted(groups[0])
+    return linked_names(comparisons)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

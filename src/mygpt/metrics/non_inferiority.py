@@ -20,7 +20,8 @@ a true loss of the margin passes.
 
 How many items show it of a model that loses nothing (`items_for_margin`): the smallest n at which the estimate, as low as one time in five,
 still has its limit within the margin. The limit is that of n items and the two more, whose spread counts too, and of the wider of two
-intervals, a twentieth beyond either: the usual ((z + z') sd / margin)^2 forgets both, and showed it 73 to 77 times in a hundred.
+intervals, a twentieth beyond either; and it moves with the spread of the sample (`power.noise_of_error`). The usual
+((z + z') sd / margin)^2 forgets all three, and showed it 73 to 77 times in a hundred.
 """
 
 import math
@@ -31,7 +32,7 @@ from statistics import NormalDist
 import numpy as np
 
 from mygpt.metrics.bootstrap import Interval, limits, lower_limit, resampled_sums, sum_clusters
-from mygpt.metrics.power import items_needed
+from mygpt.metrics.power import NORMAL_KURTOSIS, noise_of_error, quantile
 from mygpt.metrics.student_t import t_cdf, t_quantile
 
 _WIDER = 1.05  # the wider of two intervals against either
@@ -84,16 +85,20 @@ def equivalence(
     return NonInferiority(interval, margin, p_value, -margin < interval.low and interval.high < margin, added)
 
 
-def items_for_margin(margin: float, sd: float, added: float, *, power: float = 0.8, level: float = 0.95) -> int:
+def items_for_margin(
+    margin: float, sd: float, added: float, *, power: float = 0.8, level: float = 0.95, kurtosis: float = NORMAL_KURTOSIS
+) -> int:
     """Items (clusters) after which a model that loses nothing is shown, with chance `power`, to lose less than `margin`.
 
-    `sd`: of the paired differences; `added`: as `non_inferiority` found it. Past 400 items in steps of half a percent.
+    `sd` and `kurtosis`: of the paired differences; `added`: as `non_inferiority` found it. Past 400 items in steps of half a percent.
     """
-    n = items_needed(margin, sd, power=power, level=2 * level - 1)
-    by_chance = NormalDist().inv_cdf(power) * sd
+    z_power = NormalDist().inv_cdf(power)
+    n = max(2, int(((NormalDist().inv_cdf(level) + z_power) * sd / margin) ** 2))
     while True:
         error = math.sqrt((n * sd**2 + 2 * added**2) / ((n + 2) * (n + 1)))
-        if by_chance * math.sqrt(n) / (n + 2) - t_quantile(1 - level, n + 1) * _WIDER * error <= margin:
+        reach = _WIDER * quantile(level, n + 1)
+        by_chance = z_power * sd * math.sqrt(n) / (n + 2) * noise_of_error(reach, kurtosis, n)
+        if by_chance + reach * error <= margin:
             return n
         n += max(1, n // 200)
 

@@ -1,0 +1,224 @@
+"""Supervised fine-tuning against trl, in one run: the same rows, tokens, trained positions, number of updates and learning rate.
+
+    python -m benchmarks.sft_vs_trl --texts ../shared/data/t0 --json --keep
+
+256 prompts and answers of eight kinds of task, of at most 512 tokens, SmolLM2-135M in bfloat16, LoRA r=16 on all linear layers, then every
+weight. trl runs in an environment of its own at several settings (padded 8, packed, grouped by length 4 and 8, one by one; with and
+without autocast), each on a part of the rows first; the fastest then learns all of them. `ratio`: real tokens/s against that;
+`ratio_default`: against padded 8. Loss on 64 rows that neither saw, after one epoch, is computed by one function for both results.
+"""
+
+import gc
+import json
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mygpt.lm.adapters.full import Full
+from mygpt.lm.adapters.lora import LoRA
+
+from benchmarks.record import arguments, finish
+from benchmarks.rivals import rival
+from mygpt.artifacts.dataset import Conversation, Dataset, Message, conversation_facts, write_conversations
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.recipe import publish, recipe
+from mygpt.core.config import Config
+from mygpt.core.home import find_home
+from mygpt.core.run import Run
+from mygpt.finetune.sft import SFTConfig, sft
+from mygpt.lm.chat import ChatRenderer, Rendered
+from mygpt.lm.load import load_lm, load_tokenizer
+from mygpt.lm.sources import obtain
+from mygpt.training.batches import plan_epoch
+
+_TRAIN, _HELD_OUT, _LONGEST, _PROBE = 256, 64, 512, 96
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "padded 8": {"per_device_train_batch_size": 8},
+    "packed": {"per_device_train_batch_size": 8, "packing": True},
+    "grouped 8": {"per_device_train_batch_size": 8, "train_sampling_strategy": "group_by_length"},
+    "grouped 4": {"per_device_train_batch_size": 4, "train_sampling_strategy": "group_by_length"},
+    "one by one": {"per_device_train_batch_size": 1},
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    tokens_per_second: float
+    losses: list[float]
+    updates: int
+    held_out: float
+
+
+class RowsConfig(Config):
+    texts: str
+    number: int
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--texts", type=Path, default=Path("../shared/data/t0"))
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--only", choices=("lora", "full"), help="leave the other out")
+    options = parser.parse_args()
+    model = obtain(options.model, run=Run(find_home(None), name="benchmark"))
+    renderer = ChatRenderer(load_tokenizer(model))
+    rows = conversations(options.texts, renderer)
+    train, held_out = rows[:_TRAIN], [renderer.render(row) for row in rows[_TRAIN:]]
+    rendered = [renderer.render(row) for row in train]
+    figures: dict[str, Any] = {"model": model.id, "rows": len(train), "tokens": sum(len(r.token_ids) for r in rendered)}
+    figures |= {"trained_tokens": sum(sum(r.trained) for r in rendered), "threads": torch.get_num_threads(), "dtype": "torch.bfloat16"}
+    base_loss = loss_of(load_lm(model).module, held_out)
+    for method, rate in (("lora", 5e-4), ("full", 3e-5)):
+        if options.only in (None, method):
+            figures[method] = compare(model, method, rate, train, rendered, held_out) | {"base_held_out_loss": round(base_loss, 4)}
+    if "lora" in figures:
+        figures |= {"ratio": figures["lora"]["ratio"], "ratio_default": figures["lora"]["ratio_default"]}
+    if "full" in figures:
+        figures["ratio_full"] = figures["full"]["ratio"]
+    finish("sft_vs_trl", figures, options)
+
+
+def conversations(folder: Path, renderer: ChatRenderer) -> list[Conversation]:
+    """As many of every template; prompts shortened at their front until the whole fits."""
+    order = random.Random(0)
+    files = sorted(folder.glob("*.jsonl"))
+    assert files, f"no *.jsonl in {folder}"
+    each = -(-(_TRAIN + _HELD_OUT) // len(files))
+    made = []
+    for file in files:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for line in order.sample(lines, each):
+            words = str(line["prompt"]).split(" ")
+            answer = Message("assistant", str(line["completion"]).removesuffix("<|endoftext|>").strip())
+            row = Conversation((Message("user", " ".join(words)), answer))
+            while len(renderer.render(row).token_ids) > _LONGEST:
+                words = words[max(1, len(words) // 20) :]
+                row = Conversation((Message("user", " ".join(words)), answer))
+            made.append(row)
+    order.shuffle(made)
+    return made[: _TRAIN + _HELD_OUT]
+
+
+def compare(
+    model: Model,
+    method: str,
+    rate: float,
+    train: Sequence[Conversation],
+    rendered: Sequence[Rendered],
+    held_out: Sequence[Rendered],
+) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "rows.json"
+        data.write_text(json.dumps([{"input_ids": list(r.token_ids), "assistant_masks": [int(t) for t in r.trained]} for r in rendered]))
+        ours = own(model, method, rate, train, rendered, held_out)
+        probes: dict[str, float] = {}
+        for name, setting in _SETTINGS.items():
+            for autocast in (False, True):
+                done = theirs(model, method, rate, setting, data, _PROBE, autocast, Path(folder) / "out", ours.updates)
+                probes[f"{name}{', autocast' * autocast}"] = round(done["tokens_per_second"], 1)
+        best = max(probes, key=lambda name: probes[name])
+        name, _, autocast = best.partition(", ")
+        out = Path(folder) / "best"
+        whole = theirs(model, method, rate, _SETTINGS[name], data, _TRAIN, bool(autocast), out, ours.updates)
+        their_loss = held_out_loss(model, method, out, held_out)
+    assert whole["updates"] == ours.updates, (whole["updates"], ours.updates)
+    for losses in (ours.losses, whole["losses"]):
+        assert sum(losses[-8:]) < sum(losses[:8]), losses
+    assert min(ours.held_out, their_loss) > 0
+    default = max(speed for name, speed in probes.items() if name.startswith("padded 8"))
+    return {
+        "updates": ours.updates,
+        "learning_rate": rate,
+        "tokens_per_second": round(ours.tokens_per_second, 1),
+        "trl_tokens_per_second": round(whole["tokens_per_second"], 1),
+        "trl_best": best,
+        "trl_probes": probes,
+        "ratio": round(ours.tokens_per_second / whole["tokens_per_second"], 2),
+        "ratio_default": round(ours.tokens_per_second / default, 2),
+        "held_out_loss": round(ours.held_out, 4),
+        "trl_held_out_loss": round(their_loss, 4),
+        "held_out_ratio": round(ours.held_out / their_loss, 4),
+    }
+
+
+@recipe
+def rows_of(config: RowsConfig, *, run: Run) -> Dataset:
+    lines = json.loads(Path(config.texts).read_text(encoding="utf-8"))
+    splits = {"train": [Conversation((Message("user", q), Message("assistant", a)), str(n)) for n, (q, a) in enumerate(lines)]}
+    return publish(Dataset, run, lambda folder: write_conversations(folder, splits), facts=conversation_facts(splits))
+
+
+def own(
+    model: Model, method: str, rate: float, train: Sequence[Conversation], rendered: Sequence[Rendered], held_out: Sequence[Rendered]
+) -> Side:
+    """One epoch by the recipe, in 32 updates as trl makes of 256 rows by 8."""
+    lengths = [len(r.token_ids) for r in rendered]
+    wanted = _TRAIN // 8
+    with tempfile.TemporaryDirectory() as home, Run(Path(home), name="benchmark") as run:
+        texts = Path(home) / "rows.json"
+        texts.write_text(json.dumps([(row.question, row.answer) for row in train]), encoding="utf-8")
+        dataset = rows_of(RowsConfig(texts=str(texts), number=len(train)), run=run)
+        order = run.random("order/0")
+        state = order.getstate()
+
+        def updates(step_tokens: int) -> int:
+            order.setstate(state)
+            return len(plan_epoch(lengths, step_tokens=step_tokens, micro_batch_tokens=4096, order=order))
+
+        step_tokens = next(n for n in range(512, 8192, 8) if updates(n) == wanted)
+        config = SFTConfig(
+            method=LoRA() if method == "lora" else Full(), learning_rate=rate, epochs=1, step_tokens=step_tokens,
+            warmup_share=0.0, final_share=1.0, micro_batch_tokens=4096, checkpoint_seconds=1e9,
+        )
+        made = sft(config, model=model, dataset=dataset, run=run)
+        facts = made.manifest.facts
+        if isinstance(made, Adapter):
+            loaded = load_lm(model, adapter=made)
+        else:
+            loaded = load_lm(made)
+        side = Side(facts["tokens_per_second"], [loss for _, loss in facts["curve"]], len(facts["curve"]), loss_of(loaded.module, held_out))
+    del loaded
+    gc.collect()
+    return side
+
+
+def theirs(
+    model: Model, method: str, rate: float, setting: dict[str, Any], data: Path, rows: int, autocast: bool, out: Path, updates: int
+) -> dict[str, Any]:
+    """{"tokens_per_second", "losses", "updates"} of trl's SFTTrainer on the first `rows` rows. Its speed counts real tokens too."""
+    asked = {"model": str(model.payload), "method": method, "learning_rate": rate, "data": str(data), "rows": rows, "out": str(out)}
+    asked |= {"setting": setting, "autocast": autocast, "updates": updates if rows == _TRAIN else 0, "threads": torch.get_num_threads()}
+    found: dict[str, Any] = rival("trl").run(Path(__file__).parent / "trl_side.py", [json.dumps(asked)])
+    return found
+
+
+def held_out_loss(model: Model, method: str, folder: Path, rows: Sequence[Rendered]) -> float:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    if method == "lora":
+        module: Any = PeftModel.from_pretrained(load_lm(model).module, str(folder)).to(torch.bfloat16)
+    else:
+        module = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    return loss_of(module.eval(), rows)
+
+
+@torch.no_grad()
+def loss_of(module: Any, rows: Sequence[Rendered]) -> float:
+    """Nats per trained token, by the model's own forward pass in the same number format for everybody."""
+    total, count = 0.0, 0
+    for row in rows:
+        ids_1T = torch.tensor([row.token_ids])
+        logprobs_TV = module(input_ids=ids_1T, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        own_T = logprobs_TV.gather(1, ids_1T[0, 1:, None])[:, 0]
+        trained_T = torch.tensor(row.trained[1:])
+        total, count = total - float(own_T[trained_T].sum()), count + int(trained_T.sum())
+    return total / count
+
+
+if __name__ == "__main__":
+    main()

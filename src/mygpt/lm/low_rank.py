@@ -1,0 +1,89 @@
+"""Products of one input with several weights that carry low-rank updates, as one step of autograd.
+
+    y_i = x W_i' + s_i (x A_i') B_i'
+
+peft computes each update in four operations, and autograd adds the gradients of x up one by one. Here the products with all A_i are one,
+updates are added to y by the product itself, and so are the gradients of x.
+
+Source    Hu et al. 2021, arXiv:2106.09685, equation 3; the order of products: Unsloth's description of its kernels
+Dims      N tokens   D width of x   F width of a y   R ranks
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+
+def projected(x: torch.Tensor, layers: Sequence[Any]) -> list[torch.Tensor]:
+    """What each of `layers` (linear modules, plain or peft's) makes of `x`."""
+    parts = [_low_rank(layer, x) for layer in layers]
+    if all(part is not None for part in parts):
+        scalings = tuple(part[-1] for part in parts if part is not None)
+        tensors = [tensor for part in parts if part is not None for tensor in part[:-1]]
+        return list(_LowRankProducts.apply(x, scalings, *tensors))  # type: ignore[no-untyped-call]
+    return [layer(x) for layer in layers]
+
+
+def _low_rank(layer: Any, x: torch.Tensor) -> tuple[Any, ...] | None:
+    """(weight, bias, A, B, scaling) of a linear layer with one plain LoRA adapter at work; None for anything else."""
+    from peft.tuners.lora.layer import Linear
+
+    if type(layer) is not Linear or layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
+        return None
+    (name,) = layer.active_adapters
+    if name not in layer.lora_A or name in layer.lora_variant or layer._forward_pre_hooks or layer._forward_hooks:
+        return None
+    base = layer.base_layer
+    drops = not isinstance(layer.lora_dropout[name], torch.nn.Identity)
+    if type(base) is not torch.nn.Linear or drops or base.weight.requires_grad or layer.lora_bias.get(name):
+        return None
+    a_RD, b_FR = layer.lora_A[name].weight, layer.lora_B[name].weight
+    if not x.dtype == a_RD.dtype == b_FR.dtype == base.weight.dtype:
+        return None
+    return base.weight, base.bias, a_RD, b_FR, layer.scaling[name]
+
+
+class _LowRankProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scalings: tuple[float, ...], *tensors: torch.Tensor) -> Any:
+        """`tensors`: weight, bias (or None), A, B of every layer."""
+        weights, biases, downs, ups = tensors[0::4], tensors[1::4], tensors[2::4], tensors[3::4]
+        x_ND = x.reshape(-1, x.shape[-1])
+        down_RD = downs[0] if len(downs) == 1 else torch.cat(downs)
+        inner_NR = x_ND @ down_RD.T
+        made = []
+        for weight_FD, bias_F, up_FR, scaling, inner in zip(weights, biases, ups, scalings, _split(inner_NR, downs), strict=True):
+            y_NF = torch.nn.functional.linear(x_ND, weight_FD, bias_F).addmm_(inner, up_FR.T, alpha=scaling)
+            made.append(y_NF.view(*x.shape[:-1], -1))
+        ctx.save_for_backward(x, inner_NR, down_RD, *weights, *ups)
+        ctx.scalings, ctx.ranks = scalings, [len(down) for down in downs]
+        return tuple(made)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *d_made: torch.Tensor) -> Any:
+        x, inner_NR, down_RD, *rest = ctx.saved_tensors
+        weights, ups = rest[: len(ctx.ranks)], rest[len(ctx.ranks) :]
+        x_ND = x.reshape(-1, x.shape[-1])
+        d_inner_NR = torch.empty_like(inner_NR)
+        d_x_ND = torch.empty_like(x_ND) if ctx.needs_input_grad[0] else None
+        d_ups, first = [], 0
+        for i, (d_y, weight_FD, up_FR, scaling, rank) in enumerate(zip(d_made, weights, ups, ctx.scalings, ctx.ranks, strict=True)):
+            d_y_NF, own = d_y.reshape(len(x_ND), -1), slice(first, first + rank)
+            scaled_FR = up_FR * scaling
+            d_inner_NR[:, own] = d_y_NF @ scaled_FR
+            d_ups.append((d_y_NF.T @ inner_NR[:, own]).mul_(scaling))
+            if d_x_ND is not None:
+                d_x_ND.addmm_(d_y_NF, weight_FD, beta=int(i > 0))
+            first += rank
+        d_downs = (d_inner_NR.T @ x_ND).split(ctx.ranks)
+        if d_x_ND is not None:
+            d_x_ND.addmm_(d_inner_NR, down_RD)
+        per_layer = [grad for d_down, d_up in zip(d_downs, d_ups, strict=True) for grad in (None, None, d_down, d_up)]
+        return None if d_x_ND is None else d_x_ND.view_as(x), None, *per_layer
+
+
+def _split(inner_NR: torch.Tensor, downs: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    return inner_NR.split([len(down) for down in downs], dim=1)

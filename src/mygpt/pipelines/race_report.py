@@ -156,10 +156,15 @@ def _cost(answers: Predictions, tuned: Adapter | Model | None, model: Model, vir
     read = [row["prompt_tokens"] + virtual_tokens for row in rows if row["prompt_tokens"]]
     every = {"prompt_tokens": _mean(read), "ms_per_answer": round(1000 * seconds / len(rows), 1) if seconds else None}
     if tuned is None:
-        return {**every, "trainable": 0, "trainable_share": 0.0, "train_seconds": 0.0, "tokens_per_second": None, "peak_memory_bytes": None}
+        nothing = {"train_seconds": 0.0, "tokens_per_second": None, "peak_memory_bytes": None}
+        return {**every, "trainable": 0, "trainable_share": 0.0, **nothing}
+    return {**every, **training_cost(tuned, model)}
+
+
+def training_cost(tuned: Adapter | Model, model: Model) -> dict[str, Any]:
+    """As training recorded it; peak memory where it kept a ledger."""
     facts, whole = tuned.manifest.facts, model.manifest.facts.get("parameters")
     return {
-        **every,
         "trainable": facts["trainable"],
         "trainable_share": facts["trainable"] / whole if whole else None,
         "train_seconds": tuned.manifest.cost.get("seconds"),

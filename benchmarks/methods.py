@@ -11,19 +11,21 @@ check of `evaluate/forgetting`. Every training and every set of answers is kept 
 
 import argparse
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.claim import answer_bits
 from benchmarks.record import arguments, finish
 from benchmarks.three_copies import HalfConfig, answered_in_chats, asked_as_chat
-from mygpt.artifacts.dataset import Dataset
+from mygpt.artifacts.dataset import Conversation, Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.report import Predictions
 from mygpt.artifacts.task import Task
 from mygpt.core.config import Config
 from mygpt.core.home import model_cache
 from mygpt.core.run import Run
+from mygpt.core.spread import spread
 from mygpt.evaluate.forgetting import GeneralCheckConfig, compare, general_check
 from mygpt.evaluate.harness import RunTaskConfig, run_task
 from mygpt.evaluate.paired_difference import Resampling, difference, score
@@ -42,6 +44,7 @@ from mygpt.lm.adapters.prefix import Prefix
 from mygpt.lm.adapters.prompt import Prompt
 from mygpt.lm.memory import give_back_freed_memory
 from mygpt.lm.sources import obtain
+from mygpt.pipelines.race import RaceRowsConfig, race_rows
 from mygpt.pipelines.race_report import training_cost
 
 TEMPLATES = {"t0_qasc": "qasc_qa_with_separated_facts_1", "t0_samsum": "samsum_Generate_a_summary_for_this_dialogue"}
@@ -67,6 +70,7 @@ class Budget(Config):
     """How much is learnt and asked."""
 
     items: Mapping[str, int] = {"t0_qasc": 80, "t0_samsum": 40}  # held out
+    rows: int | None = None  # learnt; default: all
     epochs: int = 1
     step_tokens: int = 1024
     general: GeneralCheckConfig = GeneralCheckConfig()
@@ -75,6 +79,7 @@ class Budget(Config):
 
 QUICK = Budget(  # proves the way, not the claim
     items={"t0_qasc": 4, "t0_samsum": 4},
+    rows=12,
     epochs=4,
     step_tokens=512,
     general=GeneralCheckConfig(max_tokens=1, piece_characters=4_000),
@@ -109,12 +114,20 @@ def measured(run: Run, names: list[str], *, model: Model, texts: Path, budget: B
     read = {name: read_task(ReadTaskConfig(builtin=name), source=texts / f"{file}.jsonl", run=run) for name, file in TEMPLATES.items()}
     tasks: dict[str, Any] = {name: asked_as_chat(HalfConfig(half="odd"), task=task, run=run) for name, task in read.items()}
     rows: Any = answered_in_chats(HalfConfig(half="even"), tasks=tuple(read.values()), run=run)
-    answers = {BASE: answers_of(TorchEngine(model, run=run), tasks, budget, run)}
+    if budget.rows is not None:
+        rows = race_rows(RaceRowsConfig(rows=budget.rows), dataset=rows, run=run)
+    learnt = spread(rows.split("train"), 24)  # what training must have made cheaper
+    answers, bits = {}, {}
     tuned: dict[str, Adapter | Model] = {}
-    for name in names:
-        run.note(f"Measuring: {METHODS[name][0]}")
-        tuned[name] = trained(METHODS[name][1], model, rows, budget, run)
-        answers[name] = answers_of(engine_of(model, tuned[name], run), tasks, budget, run)
+    for name in (BASE, *names):
+        run.note(f"Measuring: {name}")
+        engine = TorchEngine(model, run=run)
+        if name != BASE:
+            tuned[name] = trained(METHODS[name][1], model, rows, budget, run)
+            engine = engine_of(model, tuned[name], run)
+        answers[name], bits[name] = answers_of(engine, tasks, budget, run), bits_of(engine, learnt)
+        assert name == BASE or bits[name] < bits[BASE], f"{name}: the loss did not fall: {bits[BASE]:.4f} to {bits[name]:.4f} bits per byte"
+        del engine
         gc.collect()
         give_back_freed_memory()
     tokens = {one.manifest.facts["tokens"] for one in tuned.values()}
@@ -124,27 +137,31 @@ def measured(run: Run, names: list[str], *, model: Model, texts: Path, budget: B
         name: {
             "title": METHODS[name][0],
             **scores[name],
+            "learnt_bits_per_byte": round(bits[name], 4),
             "forgetting": forgotten(answers, name, budget),
             **training_cost(tuned[name], model),
         }
         for name in names
     }
     figures = {"model": model.id, "train_rows": len(rows.split("train")), "train_tokens": tokens.pop(), "epochs": budget.epochs}
-    figures |= {"items": dict(budget.items), "base": scores[BASE], "methods": made}
+    figures |= {"items": dict(budget.items), "methods": made}
+    figures["base"] = {**scores[BASE], "learnt_bits_per_byte": round(bits[BASE], 4)}
     return {**figures, **ratios(made)}
 
 
 def trained(method: Method, model: Model, rows: Dataset, budget: Budget, run: Run) -> Adapter | Model:
     config = SFTConfig(method=method, epochs=budget.epochs, step_tokens=budget.step_tokens)
     made: Adapter | Model = sft(config, model=model, dataset=rows, run=run)
-    losses = [loss for _, loss in made.manifest.facts["curve"]]
-    quarter = max(1, len(losses) // 4)
-    assert sum(losses[-quarter:]) < sum(losses[:quarter]), f"{method}: the loss did not fall: {losses}"
     return made
 
 
 def engine_of(model: Model, tuned: Adapter | Model, run: Run) -> TorchEngine:
     return TorchEngine(tuned, run=run) if isinstance(tuned, Model) else TorchEngine(model, adapter=tuned, run=run)
+
+
+def bits_of(engine: TorchEngine, rows: Sequence[Conversation]) -> float:
+    """Per byte of the right answers: of rows that were learnt, a loss that does not depend on which of them came last."""
+    return answer_bits(engine.loaded.module, engine.renderer, rows).per_byte  # type: ignore[arg-type]
 
 
 def answers_of(engine: TorchEngine, tasks: Mapping[str, Task], budget: Budget, run: Run) -> dict[str, Predictions]:

@@ -60,7 +60,7 @@ def measured(home: Path, names: list[str]) -> dict[str, Any]:
 
 def test_methods_side_by_side(home: Path) -> None:
     figures = measured(home, ["lora", "full", "ia3"])
-    assert set(figures["methods"]) == {"lora", "full", "ia3"} and figures["train_rows"] == 24
+    assert set(figures["methods"]) == {"lora", "full", "ia3"} and figures["train_rows"] == 12
     lora, full = figures["methods"]["lora"], figures["methods"]["full"]
     assert full["trainable_share"] == 1 and 0 < lora["trainable_share"] < 1
     assert figures["ratio"] == pytest.approx(lora["tokens_per_second"] / full["tokens_per_second"], abs=1e-4)

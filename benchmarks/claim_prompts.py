@@ -29,7 +29,7 @@ from mygpt.lm.adapters.prompt import Prompt, tightness
 from mygpt.lm.adapters.real_words import ids_of
 from mygpt.lm.load import load_lm, load_tokenizer
 from mygpt.metrics.bootstrap import bootstrap_mean
-from mygpt.pipelines.race import RaceRowsConfig, equal_budget, num_tokens, race_rows
+from mygpt.pipelines.race import Budget, RaceRowsConfig, equal_budget, num_tokens, race_rows
 
 LENGTHS = (5, 20, 50, 100)
 TASK = "qasc_qa_with_separated_facts_1"
@@ -48,10 +48,8 @@ class TemplatesConfig(Config):
 
 @recipe
 def learnt_rows(config: TemplatesConfig, *, texts: Path, run: Run) -> Dataset:
-    """The even rows of some T0 templates; the odd ones of the first are the split `knowledge`."""
-    read = {name: conversations(texts / f"{name}.jsonl") for name in config.templates}
-    learnt = [row for rows in read.values() for row in rows[::2]]
-    splits = {"train": learnt, "knowledge": read[config.templates[0]][1::2]}
+    """The even rows of some T0 templates; the odd ones are asked."""
+    splits = {"train": [row for name in config.templates for row in conversations(texts / f"{name}.jsonl")[::2]]}
     return publish(Dataset, run, lambda folder: write_conversations(folder, splits), facts=conversation_facts(splits))
 
 
@@ -140,7 +138,7 @@ def _length(name: str) -> int:
 
 def one_size(setting: Setting, model: Model) -> dict[str, Any]:
     rows, several, budget = data_of(setting, model)
-    asked = rows.split("knowledge")[: setting.few(80, 4)]
+    asked = conversations(setting.texts / f"{TASK}.jsonl")[1::2][: setting.few(80, 4)]
     examples = choose_examples(rows.split("train"), 3)
     shown = [Conversation((*(m for e in examples for m in e.messages), *row.messages), row.id) for row in asked]
     found = {"base": bits_of(model, None, asked), "few_shot": bits_of(model, None, shown)}
@@ -166,17 +164,17 @@ def lengths_of(setting: Setting) -> tuple[int, ...]:
     return (5, 20, 50) if setting.quick else LENGTHS
 
 
-def data_of(setting: Setting, model: Model) -> tuple[Dataset, tuple[Dataset, int], Any]:
+def data_of(setting: Setting, model: Model) -> tuple[Dataset, tuple[Dataset, int], Budget]:
     """The rows of one task; those of several with their epochs, as many tokens; and the budget of the one."""
     tokenizer, wanted = load_tokenizer(model), setting.few(_TOKENS, 1_500)
-    made = []
+    made: list[tuple[Any, Budget]] = []
     for names in ((TASK,), SEVERAL):
         rows: Any = learnt_rows(TemplatesConfig(templates=names), texts=setting.texts, run=setting.run)
         budget = equal_budget(num_tokens(rows.split("train"), tokenizer), wanted)
+        if budget.rows < len(rows.split("train")):
+            rows = race_rows(RaceRowsConfig(rows=budget.rows), dataset=rows, run=setting.run)
         made.append((rows, budget))
     (rows, budget), (several, wider) = made
-    if wider.rows < len(several.split("train")):
-        several = race_rows(RaceRowsConfig(rows=wider.rows), dataset=several, run=setting.run)
     return rows, (several, wider.epochs), budget
 
 

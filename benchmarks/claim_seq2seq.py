@@ -29,7 +29,7 @@ from mygpt.training.optimizers import MasterAdamW
 from mygpt.training.schedules import warmup_cosine
 
 _SHAPE = OwnBaseConfig(shape="t5", hidden_size=192, layers=3, tokens=2_500_000, row_tokens=128, batch_rows=32, learning_rate=1e-3)
-_QUICK = OwnBaseConfig(shape="t5", vocabulary=384, hidden_size=32, layers=1, heads=2, tokens=12_000, batch_rows=8, row_tokens=64)
+_QUICK = OwnBaseConfig(shape="t5", vocabulary=384, hidden_size=32, layers=1, heads=2, tokens=30_000, batch_rows=8, row_tokens=64)
 _LONGEST, _ROWS = 128, 8
 
 Pair = tuple[str, str]

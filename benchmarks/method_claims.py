@@ -24,6 +24,7 @@ from benchmarks.methods import METHODS, add_inputs
 from benchmarks.record import RESULTS, arguments, finish
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.model import Adapter
+from mygpt.cli.options import progress_view
 from mygpt.core.digest import digest_value
 from mygpt.core.run import Run
 from mygpt.finetune.merge import MergeConfig, merge
@@ -51,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.only and options.keep:
         parser.error("`--keep` is for all claims: leave `--only` out (what was measured is not measured again)")
-    with Run(options.home, name="claims") as run:
+    with Run(options.home, name="claims", listeners=(progress_view(),)) as run:
         model = obtain(options.model, run=run)
         files = {name: getattr(options, name) for name in ("texts", "articles", "labelled", "table_to_text")}
         setting = Setting(run, model, **files, quick=options.quick)

@@ -22,6 +22,7 @@ from mygpt.artifacts.dataset import Conversation, Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.report import Predictions
 from mygpt.artifacts.task import Task
+from mygpt.cli.options import progress_view
 from mygpt.core.config import Config
 from mygpt.core.home import model_cache
 from mygpt.core.run import Run
@@ -95,7 +96,7 @@ def main() -> None:
     if options.only and options.keep:
         parser.error("`--keep` is for all methods: leave `--only` out (what was measured is not measured again)")
     names = [n for n in METHODS if not options.only or n in (LORA, *options.only)]
-    with Run(options.home, name="methods") as run:
+    with Run(options.home, name="methods", listeners=(progress_view(),)) as run:
         figures = measured(
             run, names, model=obtain(options.model, run=run), texts=options.texts, budget=QUICK if options.quick else Budget()
         )
@@ -120,12 +121,12 @@ def measured(run: Run, names: list[str], *, model: Model, texts: Path, budget: B
     answers, bits = {}, {}
     tuned: dict[str, Adapter | Model] = {}
     for name in (BASE, *names):
-        run.note(f"Measuring: {name}")
-        engine = TorchEngine(model, run=run)
-        if name != BASE:
-            tuned[name] = trained(METHODS[name][1], model, rows, budget, run)
-            engine = engine_of(model, tuned[name], run)
-        answers[name], bits[name] = answers_of(engine, tasks, budget, run), bits_of(engine, learnt)
+        with run.step(name):
+            engine = TorchEngine(model, run=run)
+            if name != BASE:
+                tuned[name] = trained(METHODS[name][1], model, rows, budget, run)
+                engine = engine_of(model, tuned[name], run)
+            answers[name], bits[name] = answers_of(engine, tasks, budget, run), bits_of(engine, learnt)
         assert name == BASE or bits[name] < bits[BASE], f"{name}: the loss did not fall: {bits[BASE]:.4f} to {bits[name]:.4f} bits per byte"
         del engine
         gc.collect()

@@ -34,7 +34,7 @@ from mygpt.pipelines.race import Budget, RaceRowsConfig, equal_budget, num_token
 LENGTHS = (5, 20, 50, 100)
 TASK = "qasc_qa_with_separated_facts_1"
 SEVERAL = (TASK, "samsum_Generate_a_summary_for_this_dialogue", "ag_news_which_section_choices", "paws_labeled_final_Concatenation")
-_TOKENS = 32_000
+_TOKENS, _EPOCHS = 32_000, 3  # epochs at most
 _SHAPES = {
     "1M": OwnBaseConfig(hidden_size=128, layers=3, tokens=4_000_000),
     "8M": OwnBaseConfig(hidden_size=256, layers=9, heads=8, tokens=1_500_000, learning_rate=1e-3),
@@ -170,7 +170,7 @@ def data_of(setting: Setting, model: Model) -> tuple[Dataset, tuple[Dataset, int
     made: list[tuple[Any, Budget]] = []
     for names in ((TASK,), SEVERAL):
         rows: Any = learnt_rows(TemplatesConfig(templates=names), texts=setting.texts, run=setting.run)
-        budget = equal_budget(num_tokens(rows.split("train"), tokenizer), wanted)
+        budget = equal_budget(num_tokens(rows.split("train"), tokenizer), wanted, _EPOCHS)
         if budget.rows < len(rows.split("train")):
             rows = race_rows(RaceRowsConfig(rows=budget.rows), dataset=rows, run=setting.run)
         made.append((rows, budget))

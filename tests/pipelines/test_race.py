@@ -80,10 +80,10 @@ def test_every_contender_runs(everybody: Report) -> None:
 
 
 def test_the_budget_is_equal(everybody: Report, home: Path, entered: Entered) -> None:
-    """12 rows hold 12 tokens fewer than a multiple would: all tokens of the rows, as often as comes nearest to 900."""
+    """All tokens of the rows, or of some, as comes nearest to 900; the same for all, in as many steps."""
     store, figures = Store(home), everybody.figures
     lengths = num_tokens(entered.dataset.split("train"), load_tokenizer(entered.model))
-    budget = equal_budget(lengths, 900)
+    budget = equal_budget(lengths, 900, 5)
     made = [store.find(c["artifact"]) for c in figures["contenders"] if c["trained"]]
     assert len(made) == len(METHODS)
     assert {one.facts["tokens"] for one in made} == {budget.tokens} == {figures["train_tokens"]}
@@ -128,12 +128,14 @@ def test_the_page_and_the_record(everybody: Report) -> None:
 
 
 def test_a_large_set_is_cut_to_the_budget() -> None:
-    """100 rows of 10 tokens: 250 tokens are 25 rows once, at even distances; 2,400 are two epochs, 2,600 three; one row is the least."""
-    assert equal_budget([10] * 100, 250) == Budget(25, 1, 250)
-    assert equal_budget([10] * 100, 2_400) == Budget(100, 2, 2_000)
-    assert equal_budget([10] * 100, 2_600) == Budget(100, 3, 3_000)
-    assert equal_budget([10] * 100, 3) == Budget(1, 1, 10)
-    assert equal_budget([10, 20] * 50, 300).tokens == sum([10, 20][i * 100 // 20 % 2] for i in range(20))
+    """100 rows of 10 tokens: 250 tokens are 25 rows once, at even distances; 2,400 are two epochs, 2,600 three, and 40,000 no
+    more than the five that are allowed; one row is the least."""
+    assert equal_budget([10] * 100, 250, 5) == Budget(25, 1, 250)
+    assert equal_budget([10] * 100, 2_400, 5) == Budget(100, 2, 2_000)
+    assert equal_budget([10] * 100, 2_600, 5) == Budget(100, 3, 3_000)
+    assert equal_budget([10] * 100, 3, 5) == Budget(1, 1, 10)
+    assert equal_budget([10] * 100, 40_000, 5) == Budget(100, 5, 5_000)
+    assert equal_budget([10, 20] * 50, 300, 5).tokens == sum([10, 20][i * 100 // 20 % 2] for i in range(20))
 
 
 def test_a_refused_method_takes_no_part_and_the_race_goes_on(home: Path, entered: Entered, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +194,7 @@ def test_dry_run_says_what_it_would_do(home: Path, entered: Entered) -> None:
     before = sorted(m.digest for m in Store(home).manifests())
     code, plan = mygpt(*words)
     lengths = num_tokens(entered.dataset.split("train"), load_tokenizer(entered.model))
-    each = equal_budget(lengths, 900)
+    each = equal_budget(lengths, 900, 5)
     assert code == 0 and plan["contenders"] == ["base", "few_shot", "prompt", "lora", "full"] and plan["not_run"] == ["retrieval"]
     assert (plan["train_tokens_each"], plan["train_tokens"]) == (each.tokens, 3 * each.tokens)
     assert (plan["questions"], plan["answer_tokens_at_most"]) == (45, 45 * 64 * 5)

@@ -63,6 +63,7 @@ _CHARACTERS_PER_TOKEN = 4  # of English, where no tokenizer is at hand
 class RaceConfig(Config):
     contenders: tuple[str, ...] = ("few_shot", "retrieval", "prompt", "lora", "full")
     train_tokens: PositiveInt = 40_000  # that every trained contender reads: about two minutes each on two cores with a 135M model
+    max_epochs: PositiveInt = 5  # of a small dataset: reading it more often than that only learns it by heart
     prompt: Prompt = Prompt()
     prefix: Prefix = Prefix()
     p_tuning: PTuning = PTuning()
@@ -132,7 +133,7 @@ def race(config: RaceConfig, *, entered: Entered, run: Run) -> Report:
     rows, budget = entered.dataset, Budget(0, 0, 0)
     if trained:
         lengths = num_tokens(entered.dataset.split("train"), load_tokenizer(entered.model))
-        budget = equal_budget(lengths, config.train_tokens)
+        budget = equal_budget(lengths, config.train_tokens, config.max_epochs)
         if budget.rows < len(lengths):
             rows = race_rows(RaceRowsConfig(rows=budget.rows), dataset=entered.dataset, run=run)
     for name in trained:
@@ -260,11 +261,11 @@ def num_tokens(rows: Iterable[Conversation], tokenizer: Any | None) -> list[int]
     return [len(renderer.render(row).token_ids) for row in rows]
 
 
-def equal_budget(lengths: Sequence[int], wanted: int) -> Budget:
+def equal_budget(lengths: Sequence[int], wanted: int, max_epochs: int) -> Budget:
     """Some of the rows once, evenly spread, when there are more tokens than wanted; else all of them, in whole epochs."""
     total = sum(lengths)
     if total <= wanted:
-        epochs = max(1, round(wanted / total))
+        epochs = min(max(1, round(wanted / total)), max_epochs)
         return Budget(len(lengths), epochs, epochs * total)
     rows = max(1, int(len(lengths) * wanted / total))
     return Budget(rows, 1, sum(spread(lengths, rows)))
@@ -288,7 +289,8 @@ def forecast(config: RaceConfig, *, dataset: Dataset, index: SearchIndex | None,
     trained = [name for name in names if name in METHODS]
     skipped = ["retrieval"] if "retrieval" in names and index is None else []
     questions = sum(min(len(dataset.split(name)), config.questions.max_items) for name in SETS)
-    budget = equal_budget(num_tokens(dataset.split("train"), load_tokenizer(model) if model else None), config.train_tokens)
+    lengths = num_tokens(dataset.split("train"), load_tokenizer(model) if model else None)
+    budget = equal_budget(lengths, config.train_tokens, config.max_epochs)
     runs = [BASE, *(name for name in names if name not in skipped)]
     return {
         "dataset": dataset.id,

@@ -10,7 +10,7 @@ from mygpt.core.errors import UsageError
 
 
 def race(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME-or-DIR]", help="What `mygpt up` made; default: the newest here.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME-or-DIR", help="What `mygpt up` made; default: the newest here.")] = None,
     dataset: Annotated[str | None, typer.Option(help="A dataset with held-out questions, instead of a name.")] = None,
     model: Annotated[str | None, typer.Option(help="The base. Default: that of the name, else smollm2-135m.")] = None,
     index: Annotated[str | None, typer.Option(help="A search index for retrieval. Default: that of the name, or of the dataset.")] = None,

@@ -29,7 +29,7 @@ def with_tables(page: str) -> str:
 def methods_table(record: dict[str, Any]) -> str:
     """Every method: what it learnt with its paired differences, what it forgot, what it took."""
     heads = ["method", *(f"{title} <br>over the base <br>over LoRA" for title in _TASKS.values())]
-    heads += ["forgot: bits per byte <br>questions lost, won", "weights <br>share", "tokens/s <br>seconds", "peak memory"]
+    heads += ["forgot: bits per byte <br>questions lost, won", "weights", "tokens/s <br>seconds", "peak memory <br>of the process"]
     base = record["base"]
     rows = [["base", *(_score(base[task]) for task in _TASKS), "", "", "", ""]]
     for shown in record["methods"].values():

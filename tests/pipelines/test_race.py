@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from mygpt.lm.adapters import prefix
 from mygpt.lm.adapters.freeze import Freeze
 from mygpt.lm.load import load_tokenizer
 from mygpt.pipelines.race import METHODS, Budget, Entered, RaceConfig, contenders_of, equal_budget, num_tokens, race
+from mygpt.pipelines.race_report import training_cost
 from mygpt.rag.index import IndexConfig, build_index
 from tests.evaluate.made_up import MadeUpConfig, made_up_corpus, made_up_dataset
 from tests.pipelines.conftest import TaughtUp, mygpt
@@ -111,6 +113,17 @@ def test_what_a_question_costs(everybody: Report, entered: Entered) -> None:
     special = turns.count("<|im_start|>") + turns.count("<|im_end|>")
     letters = len(turns.replace("<|im_start|>", "").replace("<|im_end|>", ""))
     assert read["few_shot"] == pytest.approx(read["base"] + special + letters)
+
+
+def test_training_costs_are_those_that_training_recorded() -> None:
+    """A quarter of 400 weights in 12.5 seconds; peak memory where training keeps a ledger."""
+    facts = {"trainable": 100, "tokens_per_second": 80.0}
+    kept: Any = SimpleNamespace(manifest=SimpleNamespace(facts={**facts, "ledger": {"peak_memory_bytes": 7}}, cost={"seconds": 12.5}))
+    none: Any = SimpleNamespace(manifest=SimpleNamespace(facts=facts, cost={"seconds": 12.5}))
+    base: Any = SimpleNamespace(manifest=SimpleNamespace(facts={"parameters": 400}))
+    shown = {"trainable": 100, "trainable_share": 0.25, "train_seconds": 12.5, "tokens_per_second": 80.0, "peak_memory_bytes": 7}
+    assert training_cost(kept, base) == shown
+    assert training_cost(none, base) == shown | {"peak_memory_bytes": None}
 
 
 def test_nothing_is_computed_twice(everybody: Report, home: Path, entered: Entered) -> None:

@@ -45,6 +45,7 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m benchmarks.method_pages
 
 clean:
 	rm -rf $(VENV) .mygpt .pytest_cache .mypy_cache .ruff_cache

@@ -12,11 +12,24 @@ from mygpt.artifacts import recipe as recipe_module
 from mygpt.artifacts import store as store_module
 from mygpt.artifacts.lineage import Change, diff, rerun, why
 from mygpt.artifacts.manifest import tool_parents
-from mygpt.artifacts.recipe import recipe_function
+from mygpt.artifacts.recipe import already_made, recipe_function
 from mygpt.artifacts.store import Store
 from mygpt.core.digest import digest_text, digest_value
 from mygpt.core.errors import Damaged, Refused, UsageError
 from mygpt.core.run import Run
+
+
+def test_already_made_is_known_before_the_call(toys: ModuleType, documents: Path, run: Run) -> None:
+    """Neither the question nor the answer runs the recipe."""
+    config, before = toys.GatherConfig(), len(toys.CALLS)
+    assert not already_made(toys.gather, config, source=documents, run=run) and len(toys.CALLS) == before
+    toys.gather(config, source=documents, run=run)
+    assert already_made(toys.gather, config, source=documents, run=run) and len(toys.CALLS) == before + 1
+    assert not already_made(toys.gather, toys.GatherConfig(title="Other"), source=documents, run=run)
+    fresh = Run(run.home, name="again", fresh=True)
+    assert not already_made(toys.gather, config, source=documents, run=fresh)
+    fresh.close()
+
 
 # -- why ----------------------------------------------------------------------------------------------------------------
 

@@ -57,16 +57,10 @@ class Making:
 
 def recipe(function: R) -> R:
     """Derive lineage from the signature, and reuse what the store already holds (unless `run.fresh`)."""
-    dotted = f"{function.__module__}:{function.__name__}"
-    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def made(*args: Any, **kwargs: Any) -> Artifact:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        arguments = dict(bound.arguments)
-        config, run = arguments.pop("config"), arguments.pop("run")
-        making = _making(dotted, config, arguments, run)
+        config, arguments, run, making = _called(function, args, kwargs)
         store = Store(run.home)
         known = None if run.fresh else store.made(making.request, kinds=_kinds_made(function))
         if known is not None:
@@ -79,6 +73,22 @@ def recipe(function: R) -> R:
 
     made.is_recipe = True  # type: ignore[attr-defined]
     return made  # type: ignore[return-value]
+
+
+def already_made(function: Callable[..., Artifact], *args: Any, **kwargs: Any) -> bool:
+    """Whether calling this recipe so would do no work."""
+    plain = inspect.unwrap(function)
+    _, _, run, making = _called(plain, args, kwargs)
+    return not run.fresh and Store(run.home).made(making.request, kinds=_kinds_made(plain)) is not None
+
+
+def _called(function: Callable[..., Artifact], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Config, dict[str, Any], Run, Making]:
+    """A call of a recipe: its config, its inputs and tools by name, its run, and what it would make."""
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    arguments = dict(bound.arguments)
+    config, run = arguments.pop("config"), arguments.pop("run")
+    return config, arguments, run, _making(f"{function.__module__}:{function.__name__}", config, arguments, run)
 
 
 def _kinds_made(function: Callable[..., Artifact]) -> set[str]:

@@ -23,10 +23,11 @@ class Comparison:
     passages: Sequence[str]
     num_resamples: int = 10_000
     seed: int = 0
+    order: Sequence[str] = ARMS  # of all arms, cheapest first
 
     @property
     def arms(self) -> list[str]:
-        return [arm for arm in ARMS if arm in self.scores]
+        return [arm for arm in self.order if arm in self.scores]
 
     @property
     def num_items(self) -> int:
@@ -60,7 +61,7 @@ class Comparison:
     @cached_property
     def best(self) -> str:
         """The highest mean; of equals the cheapest."""
-        return max(self.arms, key=lambda arm: (round(self.mean(arm), 12), -ARMS.index(arm)))
+        return max(self.arms, key=lambda arm: (round(self.mean(arm), 12), -self.arms.index(arm)))
 
     @cached_property
     def cheapest(self) -> str:

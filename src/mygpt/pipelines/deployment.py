@@ -88,10 +88,14 @@ def training_seconds(*made: Dataset | Adapter | Model | None) -> float:
 
 def recorded_embedder(deployment: Deployment) -> Model | None:
     """The Model that the deployment's index was made with, when it is at hand."""
-    index = deployment.index
-    digest = index.manifest.facts["embedder"].get("model") if index else None
-    manifest = deployment.store.get(digest) if digest else None
-    return Model(manifest, deployment.store) if manifest else None
+    return indexed_with(deployment.index) if deployment.index else None
+
+
+def indexed_with(index: SearchIndex) -> Model | None:
+    """The Model whose vectors the index holds, when it is at hand."""
+    digest = index.manifest.facts["embedder"].get("model")
+    manifest = index.store.get(digest) if digest else None
+    return Model(manifest, index.store) if manifest else None
 
 
 def recorded_corpus(index: SearchIndex) -> Corpus:

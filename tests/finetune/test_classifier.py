@@ -14,6 +14,8 @@ from mygpt.core.run import Run
 from mygpt.data.classes import ClassesConfig, classes
 from mygpt.finetune.classifier import ClassifierConfig, classifier, summed_label_loss
 from mygpt.infer.torch_classifier import TorchClassifier
+from mygpt.lm.adapters.full import Full
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import encode, padded
 from tests.finetune import label_data, shapes
@@ -77,7 +79,7 @@ def test_adapter_opens_in_plain_peft(shape: str, dataset: Dataset, run: Run) -> 
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    made = tuned(shape, dataset, run, rank=2, epochs=4)
+    made = tuned(shape, dataset, run, method=LoRA(rank=2), epochs=4)
     assert isinstance(made, Adapter) and made.manifest.facts["head"] == "classifier"
     plain = AutoModelForSequenceClassification.from_pretrained(made.base.payload, num_labels=2, dtype=torch.float32)
     plain.config.pad_token_id = 0
@@ -96,13 +98,13 @@ def test_micro_batches_change_nothing(dataset: Dataset, run: Run) -> None:
         assert [loss for _, loss in other] == pytest.approx([loss for _, loss in curves[0]], abs=2e-4)
 
 
-@pytest.mark.parametrize("rank", [0, 2])
-def test_killed_and_resumed_is_uninterrupted(rank: int, dataset: Dataset, run: Run, killed_at: Callable[..., Run]) -> None:
-    whole = tuned("bert", dataset, run, rank=rank, checkpoint_seconds=0)
+@pytest.mark.parametrize("method", [Full(), LoRA(rank=2)], ids=lambda method: method.name)
+def test_killed_and_resumed_is_uninterrupted(method: Any, dataset: Dataset, run: Run, killed_at: Callable[..., Run]) -> None:
+    whole = tuned("bert", dataset, run, method=method, checkpoint_seconds=0)
     run.fresh = True
     with pytest.raises(Killed):
-        tuned("bert", dataset, killed_at(3), rank=rank, checkpoint_seconds=0)
-    again = tuned("bert", dataset, killed_at(0), rank=rank, checkpoint_seconds=0)
+        tuned("bert", dataset, killed_at(3), method=method, checkpoint_seconds=0)
+    again = tuned("bert", dataset, killed_at(0), method=method, checkpoint_seconds=0)
     assert again.manifest.content == whole.manifest.content
     assert again.manifest.facts["curve"] == whole.manifest.facts["curve"]
 

@@ -15,9 +15,10 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.errors import Refused
-from mygpt.core.run import Run
+from mygpt.core.run import Alone, Run
 from mygpt.finetune.embedder import Contrast, EmbedderConfig, backward_in_parts, embedded, embedder, info_nce, plan_pairs
 from mygpt.infer.torch_embedder import TorchEmbedder
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import encode, length_batches, padded
 from tests.finetune import label_data, shapes
@@ -75,7 +76,7 @@ def test_parts_have_the_gradient_of_the_whole(shape: str, dataset: Dataset, run:
     for batch_tokens in (10_000, 60, 1):
         micro_batches = list(length_batches([len(e) for e in encoded], batch_tokens))
         opened.module.zero_grad()
-        loss = backward_in_parts(micro_batches, vectors, loss_of)
+        loss = backward_in_parts(micro_batches, vectors, loss_of, num_texts=len(encoded), ranks=Alone())
         gradient = torch.cat([p.grad.flatten() for p in opened.module.parameters() if p.grad is not None])
         found.append((len(micro_batches), float(loss.detach()), gradient))
     assert found[0][0] == 1 < found[1][0] < found[2][0] == len(encoded)
@@ -110,7 +111,7 @@ def test_every_weight_end_to_end(dataset: Dataset, run: Run) -> None:
 
 
 def test_a_decoder_and_an_adapter(dataset: Dataset, run: Run) -> None:
-    made = tuned("gpt2", dataset, run, rank=2)
+    made = tuned("gpt2", dataset, run, method=LoRA(rank=2))
     assert isinstance(made, Adapter) and made.manifest.facts["head"] == "embedder"
     vectors_ND = TorchEmbedder(made.base, adapter=made).embed(["Who sails?", ""])
     assert vectors_ND.shape == (2, 32) and np.allclose(np.linalg.norm(vectors_ND, axis=1), 1, atol=1e-3)

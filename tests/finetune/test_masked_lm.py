@@ -15,9 +15,10 @@ from mygpt.core.run import Run
 from mygpt.finetune import masked_lm as module_under_test
 from mygpt.finetune.masked_lm import MaskedLMConfig, mask, masked_lm
 from mygpt.finetune.tuning import numbered_on
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import Encoded, encode_windows, padded
-from mygpt.training.label_losses import NO_LABEL, summed_token_loss
+from mygpt.training.label_losses import NO_LABEL, summed_masked_loss
 from tests.finetune import label_data, shapes
 from tests.finetune.conftest import Killed
 
@@ -88,7 +89,7 @@ def test_loss_is_transformers_own(shape: str, dataset: Dataset, run: Run) -> Non
     counts = [sum(label != NO_LABEL for label in labels) for _, labels in asked]
     with torch.no_grad():
         inputs = padded([read for read, _ in asked], opened.module, padding_id=0)
-        ours = summed_token_loss(opened.module, inputs, [labels for _, labels in asked]) / sum(counts)
+        ours = summed_masked_loss(opened.module, inputs, [labels for _, labels in asked]) / sum(counts)
         alone = [
             opened.module(input_ids=torch.tensor([read.token_ids]), labels=torch.tensor([labels])).loss * n
             for (read, labels), n in zip(asked, counts, strict=True)
@@ -115,13 +116,13 @@ def test_end_to_end(dataset: Dataset, run: Run) -> None:
 
 def test_masks_are_drawn_anew_in_every_epoch(dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[list[int]]] = []
-    real = module_under_test.summed_token_loss
+    real = module_under_test.summed_masked_loss
 
     def watched(module: Any, inputs: Any, labels: Any) -> torch.Tensor:
         seen.append(sorted(labels))
         return real(module, inputs, labels)
 
-    monkeypatch.setattr(module_under_test, "summed_token_loss", watched)
+    monkeypatch.setattr(module_under_test, "summed_masked_loss", watched)
     tuned("bert", dataset, run, epochs=3, step_tokens=4096, micro_batch_tokens=4096)
     assert len(seen) == 3 and seen[0] != seen[1] != seen[2] != seen[0]
     counts = [sum(label != NO_LABEL for row in labels for label in row) for labels in seen]
@@ -149,4 +150,4 @@ def test_refusals(dataset: Dataset, run: Run) -> None:
         tuned("llama", dataset, run)
     bare = shapes.base(shapes.BaseConfig(shape="bert", head="embedder"), run=run)
     with pytest.raises(Refused, match="has no masked-language head, and a new one shares its matrix with the embeddings"):
-        masked_lm(MaskedLMConfig(**{**FAST, "rank": 2}), model=bare, dataset=dataset, run=run)
+        masked_lm(MaskedLMConfig(**{**FAST, "method": LoRA(rank=2)}), model=bare, dataset=dataset, run=run)

@@ -15,6 +15,7 @@ from mygpt.core.run import Run
 from mygpt.finetune.seq2seq import Seq2SeqConfig, encoded_pairs, seq2seq
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_seq2seq import Seq2SeqCompleter
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import padded
 from mygpt.pipelines.tools import rebuild_tool
@@ -76,7 +77,7 @@ def test_adapter_opens_in_plain_peft(dataset: Dataset, run: Run) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSeq2SeqLM
 
-    made = tuned("bart", dataset, run, rank=2, epochs=4, learning_rate=1e-3)
+    made = tuned("bart", dataset, run, method=LoRA(rank=2), epochs=4, learning_rate=1e-3)
     assert isinstance(made, Adapter) and made.manifest.facts["curve"][-1][1] < made.manifest.facts["curve"][0][1]
     plain = PeftModel.from_pretrained(
         AutoModelForSeq2SeqLM.from_pretrained(made.base.payload, dtype=torch.float32), str(made.payload)

@@ -10,6 +10,7 @@ from mygpt.artifacts.model import Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.finetune.classifier import ClassifierConfig, classifier
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.checkpoint import facts_of
 from mygpt.lm.heads import HEADS, open_head, whole_modules
 from mygpt.lm.inputs import encode, padded, window_tokens
@@ -102,7 +103,7 @@ def test_a_checkpoint_with_a_hole(run: Run, tmp_path: Path) -> None:
 
 def test_an_adapter_of_another_base_or_head(run: Run) -> None:
     data = label_data.weather(label_data.Nothing(), run=run)
-    config = ClassifierConfig(rank=2, epochs=1, precision="float32")
+    config = ClassifierConfig(method=LoRA(rank=2), epochs=1, precision="float32")
     made = classifier(config, model=base("bert", run), dataset=data, run=run)
     with pytest.raises(UsageError, match=rf"{made.id} was trained on {made.manifest.facts['base'][:12]}, not on model/tiny-roberta"):
         open_head(base("roberta", run), "classifier", adapter=made)  # type: ignore[arg-type]

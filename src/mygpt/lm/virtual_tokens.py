@@ -85,6 +85,12 @@ def has_virtual_tokens(module: Any) -> bool:
     return any(one.is_prompt_learning and one.task_type == "CAUSAL_LM" for one in settings.values())
 
 
+def prompt_tokens(module: Any) -> int:
+    """Virtual tokens of a peft model of any kind, whoever sees to them; 0 without."""
+    settings = getattr(module, "peft_config", None) or {}
+    return max((one.num_virtual_tokens for one in settings.values() if one.is_prompt_learning), default=0)
+
+
 def num_virtual_tokens(module: Any) -> int:
     """Of the longest adapter; 0 without."""
     return max((one.num_virtual_tokens for one in module.peft_config.values()), default=0) if has_virtual_tokens(module) else 0

@@ -25,16 +25,12 @@ from mygpt.lm.adapters.freeze import Freeze
 from mygpt.lm.adapters.full import Full
 from mygpt.lm.adapters.ia3 import IA3
 from mygpt.lm.adapters.lora import LoRA
-from mygpt.lm.adapters.p_tuning import PTuning
-from mygpt.lm.adapters.prefix import Prefix
-from mygpt.lm.adapters.prompt import Prompt
 from mygpt.lm.heads import Opened, open_head
 from mygpt.lm.inputs import encode
 from tests.finetune.conftest import Killed
 from tests.finetune.objectives import OBJECTIVES, base, output, plain, tuned
-from tests.finetune.test_sft_methods import label
+from tests.finetune.test_sft_methods import VIRTUAL, label
 
-VIRTUAL = (Prefix(num_tokens=4), Prompt(num_tokens=4), PTuning(num_tokens=4, hidden_size=16))
 METHODS: tuple[Any, ...] = (
     *(Full(), Freeze(num_layers=1), LoRA(rank=2), LoRA(rank=2, weight_decomposed=True), LoRA(rank=2, weights="nf4")),
     *(IA3(), Bottleneck(size=4), *VIRTUAL),

@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import Encoded, encode_windows, padded
 from mygpt.training.label_losses import NO_LABEL, summed_masked_loss
 from tests.finetune import label_data, shapes
-from tests.finetune.conftest import Killed
 
 FAST: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 2, "step_tokens": 128, "micro_batch_tokens": 128, "precision": "float32"}
 SPECIAL = frozenset(range(len(shapes.SPECIAL)))
@@ -127,17 +125,6 @@ def test_masks_are_drawn_anew_in_every_epoch(dataset: Dataset, run: Run, monkeyp
     assert len(seen) == 3 and seen[0] != seen[1] != seen[2] != seen[0]
     counts = [sum(label != NO_LABEL for row in labels for label in row) for labels in seen]
     assert counts == [counts[0]] * 3
-
-
-def test_killed_and_resumed_is_uninterrupted(dataset: Dataset, run: Run, killed_at: Callable[..., Run]) -> None:
-    """In the second epoch, whose masks are others than the first's."""
-    whole = tuned("roberta", dataset, run, checkpoint_seconds=0)
-    steps = len(whole.manifest.facts["curve"])
-    with pytest.raises(Killed):
-        tuned("roberta", dataset, killed_at(steps // 2 + 1), checkpoint_seconds=0)
-    again = tuned("roberta", dataset, killed_at(0), checkpoint_seconds=0)
-    assert again.manifest.content == whole.manifest.content
-    assert again.manifest.facts["held_out"] == whole.manifest.facts["held_out"]
 
 
 def test_micro_batches_change_nothing(dataset: Dataset, run: Run) -> None:

@@ -166,12 +166,19 @@ def test_a_rank_that_dies_ends_the_other(ranks: Callable[..., list[Any]], traine
     require_same(trained["one"], Adapter.open(Store(home), "tuned"))
 
 
-@pytest.mark.parametrize(("objective", "micro_batch_tokens"), [("classifier", 30), ("embedder", 60), ("embedder", 2048)])
+@pytest.mark.parametrize(
+    ("objective", "changes"),
+    [
+        *(("classifier", {"micro_batch_tokens": 30}), ("embedder", {"micro_batch_tokens": 60})),
+        *(("embedder", {"micro_batch_tokens": 2048}), ("embedder", {"step_pairs": 1})),
+    ],
+)
 def test_other_objectives_share_their_work_too(
-    objective: str, micro_batch_tokens: int, ranks: Callable[..., list[Any]], run: Run, tmp_path: Path
+    objective: str, changes: dict[str, int], ranks: Callable[..., list[Any]], run: Run, tmp_path: Path
 ) -> None:
-    """The embedder's loss is over all texts of a step, whichever rank reads them: dealt, or, where they fit one micro-batch, halved."""
-    settings = {"method": LORA, "micro_batch_tokens": micro_batch_tokens, "learning_rate": 5e-3}
+    """The embedder's loss is over all texts of a step, whichever rank reads them: dealt, or, where they
+    fit one micro-batch, halved; of a step of one pair, too."""
+    settings = {"method": LORA, "learning_rate": 5e-3, **changes}
     one = tuned(objective, "bert", run, **settings)
     (tmp_path / "two").mkdir()
     shutil.copytree(run.home, tmp_path / "two", dirs_exist_ok=True, ignore=lambda folder, names: {"adapter"} & set(names))

@@ -95,10 +95,13 @@ def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run
                 return info_nce(vectors_ND[part.anchors], vectors_ND[part.candidates], part.right, part.left_out, config.temperature)
 
             own = share_of(micro_batches, rank=run.ranks.rank, count=run.ranks.count)
-            loss = backward_in_parts(own, vectors, loss_of, num_texts=len(encoded), ranks=run.ranks)
+            all_ND = torch.zeros((len(encoded), module.config.hidden_size), device=opened.device)
+            loss = backward_in_parts(own, vectors, loss_of, all_ND=all_ND, ranks=run.ranks)
             computed = sum(len(numbers) * max(len(encoded[i]) for i in numbers) for numbers in own)
-            for _ in step.micro_batches:  # one: the whole step, of which every rank has the loss
-                step.add(loss / run.ranks.count, computed_tokens=computed)
+            if run.ranks.rank == 0:  # a text that pairs of the step share is computed once, and counts for each
+                computed += sum(lengths[i] for i in step.rows) - sum(map(len, encoded))
+            for _ in step.micro_batches:  # one: every rank has the loss of the whole step, and each that was dealt pairs adds its share
+                step.add(loss / min(run.ranks.count, len(step.rows)), computed_tokens=computed)
             step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     after = held_out_scores(Opened(module, opened.tokenizer, model, None, "embedder"), held_out, max_tokens=allowed)
@@ -178,10 +181,11 @@ def backward_in_parts(
     vectors: Callable[[Sequence[int]], torch.Tensor],
     loss_of: Callable[[torch.Tensor], torch.Tensor],
     *,
-    num_texts: int,
+    all_ND: torch.Tensor,
     ranks: Any,
 ) -> torch.Tensor:
-    """The loss over all texts, its gradient added to the weights with one micro-batch in memory at a time. `micro_batches` are this rank's.
+    """The loss over all texts, its gradient added to the weights with one micro-batch in memory at a time. `micro_batches` are this rank's,
+    `all_ND` is zeros for the vectors of all.
 
     First all vectors without a graph, then the loss's gradient by each vector, then for each micro-batch its vectors again: their product
     with that gradient has the gradient of the whole.
@@ -193,7 +197,6 @@ def backward_in_parts(
         return loss
     with torch.no_grad():
         found = [(list(numbers), vectors(numbers)) for numbers in micro_batches]
-    all_ND = found[0][1].new_zeros((num_texts, found[0][1].shape[1]))
     for places, vectors_ND in found:
         all_ND[places] = vectors_ND
     if ranks.count > 1:

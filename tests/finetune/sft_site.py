@@ -1,10 +1,10 @@
 """Run as its own process by test_sft.py: forks children that train, and kill themselves.
 
-    stdin   {"home": DIR, "model": DIGEST, "dataset": DIGEST, "settings": {...}, "die_at_step": N}, or another death: N
-    stdout  "killed", "done", "stopped" (exit code 143) or "failed" when the child has ended
-    `die_at_step`   in the middle of that training step, before its checkpoint
-    `term_at_step`  the same with SIGTERM: a checkpoint is written
-    `die_at_event`  at that file event (open, mkdir, rename, remove) below `checkpoints/`: in the middle of writing one
+stdin   {"home": DIR, "model": DIGEST, "dataset": DIGEST, "settings": {...}, "die_at_step": N}, or another death: N
+stdout  "killed", "done", "stopped" (exit code 143) or "failed" when the child has ended
+`die_at_step`   in the middle of that training step, before its checkpoint
+`term_at_step`  the same with SIGTERM: a checkpoint is written
+`die_at_event`  at that file event (open, mkdir, rename, remove) below `checkpoints/`: in the middle of writing one
 """
 
 import importlib

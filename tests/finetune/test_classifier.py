@@ -1,6 +1,5 @@
 """The classifier: its loss is transformers' own, padding changes nothing, what is saved opens in plain transformers and peft."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from mygpt.core.run import Run
 from mygpt.data.classes import ClassesConfig, classes
 from mygpt.finetune.classifier import ClassifierConfig, classifier, summed_label_loss
 from mygpt.infer.torch_classifier import TorchClassifier
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import encode, padded
 from tests.finetune import label_data, shapes
-from tests.finetune.conftest import Killed
 
 FAST: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 2, "step_tokens": 128, "micro_batch_tokens": 128, "precision": "float32"}
 
@@ -77,7 +76,7 @@ def test_adapter_opens_in_plain_peft(shape: str, dataset: Dataset, run: Run) -> 
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    made = tuned(shape, dataset, run, rank=2, epochs=4)
+    made = tuned(shape, dataset, run, method=LoRA(rank=2), epochs=4)
     assert isinstance(made, Adapter) and made.manifest.facts["head"] == "classifier"
     plain = AutoModelForSequenceClassification.from_pretrained(made.base.payload, num_labels=2, dtype=torch.float32)
     plain.config.pad_token_id = 0
@@ -94,17 +93,6 @@ def test_micro_batches_change_nothing(dataset: Dataset, run: Run) -> None:
     curves = [tuned("llama", dataset, run, micro_batch_tokens=n).manifest.facts["curve"] for n in (128, 40, 1)]
     for other in curves[1:]:
         assert [loss for _, loss in other] == pytest.approx([loss for _, loss in curves[0]], abs=2e-4)
-
-
-@pytest.mark.parametrize("rank", [0, 2])
-def test_killed_and_resumed_is_uninterrupted(rank: int, dataset: Dataset, run: Run, killed_at: Callable[..., Run]) -> None:
-    whole = tuned("bert", dataset, run, rank=rank, checkpoint_seconds=0)
-    run.fresh = True
-    with pytest.raises(Killed):
-        tuned("bert", dataset, killed_at(3), rank=rank, checkpoint_seconds=0)
-    again = tuned("bert", dataset, killed_at(0), rank=rank, checkpoint_seconds=0)
-    assert again.manifest.content == whole.manifest.content
-    assert again.manifest.facts["curve"] == whole.manifest.facts["curve"]
 
 
 def test_pairs_of_texts(run: Run) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.errors import Refused
-from mygpt.core.run import Run
+from mygpt.core.run import Alone, Run
 from mygpt.finetune.embedder import Contrast, EmbedderConfig, backward_in_parts, embedded, embedder, info_nce, plan_pairs
 from mygpt.infer.torch_embedder import TorchEmbedder
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import encode, length_batches, padded
 from tests.finetune import label_data, shapes
-from tests.finetune.conftest import Killed
 
 FAST: dict[str, Any] = {"learning_rate": 2e-3, "epochs": 2, "step_pairs": 3, "precision": "float32", "max_example_tokens": 64}
 
@@ -75,7 +74,7 @@ def test_parts_have_the_gradient_of_the_whole(shape: str, dataset: Dataset, run:
     for batch_tokens in (10_000, 60, 1):
         micro_batches = list(length_batches([len(e) for e in encoded], batch_tokens))
         opened.module.zero_grad()
-        loss = backward_in_parts(micro_batches, vectors, loss_of)
+        loss = backward_in_parts(micro_batches, vectors, loss_of, all_ND=torch.zeros(len(encoded), 32), ranks=Alone())
         gradient = torch.cat([p.grad.flatten() for p in opened.module.parameters() if p.grad is not None])
         found.append((len(micro_batches), float(loss.detach()), gradient))
     assert found[0][0] == 1 < found[1][0] < found[2][0] == len(encoded)
@@ -110,7 +109,7 @@ def test_every_weight_end_to_end(dataset: Dataset, run: Run) -> None:
 
 
 def test_a_decoder_and_an_adapter(dataset: Dataset, run: Run) -> None:
-    made = tuned("gpt2", dataset, run, rank=2)
+    made = tuned("gpt2", dataset, run, method=LoRA(rank=2))
     assert isinstance(made, Adapter) and made.manifest.facts["head"] == "embedder"
     vectors_ND = TorchEmbedder(made.base, adapter=made).embed(["Who sails?", ""])
     assert vectors_ND.shape == (2, 32) and np.allclose(np.linalg.norm(vectors_ND, axis=1), 1, atol=1e-3)
@@ -119,16 +118,6 @@ def test_a_decoder_and_an_adapter(dataset: Dataset, run: Run) -> None:
 def test_micro_batches_change_nothing(dataset: Dataset, run: Run) -> None:
     curves = [tuned("roberta", dataset, run, micro_batch_tokens=n).manifest.facts["curve"] for n in (2048, 30)]
     assert [loss for _, loss in curves[1]] == pytest.approx([loss for _, loss in curves[0]], abs=2e-4)
-
-
-def test_killed_and_resumed_is_uninterrupted(dataset: Dataset, run: Run, killed_at: Callable[..., Run]) -> None:
-    settings = {"checkpoint_seconds": 0, "micro_batch_tokens": 30}
-    whole = tuned("bert", dataset, run, **settings)
-    with pytest.raises(Killed):
-        tuned("bert", dataset, killed_at(3), **settings)
-    again = tuned("bert", dataset, killed_at(0), **settings)
-    assert again.manifest.content == whole.manifest.content
-    assert again.manifest.facts["held_out_before"] == whole.manifest.facts["held_out_before"]
 
 
 class OneText(Config):

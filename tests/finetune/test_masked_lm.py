@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,11 +14,11 @@ from mygpt.core.run import Run
 from mygpt.finetune import masked_lm as module_under_test
 from mygpt.finetune.masked_lm import MaskedLMConfig, mask, masked_lm
 from mygpt.finetune.tuning import numbered_on
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import Encoded, encode_windows, padded
-from mygpt.training.label_losses import NO_LABEL, summed_token_loss
+from mygpt.training.label_losses import NO_LABEL, summed_masked_loss
 from tests.finetune import label_data, shapes
-from tests.finetune.conftest import Killed
 
 FAST: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 2, "step_tokens": 128, "micro_batch_tokens": 128, "precision": "float32"}
 SPECIAL = frozenset(range(len(shapes.SPECIAL)))
@@ -88,7 +87,7 @@ def test_loss_is_transformers_own(shape: str, dataset: Dataset, run: Run) -> Non
     counts = [sum(label != NO_LABEL for label in labels) for _, labels in asked]
     with torch.no_grad():
         inputs = padded([read for read, _ in asked], opened.module, padding_id=0)
-        ours = summed_token_loss(opened.module, inputs, [labels for _, labels in asked]) / sum(counts)
+        ours = summed_masked_loss(opened.module, inputs, [labels for _, labels in asked]) / sum(counts)
         alone = [
             opened.module(input_ids=torch.tensor([read.token_ids]), labels=torch.tensor([labels])).loss * n
             for (read, labels), n in zip(asked, counts, strict=True)
@@ -115,28 +114,17 @@ def test_end_to_end(dataset: Dataset, run: Run) -> None:
 
 def test_masks_are_drawn_anew_in_every_epoch(dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[list[int]]] = []
-    real = module_under_test.summed_token_loss
+    real = module_under_test.summed_masked_loss
 
     def watched(module: Any, inputs: Any, labels: Any) -> torch.Tensor:
         seen.append(sorted(labels))
         return real(module, inputs, labels)
 
-    monkeypatch.setattr(module_under_test, "summed_token_loss", watched)
+    monkeypatch.setattr(module_under_test, "summed_masked_loss", watched)
     tuned("bert", dataset, run, epochs=3, step_tokens=4096, micro_batch_tokens=4096)
     assert len(seen) == 3 and seen[0] != seen[1] != seen[2] != seen[0]
     counts = [sum(label != NO_LABEL for row in labels for label in row) for labels in seen]
     assert counts == [counts[0]] * 3
-
-
-def test_killed_and_resumed_is_uninterrupted(dataset: Dataset, run: Run, killed_at: Callable[..., Run]) -> None:
-    """In the second epoch, whose masks are others than the first's."""
-    whole = tuned("roberta", dataset, run, checkpoint_seconds=0)
-    steps = len(whole.manifest.facts["curve"])
-    with pytest.raises(Killed):
-        tuned("roberta", dataset, killed_at(steps // 2 + 1), checkpoint_seconds=0)
-    again = tuned("roberta", dataset, killed_at(0), checkpoint_seconds=0)
-    assert again.manifest.content == whole.manifest.content
-    assert again.manifest.facts["held_out"] == whole.manifest.facts["held_out"]
 
 
 def test_micro_batches_change_nothing(dataset: Dataset, run: Run) -> None:
@@ -149,4 +137,4 @@ def test_refusals(dataset: Dataset, run: Run) -> None:
         tuned("llama", dataset, run)
     bare = shapes.base(shapes.BaseConfig(shape="bert", head="embedder"), run=run)
     with pytest.raises(Refused, match="has no masked-language head, and a new one shares its matrix with the embeddings"):
-        masked_lm(MaskedLMConfig(**{**FAST, "rank": 2}), model=bare, dataset=dataset, run=run)
+        masked_lm(MaskedLMConfig(**{**FAST, "method": LoRA(rank=2)}), model=bare, dataset=dataset, run=run)

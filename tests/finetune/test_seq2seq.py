@@ -1,6 +1,5 @@
 """Tuning an encoder-decoder: the loss of transformers, the end is trained, answers learnt by heart, plain transformers and peft."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,12 +14,12 @@ from mygpt.core.run import Run
 from mygpt.finetune.seq2seq import Seq2SeqConfig, encoded_pairs, seq2seq
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_seq2seq import Seq2SeqCompleter
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import padded
 from mygpt.pipelines.tools import rebuild_tool
 from mygpt.training.label_losses import summed_answer_loss
 from tests.finetune import label_data, shapes
-from tests.finetune.conftest import Killed
 
 FAST: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 2, "step_tokens": 64, "micro_batch_tokens": 64, "precision": "float32"}
 QUICK: dict[str, Any] = {**FAST, "max_answer_tokens": 8, "held_out_answers": 0}
@@ -76,7 +75,7 @@ def test_adapter_opens_in_plain_peft(dataset: Dataset, run: Run) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSeq2SeqLM
 
-    made = tuned("bart", dataset, run, rank=2, epochs=4, learning_rate=1e-3)
+    made = tuned("bart", dataset, run, method=LoRA(rank=2), epochs=4, learning_rate=1e-3)
     assert isinstance(made, Adapter) and made.manifest.facts["curve"][-1][1] < made.manifest.facts["curve"][0][1]
     plain = PeftModel.from_pretrained(
         AutoModelForSeq2SeqLM.from_pretrained(made.base.payload, dtype=torch.float32), str(made.payload)
@@ -101,13 +100,6 @@ def test_named_on_the_command_line_and_made_again_from_its_record(run: Run) -> N
 def test_micro_batches_change_nothing(dataset: Dataset, run: Run) -> None:
     curves = [tuned("bart", dataset, run, micro_batch_tokens=n).manifest.facts["curve"] for n in (64, 1)]
     assert [loss for _, loss in curves[1]] == pytest.approx([loss for _, loss in curves[0]], abs=2e-4)
-
-
-def test_killed_and_resumed_is_uninterrupted(dataset: Dataset, run: Run, killed_at: Callable[..., Run]) -> None:
-    whole = tuned("t5", dataset, run, checkpoint_seconds=0)
-    with pytest.raises(Killed):
-        tuned("t5", dataset, killed_at(3), checkpoint_seconds=0)
-    assert tuned("t5", dataset, killed_at(0), checkpoint_seconds=0).manifest.content == whole.manifest.content
 
 
 def test_refusals(dataset: Dataset, run: Run) -> None:

@@ -22,6 +22,7 @@ from mygpt.cli.main import main
 from mygpt.core.config import resolve
 from mygpt.core.errors import MygptError, Refused, UsageError
 from mygpt.core.run import Run
+from mygpt.finetune import fit, rows
 from mygpt.finetune import sft as module_under_test
 from mygpt.finetune.sft import SFTConfig, serving_template, sft, sft_forecast
 from mygpt.infer.protocols import Sampling
@@ -180,7 +181,7 @@ def test_compiled_rows_come_in_few_lengths(
     compiled: list[Any] = []
     shapes: list[int] = []
     real = module_under_test.summed_cross_entropy
-    monkeypatch.setattr(module_under_test, "compile_layers", compiled.append)
+    monkeypatch.setattr(rows, "compile_layers", compiled.append)
     monkeypatch.setattr(
         module_under_test, "summed_cross_entropy", lambda *args, **more: shapes.append(args[1].shape[1]) or real(*args, **more)
     )
@@ -299,12 +300,12 @@ def test_what_does_not_fit_is_refused_before_weights_are_loaded(
     model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between what half the micro-batch needs and what all of it needs."""
-    monkeypatch.setattr(module_under_test, "resident_bytes", lambda device: 0)
+    monkeypatch.setattr(fit, "resident_bytes", lambda device: 0)
     many = {"step_tokens": 4096, "micro_batch_tokens": 512, "pack_tokens": 0}
     configs = [SFTConfig(**{**FAST, **many, "micro_batch_tokens": tokens}) for tokens in (512, 256)]
     all_of_it, half = (sft_forecast(config, model=model, dataset=dataset, home=run.home)["bytes"] for config in configs)
     assert all_of_it > 1.3 * half
-    monkeypatch.setattr(module_under_test, "memory_limit_bytes", lambda device: (all_of_it + half) // 2)
+    monkeypatch.setattr(fit, "memory_limit_bytes", lambda device: (all_of_it + half) // 2)
     monkeypatch.setattr(module_under_test, "load_lm", None)
     with pytest.raises(Refused, match=r"Training needs about .* and this machine has ") as refused:
         tuned(model, dataset, run, **many)
@@ -464,8 +465,8 @@ def test_a_checkpoint_of_other_work_is_not_gone_on_from(
     stop_at(stopped, 4)
     with pytest.raises(Stopped):
         tuned(model, dataset, stopped, checkpoint_seconds=0)
-    real = module_under_test.plan_packed_epoch
-    monkeypatch.setattr(module_under_test, "plan_packed_epoch", lambda *args, **kwargs: real(*args, **kwargs)[::-1])
+    real = rows.plan_packed_epoch
+    monkeypatch.setattr(rows, "plan_packed_epoch", lambda *args, **kwargs: real(*args, **kwargs)[::-1])
     warnings: list[str] = []
     again.listeners.append(lambda event: warnings.append(event["text"]) if event["event"] == "warning" else None)
     made = tuned(model, dataset, again, checkpoint_seconds=0)

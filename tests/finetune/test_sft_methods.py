@@ -12,24 +12,29 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.store import Store
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.sft import SFTConfig, sft
+from mygpt.finetune.sft import SFTConfig, sft, sft_forecast
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_engine import TorchEngine
+from mygpt.lm.adapters import methods
 from mygpt.lm.adapters.bottleneck import Bottleneck
 from mygpt.lm.adapters.freeze import Freeze
+from mygpt.lm.adapters.full import Full
 from mygpt.lm.adapters.ia3 import IA3
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.p_tuning import PTuning
 from mygpt.lm.adapters.prefix import Prefix
 from mygpt.lm.adapters.prompt import Prompt
 from mygpt.lm.load import load_lm
+from mygpt.training.losses import summed_cross_entropy
+from mygpt.training.recompute import recompute_layers
 from tests.finetune import toys
 from tests.infer.tiny_models import ask
 
 FAST: dict[str, Any] = {"step_tokens": 256, "micro_batch_tokens": 256, "precision": "float32", "learning_rate": 1e-2, "epochs": 2}
+VIRTUAL = (Prefix(num_tokens=4), Prompt(num_tokens=4), PTuning(num_tokens=4, hidden_size=16))
 METHODS = (
     *(LoRA(rank=2, weight_decomposed=True), LoRA(rank=2, weights="nf4"), IA3(), Bottleneck(size=4), Freeze(num_layers=1, layer_decay=0.5)),
-    *(Prefix(num_tokens=4), Prompt(num_tokens=4), PTuning(num_tokens=4, hidden_size=16)),
+    *VIRTUAL,
 )
 
 
@@ -95,10 +100,64 @@ def test_stopped_and_resumed_is_uninterrupted(method: Any, model: Model, dataset
     assert payload(resumed) == payload(whole) and resumed.digest == whole.digest
     facts = whole.manifest.facts
     assert facts["method"] == method.name and facts["base"] == model.digest
+    assert facts["packed"] is (method not in VIRTUAL)
     losses = [loss for _, loss in facts["curve"]]
     assert facts["curve"] == resumed.manifest.facts["curve"]
     assert sum(losses[len(losses) // 2 :]) < sum(losses[: len(losses) // 2])  # the second epoch's, of the same pairs
     Store(run.home).verify(model.manifest)  # the base is what it was
+
+
+@pytest.mark.parametrize("method", METHODS, ids=label)
+def test_packed_or_computed_again_changes_nothing(method: Any, model: Model, dataset: Dataset, run: Run) -> None:
+    """One step an epoch over all pairs: each in a row of its own, all in one row, and layers computed again. Before virtual tokens the
+    model builds no mask that keeps examples apart: that is found, said, and they get a row each."""
+    said: list[str] = []
+    run.listeners.append(lambda event: said.append(event["text"]) if event["event"] == "warning" else None)
+    one_step = {**FAST, "step_tokens": 4096, "learning_rate": 1e-3}
+    ways = ({"pack_tokens": 0}, {"pack_tokens": 4096}, {"pack_tokens": 4096, "recompute": True})
+    made = [sft(SFTConfig(**one_step, **way, method=method), model=model, dataset=dataset, run=run).manifest.facts for way in ways]
+    assert [facts["packed"] for facts in made] == [False, method not in VIRTUAL, method not in VIRTUAL]
+    why = "Examples of LlamaForCausalLM are not packed, each is a row of its own: an example notices what stands before it in the row"
+    assert [text.startswith(why) for text in said] == [True] * 2 * (method in VIRTUAL)
+    apart = 2e-2 if getattr(method, "weights", "") == "nf4" else 2e-4  # four bits are multiplied in bfloat16
+    for facts in made[1:]:
+        assert [loss for _, loss in facts["curve"]] == pytest.approx([loss for _, loss in made[0]["curve"]], abs=apart)
+    assert made[0]["curve"][1][1] < made[0]["curve"][0][1]  # the update moved something
+
+
+@pytest.mark.parametrize("method", [LoRA(rank=2, weight_decomposed=True), IA3(), Bottleneck(size=4), Prefix(num_tokens=4)], ids=label)
+def test_the_gradient_of_layers_computed_again_is_the_same(method: Any, model: Model) -> None:
+    ids_BT, trained_BT = torch.arange(3, 43).view(2, 20), torch.ones(2, 20, dtype=torch.bool)
+    found = []
+    for again in (False, True):
+        loaded = load_lm(model, dtype=torch.float32)
+        torch.manual_seed(0)
+        module = methods.attach(loaded.module, method, tokenizer=loaded.tokenizer).eval()
+        trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        with torch.no_grad():
+            for _, parameter in trained:
+                parameter.add_(torch.randn(parameter.shape) * 0.1)
+        summed_cross_entropy(recompute_layers(module) if again else module, ids_BT, trained_BT).backward()
+        found.append({name: p.grad for name, p in trained})
+    for name, gradient in found[0].items():
+        assert gradient is not None and gradient.abs().max() > 0, name
+        assert (found[1][name] - gradient).abs().max() <= 1e-5 * gradient.abs().max(), name
+
+
+@pytest.mark.parametrize("method", [*METHODS, Full(), LoRA()], ids=label)
+def test_every_method_is_foreseen(method: Any, model: Model, dataset: Dataset, run: Run) -> None:
+    """On the meta device, no weight loaded: the trained weights are those that training then moves."""
+    foreseen = sft_forecast(SFTConfig(**FAST, method=method), model=model, dataset=dataset, home=run.home)
+    loaded = load_lm(model, dtype=torch.float32)
+    module = methods.attach(loaded.module, method, tokenizer=loaded.tokenizer)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    assert foreseen["trained_weights"] == sum(p.numel() for p in trained) > 0
+    assert foreseen["gradient_bytes"] == 4 * foreseen["trained_weights"] and foreseen["activation_bytes"] > 10_000
+    whole = sum(p.numel() * 4 for p in module.parameters())
+    if getattr(method, "weights", "") == "nf4":  # the embedding stays whole; 0.52 bytes for each frozen weight of a linear layer
+        assert 0.2 * whole < foreseen["weights_bytes"] < 0.6 * whole
+    else:
+        assert foreseen["weights_bytes"] == whole
 
 
 @pytest.mark.parametrize("method", METHODS, ids=label)

@@ -14,6 +14,7 @@ from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.finetune.tagger import TaggerConfig, tagger, token_labels
 from mygpt.infer.torch_tagger import TorchTagger, follows, likeliest_tags
+from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import encode_words, padded
 from mygpt.metrics.span_f1 import EntitySpan
@@ -102,7 +103,7 @@ def test_every_weight_end_to_end(dataset: Dataset, run: Run) -> None:
 
 
 def test_adapter(dataset: Dataset, run: Run) -> None:
-    made = tuned("llama", dataset, run, rank=2, epochs=4)
+    made = tuned("llama", dataset, run, method=LoRA(rank=2), epochs=4)
     assert isinstance(made, Adapter) and made.manifest.facts["head"] == "tagger"
     assert [len(tags) for tags in TorchTagger(made.base, adapter=made).tag([["Oslo", "sent", "Bo"], []])] == [3, 0]
 

@@ -10,6 +10,9 @@ from mygpt.artifacts.model import Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.finetune.classifier import ClassifierConfig, classifier
+from mygpt.lm.adapters import methods
+from mygpt.lm.adapters.lora import LoRA
+from mygpt.lm.adapters.prompt import Prompt
 from mygpt.lm.checkpoint import facts_of
 from mygpt.lm.heads import HEADS, open_head, whole_modules
 from mygpt.lm.inputs import encode, padded, window_tokens
@@ -102,7 +105,7 @@ def test_a_checkpoint_with_a_hole(run: Run, tmp_path: Path) -> None:
 
 def test_an_adapter_of_another_base_or_head(run: Run) -> None:
     data = label_data.weather(label_data.Nothing(), run=run)
-    config = ClassifierConfig(rank=2, epochs=1, precision="float32")
+    config = ClassifierConfig(method=LoRA(rank=2), epochs=1, precision="float32")
     made = classifier(config, model=base("bert", run), dataset=data, run=run)
     with pytest.raises(UsageError, match=rf"{made.id} was trained on {made.manifest.facts['base'][:12]}, not on model/tiny-roberta"):
         open_head(base("roberta", run), "classifier", adapter=made)  # type: ignore[arg-type]
@@ -119,6 +122,25 @@ def test_window(run: Run) -> None:
     roberta(input_ids=tokens)
     with pytest.raises((IndexError, RuntimeError), match="out of"):
         roberta(input_ids=torch.full((1, 129), 20))
+
+
+def test_virtual_tokens_take_places_of_the_window(run: Run) -> None:
+    opened = open_head(base("bert", run), "classifier", labels=("a", "b"), dtype=torch.float32)
+    module = methods.attach(opened.module, Prompt(num_tokens=5), tokenizer=opened.tokenizer, new=opened.new)
+    assert window_tokens(module) == 128 - 5
+    module(input_ids=torch.full((1, 123), 20), attention_mask=torch.ones(1, 123).long())
+    with pytest.raises((IndexError, RuntimeError)):
+        module(input_ids=torch.full((1, 124), 20), attention_mask=torch.ones(1, 124).long())
+
+
+def test_what_is_new_is_trained_whole(run: Run) -> None:
+    """A checkpoint made for masks has no pooler, and LoRA stands neither on it nor on the head: both move with every weight."""
+    opened = open_head(base("bert", run), "classifier", labels=("a", "b"), dtype=torch.float32)
+    assert opened.new == ("bert.pooler", "classifier")
+    module = methods.attach(opened.module, LoRA(rank=2), tokenizer=opened.tokenizer, new=opened.new)
+    trained = [name for name, p in module.named_parameters() if p.requires_grad]
+    assert sum("modules_to_save" in name for name in trained) == 4  # weight and bias of each
+    assert not [name for name in trained if "lora" in name and ("pooler" in name or "classifier" in name)]
 
 
 def test_segments_only_where_they_are_told_apart(run: Run) -> None:

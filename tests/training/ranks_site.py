@@ -1,9 +1,10 @@
 """Run as its own process by test_distributed.py: forks real ranks (gloo on 127.0.0.1), one set for each line.
 
-    stdin   {"job": NAME, "count": 2, "port": N, "folder": DIR, ...}
-    stdout  the ranks' endings as JSON: 0, or what was raised
-    `gradient`  of one step of a tiny model, summed over the ranks, to <folder>/gradient.safetensors
-    `sft`       trains on what lies in the home <folder>; `term_at_step` and `die_at_step` end rank 1 in the middle of that step
+stdin   {"job": NAME, "count": 2, "port": N, "folder": DIR, ...}
+stdout  the ranks' endings as JSON: 0, or what was raised
+`objective` tunes a tiny base by the recipe <objective> of tests/finetune/objectives.py
+`gradient`  of one step of a tiny model, summed over the ranks, to <folder>/gradient.safetensors
+`sft`       trains on what lies in the home <folder>; `term_at_step` and `die_at_step` end rank 1 in the middle of that step
 """
 
 import importlib
@@ -27,6 +28,7 @@ from mygpt.finetune.sft import SFTConfig, sft
 from mygpt.training.batches import batch_of
 from mygpt.training.distributed import joined_ranks, share_of
 from mygpt.training.losses import summed_cross_entropy
+from tests.finetune.objectives import tuned
 from tests.training import tiny
 
 LENGTHS = [5, 9, 12, 7, 30, 3, 21]
@@ -67,6 +69,12 @@ def train(order: dict[str, Any], ranks: Any) -> None:
     (home / f"made-by-rank-{ranks.rank}").write_text(made.digest)
 
 
+def tune(order: dict[str, Any], ranks: Any) -> None:
+    run = Run(Path(order["folder"]), name="tuned", ranks=ranks)
+    tuned(order["objective"], "bert", run, **order["settings"])
+    run.close()
+
+
 def rank_of(order: dict[str, Any], rank: int, told: Path) -> None:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": order["count"], "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": order["port"]}
     os.environ.update({name: str(value) for name, value in place.items()})
@@ -74,6 +82,8 @@ def rank_of(order: dict[str, Any], rank: int, told: Path) -> None:
         with joined_ranks() as ranks:
             if order["job"] == "sft":
                 train(order, ranks)
+            elif order["job"] == "objective":
+                tune(order, ranks)
             else:
                 found = summed_gradient(ranks)
                 save_file(found, Path(order["folder"]) / f"gradient-{rank}.safetensors")
@@ -85,7 +95,8 @@ def rank_of(order: dict[str, Any], rank: int, told: Path) -> None:
 
 def main() -> None:
     silence_hub()
-    for name in ("peft", "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto"):
+    shapes = ("models.llama.modeling_llama", "models.bert.modeling_bert", "models.auto.modeling_auto")
+    for name in ("peft", *(f"transformers.{shape}" for shape in shapes)):
         importlib.import_module(name)  # once, not in every child
     torch.set_num_threads(1)
     for line in sys.stdin:

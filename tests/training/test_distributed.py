@@ -22,6 +22,7 @@ from mygpt.core.run import Alone, Run
 from mygpt.finetune.sft import SFTConfig, sft
 from mygpt.training.distributed import joined_ranks, share_of
 from tests.finetune import toys
+from tests.finetune.objectives import tuned
 from tests.training.ranks_site import summed_gradient
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -163,6 +164,28 @@ def test_a_rank_that_dies_ends_the_other(ranks: Callable[..., list[Any]], traine
     assert list((home / "checkpoints").glob("*/step-*"))
     assert ranks("sft", home, **trained["order"], count=1) == [0]
     require_same(trained["one"], Adapter.open(Store(home), "tuned"))
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes"),
+    [
+        *(("classifier", {"micro_batch_tokens": 30}), ("embedder", {"micro_batch_tokens": 60})),
+        *(("embedder", {"micro_batch_tokens": 2048}), ("embedder", {"step_pairs": 1})),
+    ],
+)
+def test_other_objectives_share_their_work_too(
+    objective: str, changes: dict[str, int], ranks: Callable[..., list[Any]], run: Run, tmp_path: Path
+) -> None:
+    """The embedder's loss is over all texts of a step, whichever rank reads them: dealt, or, where they
+    fit one micro-batch, halved; of a step of one pair, too."""
+    settings = {"method": LORA, "learning_rate": 5e-3, **changes}
+    one = tuned(objective, "bert", run, **settings)
+    (tmp_path / "two").mkdir()
+    shutil.copytree(run.home, tmp_path / "two", dirs_exist_ok=True, ignore=lambda folder, names: {"adapter"} & set(names))
+    assert ranks("objective", tmp_path / "two", objective=objective, settings=settings) == [0, 0]
+    two = Adapter.open(Store(tmp_path / "two"), "tuned")
+    require_same(one, two)
+    assert one.manifest.facts["ledger"]["real_tokens"] == two.manifest.facts["ledger"]["real_tokens"]
 
 
 @pytest.mark.slow

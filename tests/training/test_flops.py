@@ -84,6 +84,16 @@ def test_trained_tokens_before_the_text_are_at_the_bottom() -> None:
     assert flops_of(module).per_token == 4 * 2 * layer
 
 
+def test_an_encoder_decoder_by_hand() -> None:
+    """T5, 32 wide, 4 heads of 8, 48 inside, 2 layers each side, 64 words: of 5 tokens read and 3 written, 5 pass the encoder and 3 the
+    decoder, whose layers have a second attention. All trained, so 6 a weight."""
+    attention, inner = 4 * 32 * 32, 2 * 32 * 48
+    encoder, decoder = 2 * (attention + inner), 2 * (2 * attention + inner)
+    found = flops_of(tiny.family("t5").requires_grad_(True))
+    assert found.of([8], num_labels=3) == 6 * (5 * encoder + 3 * decoder + 3 * 64 * 32) + found.per_pair * 64
+    assert found.per_token == 6 * encoder
+
+
 def test_of_the_experts_only_the_chosen_count() -> None:
     from transformers import MixtralConfig, MixtralForCausalLM
 

@@ -18,11 +18,11 @@ from mygpt.artifacts.dataset import Dataset, LabelledText
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.run import Run
-from mygpt.finetune.steps import Examples
 from mygpt.finetune.tuning import (
     TuningConfig,
     example_tokens,
     learnt,
+    names_of,
     opened_for,
     plan_epochs,
     publish_tuned,
@@ -37,6 +37,8 @@ from mygpt.lm.heads import Opened
 from mygpt.lm.inputs import encode, padded
 from mygpt.metrics.macro_f1 import classification
 from mygpt.metrics.wilson import wilson
+from mygpt.training.distributed import on_ranks
+from mygpt.training.steps import Examples
 
 
 class ClassifierConfig(TuningConfig):
@@ -45,6 +47,7 @@ class ClassifierConfig(TuningConfig):
 
 
 @recipe
+@on_ranks
 def classifier(config: ClassifierConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset` (schema `class`) and measure on `test`: an Adapter on `model`, or a new Model."""
     rows, held_out = dataset.labelled("train"), dataset.labelled("test")
@@ -58,23 +61,23 @@ def classifier(config: ClassifierConfig, *, model: Model, dataset: Dataset, run:
     fix = "Set `max_example_tokens` higher (up to the model's window), or `cut_long=true`."
     require_examples(lengths, allowed=allowed, what="texts", fix=fix)
 
-    module, learning_rate = with_method(opened, config, run=run)
+    module = with_method(opened, config, run=run)
     padding_id, device = opened.tokenizer.pad_token_id, opened.device
     right_N = torch.tensor([dataset.labels.index(row.label) for row in rows], device=device)
     plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run)
-    known = Examples(num_tokens=lengths, num_trained=[1] * len(rows))
-    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
-    for step in steps:
-        for numbers in step.micro_batches:
-            inputs = padded([examples[i] for i in numbers], module, padding_id=padding_id)
-            loss = summed_label_loss(module, inputs, right_N[numbers]) / step.num_trained
-            loss.backward()
-            step.add(loss)
-        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
+    known = Examples(names_of(rows), num_tokens=lengths, num_trained=[1] * len(rows))
+    with tuning_steps(plan, known, module=module, config=config, run=run) as steps:
+        for step in steps:
+            for numbers in step.micro_batches:
+                inputs = padded([examples[i] for i in numbers], module, padding_id=padding_id)
+                loss = summed_label_loss(module, inputs, right_N[numbers]) / step.num_trained
+                loss.backward()
+                step.add(loss, computed_tokens=inputs["input_ids"].numel())
+            step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     cut = allowed if config.cut_long else None
     scores = held_out_scores(module, opened, held_out, cut_tokens=cut)
-    facts = {**learnt(module, steps), "labels": list(dataset.labels), "cut_tokens": cut, "held_out": scores}
+    facts = {**learnt(module, opened, config, steps), "labels": list(dataset.labels), "cut_tokens": cut, "held_out": scores}
     made = publish_tuned(module, opened, config, facts=facts, told=told(scores), run=run)
     steps.checkpoints.clear()
     return made

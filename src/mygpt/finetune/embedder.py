@@ -5,6 +5,9 @@
 Candidates are the positives of all pairs of the step and their negatives, each text once; for an anchor, texts that the training set knows
 as its own other positives are left out. Vectors are means over tokens, of length 1.
 
+On several ranks each embeds a share of the step's texts; all vectors are gathered, every rank has the loss over all of them, and takes its
+own texts' part of the gradient.
+
 Source     InfoNCE: van den Oord et al. 2018, arXiv:1807.03748, equation 4; in-batch negatives: Karpukhin et al. 2020, arXiv:2004.04906,
            section 3.2; gradients of large steps in small parts: Gao et al. 2021, arXiv:2101.06983, section 3 (GradCache)
 We differ  one forward pass where a step fits into one micro-batch; no dropout, so the two passes of a larger one are the same function
@@ -27,11 +30,11 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.steps import Examples
 from mygpt.finetune.tuning import (
     TuningConfig,
     example_tokens,
     learnt,
+    names_of,
     opened_for,
     publish_tuned,
     rate_at,
@@ -46,6 +49,8 @@ from mygpt.lm.inputs import Encoded, encode, length_batches, padded
 from mygpt.lm.pooling import mean_pooled, require_mean_pooling, write_sentence_files
 from mygpt.metrics.ranking import ndcg_at_k
 from mygpt.training.batches import Plan
+from mygpt.training.distributed import on_ranks, share_of
+from mygpt.training.steps import Examples
 
 
 class EmbedderConfig(TuningConfig):
@@ -54,6 +59,7 @@ class EmbedderConfig(TuningConfig):
 
 
 @recipe
+@on_ranks
 def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset` (schema `pairs`) and measure search on `test`: a new Model, or an Adapter on `model`."""
     require_mean_pooling(model)
@@ -72,28 +78,36 @@ def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run
         positives[row.anchor].add(row.positive)
 
     before = held_out_scores(opened, held_out, max_tokens=allowed)
-    module, learning_rate = with_method(opened, config, run=run)
+    module = with_method(opened, config, run=run)
     padding_id = opened.tokenizer.pad_token_id
     plan = plan_pairs(len(rows), config, run=run)
-    known = Examples(num_tokens=lengths, num_trained=[1] * len(rows))
-    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
-    for step in steps:
-        part = Contrast.of([rows[i] for i in step.rows], positives)
-        encoded = [examples[text] for text in part.texts]
-        micro_batches = list(length_batches([len(e) for e in encoded], config.micro_batch_tokens))
+    known = Examples(names_of(rows), num_tokens=lengths, num_trained=[1] * len(rows))
+    with tuning_steps(plan, known, module=module, config=config, run=run) as steps:
+        for step in steps:
+            part = Contrast.of([rows[i] for i in step.rows], positives)
+            encoded = [examples[text] for text in part.texts]
+            micro_batches = list(length_batches([len(e) for e in encoded], config.micro_batch_tokens))
 
-        def vectors(numbers: Sequence[int], encoded: list[Encoded] = encoded) -> torch.Tensor:
-            return embedded(module, padded([encoded[i] for i in numbers], module, padding_id=padding_id))
+            def vectors(numbers: Sequence[int], encoded: list[Encoded] = encoded) -> torch.Tensor:
+                return embedded(module, padded([encoded[i] for i in numbers], module, padding_id=padding_id))
 
-        def loss_of(vectors_ND: torch.Tensor, part: Contrast = part) -> torch.Tensor:
-            return info_nce(vectors_ND[part.anchors], vectors_ND[part.candidates], part.right, part.left_out, config.temperature)
+            def loss_of(vectors_ND: torch.Tensor, part: Contrast = part) -> torch.Tensor:
+                return info_nce(vectors_ND[part.anchors], vectors_ND[part.candidates], part.right, part.left_out, config.temperature)
 
-        step.add(backward_in_parts(micro_batches, vectors, loss_of))
-        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
+            own = share_of(micro_batches, rank=run.ranks.rank, count=run.ranks.count)
+            all_ND = torch.zeros((len(encoded), module.config.hidden_size), device=opened.device)
+            loss = backward_in_parts(own, vectors, loss_of, all_ND=all_ND, ranks=run.ranks)
+            computed = sum(len(numbers) * max(len(encoded[i]) for i in numbers) for numbers in own)
+            if run.ranks.rank == 0:  # a text that pairs of the step share is computed once, and counts for each
+                computed += sum(lengths[i] for i in step.rows) - sum(map(len, encoded))
+            for _ in step.micro_batches:  # one: every rank has the loss of the whole step, and each that was dealt pairs adds its share
+                step.add(loss / min(run.ranks.count, len(step.rows)), computed_tokens=computed)
+            step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     after = held_out_scores(Opened(module, opened.tokenizer, model, None, "embedder"), held_out, max_tokens=allowed)
     dimensions = module.config.hidden_size
-    facts = {**learnt(module, steps), "dimensions": dimensions, "context_tokens": allowed, "held_out": after, "held_out_before": before}
+    scores = {"held_out": after, "held_out_before": before}
+    facts = {**learnt(module, opened, config, steps), "dimensions": dimensions, "context_tokens": allowed, **scores}
     told = (
         f"nDCG@10 {before['ndcg_at_10']:.3f} before, {after['ndcg_at_10']:.3f} after, {after['queries']} queries"
         if before and after
@@ -166,20 +180,27 @@ def backward_in_parts(
     micro_batches: Sequence[Sequence[int]],
     vectors: Callable[[Sequence[int]], torch.Tensor],
     loss_of: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    all_ND: torch.Tensor,
+    ranks: Any,
 ) -> torch.Tensor:
-    """The loss over all texts, its gradient added to the weights with one micro-batch in memory at a time.
+    """The loss over all texts, its gradient added to the weights with one micro-batch in memory at a time. `micro_batches` are this rank's,
+    `all_ND` is zeros for the vectors of all.
 
     First all vectors without a graph, then the loss's gradient by each vector, then for each micro-batch its vectors again: their product
     with that gradient has the gradient of the whole.
     """
-    order = [i for numbers in micro_batches for i in numbers]
-    back = torch.tensor(order).argsort()  # from the order of the micro-batches to that of the texts
-    if len(micro_batches) == 1:
-        loss = loss_of(vectors(order)[back])
+    if ranks.count == 1 and len(micro_batches) == 1:
+        back = torch.tensor(micro_batches[0]).argsort()  # from the order of the micro-batch to that of the texts
+        loss = loss_of(vectors(micro_batches[0])[back])
         loss.backward()
         return loss
     with torch.no_grad():
-        all_ND = torch.cat([vectors(numbers) for numbers in micro_batches])[back]
+        found = [(list(numbers), vectors(numbers)) for numbers in micro_batches]
+    for places, vectors_ND in found:
+        all_ND[places] = vectors_ND
+    if ranks.count > 1:
+        ranks.sum(all_ND)  # of each text one rank has the vector, the others zeros
     loss = loss_of(all_ND.requires_grad_(True))
     (gradient_ND,) = torch.autograd.grad(loss, all_ND)
     for numbers in micro_batches:

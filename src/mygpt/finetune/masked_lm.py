@@ -20,7 +20,6 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.steps import Examples
 from mygpt.finetune.tuning import (
     Share,
     TuningConfig,
@@ -36,7 +35,9 @@ from mygpt.finetune.tuning import (
     with_method,
 )
 from mygpt.lm.inputs import Encoded, encode_windows, length_batches, padded
-from mygpt.training.label_losses import NO_LABEL, summed_token_loss
+from mygpt.training.distributed import on_ranks
+from mygpt.training.label_losses import NO_LABEL, require_own_masked_loss, summed_masked_loss
+from mygpt.training.steps import Examples
 
 MASKED, REPLACED = 0.8, 0.1  # of the tokens asked for
 
@@ -47,6 +48,7 @@ class MaskedLMConfig(TuningConfig):
 
 
 @recipe
+@on_ranks
 def masked_lm(config: MaskedLMConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset` (schema `text`) and measure on `test`: a new Model, or an Adapter on `model`."""
     opened = opened_for("masked_lm", model, config, run=run)
@@ -70,22 +72,25 @@ def masked_lm(config: MaskedLMConfig, *, model: Model, dataset: Dataset, run: Ru
 
     fixed = [asked(held_out, number, "held out") for number in range(len(held_out))]
     before = held_out_scores(opened.module, fixed, padding_id=tokenizer.pad_token_id)
-    module, learning_rate = with_method(opened, config, run=run)
+    module = with_method(opened, config, run=run)
     plan = numbered_on(plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run), len(train))
     num_asked = [sum(label != NO_LABEL for label in asked(train, i, "train")[1]) for i in range(len(train))]  # the same in every epoch
-    known = Examples(num_tokens=lengths * config.epochs, num_trained=num_asked * config.epochs)
-    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
-    for step in steps:
-        made_anew = {i: asked(train, i, "train") for i in step.rows}  # `i` counts on from epoch to epoch
-        for numbers in step.micro_batches:
-            inputs = padded([made_anew[i][0] for i in numbers], module, padding_id=tokenizer.pad_token_id)
-            loss = summed_token_loss(module, inputs, [made_anew[i][1] for i in numbers]) / step.num_trained
-            loss.backward()
-            step.add(loss)
-        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
+    example, labels = min((asked(train, i, "train") for i in range(len(train))), key=lambda pair: len(pair[0]))
+    require_own_masked_loss(module, padded([example], module, padding_id=tokenizer.pad_token_id), [labels])
+    names = [f"window {i}" for i in range(len(train))]
+    known = Examples(names * config.epochs, num_tokens=lengths * config.epochs, num_trained=num_asked * config.epochs)
+    with tuning_steps(plan, known, module=module, config=config, run=run) as steps:
+        for step in steps:
+            made_anew = {i: asked(train, i, "train") for i in step.rows}  # `i` counts on from epoch to epoch
+            for numbers in step.micro_batches:
+                inputs = padded([made_anew[i][0] for i in numbers], module, padding_id=tokenizer.pad_token_id)
+                loss = summed_masked_loss(module, inputs, [made_anew[i][1] for i in numbers]) / step.num_trained
+                loss.backward()
+                step.add(loss, computed_tokens=inputs["input_ids"].numel())
+            step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     after = held_out_scores(module, fixed, padding_id=tokenizer.pad_token_id)
-    facts = {**learnt(module, steps), "windows": len(train), "held_out": after, "held_out_before": before}
+    facts = {**learnt(module, opened, config, steps), "windows": len(train), "held_out": after, "held_out_before": before}
     told = f"{before['loss']:.3f} nats a masked token before, {after['loss']:.3f} after" if before and after else ""
     made = publish_tuned(module, opened, config, facts=facts, told=told, run=run)
     steps.checkpoints.clear()

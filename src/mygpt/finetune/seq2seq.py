@@ -16,11 +16,11 @@ from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.core.spread import spread
-from mygpt.finetune.steps import Examples
 from mygpt.finetune.tuning import (
     TuningConfig,
     example_tokens,
     learnt,
+    names_of,
     opened_for,
     plan_epochs,
     publish_tuned,
@@ -37,7 +37,9 @@ from mygpt.lm.plain_text import prompt_text
 from mygpt.metrics.exact_match import exact_match
 from mygpt.metrics.rouge import rouge_l
 from mygpt.metrics.token_f1 import token_f1
-from mygpt.training.label_losses import summed_answer_loss
+from mygpt.training.distributed import on_ranks
+from mygpt.training.label_losses import require_own_answer_loss, summed_answer_loss
+from mygpt.training.steps import Examples
 
 
 class Seq2SeqConfig(TuningConfig):
@@ -47,6 +49,7 @@ class Seq2SeqConfig(TuningConfig):
 
 
 @recipe
+@on_ranks
 def seq2seq(config: Seq2SeqConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset` (schema `sft`) and measure on `test`: a new Model, or an Adapter on `model`."""
     rows, held_out = dataset.split("train"), dataset.split("test")
@@ -62,22 +65,25 @@ def seq2seq(config: Seq2SeqConfig, *, model: Model, dataset: Dataset, run: Run) 
             fix="Look at the post-processor in its tokenizer.json.",
         )
 
-    module, learning_rate = with_method(opened, config, run=run)
+    module = with_method(opened, config, run=run)
     padding_id = opened.tokenizer.pad_token_id
     lengths = [len(example) + len(ids) for example, ids in zip(read, written, strict=True)]
     plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run)
-    known = Examples(num_tokens=lengths, num_trained=[len(ids) for ids in written])
-    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
-    for step in steps:
-        for numbers in step.micro_batches:
-            inputs = padded([read[i] for i in numbers], module, padding_id=padding_id)
-            loss = summed_answer_loss(module, inputs, [written[i] for i in numbers]) / step.num_trained
-            loss.backward()
-            step.add(loss)
-        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
+    shortest = min(range(len(rows)), key=lambda i: lengths[i])
+    require_own_answer_loss(module, padded([read[shortest]], module, padding_id=padding_id), [written[shortest]])
+    known = Examples(names_of(rows), num_tokens=lengths, num_trained=[len(ids) for ids in written])
+    with tuning_steps(plan, known, module=module, config=config, run=run) as steps:
+        for step in steps:
+            for numbers in step.micro_batches:
+                inputs = padded([read[i] for i in numbers], module, padding_id=padding_id)
+                answers = [written[i] for i in numbers]
+                loss = summed_answer_loss(module, inputs, answers) / step.num_trained
+                loss.backward()
+                step.add(loss, computed_tokens=inputs["input_ids"].numel() + len(answers) * max(map(len, answers)))
+            step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     scores = held_out_scores(module, opened, held_out, config)
-    facts = {**learnt(module, steps), "held_out": scores}
+    facts = {**learnt(module, opened, config, steps), "held_out": scores}
     told = f"{scores['loss']:.3f} nats a token of the right answers" if scores else ""
     if scores and "answers" in scores:
         told += f", token F1 {scores['token_f1']:.2f} and ROUGE-L {scores['rouge_l']:.2f} of {scores['answers']} answers"

@@ -23,7 +23,6 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.steps import Examples
 from mygpt.finetune.tuning import (
     Share,
     TuningConfig,
@@ -40,7 +39,9 @@ from mygpt.finetune.tuning import (
 )
 from mygpt.lm.heads import Opened
 from mygpt.lm.inputs import Encoded, length_batches, padded
-from mygpt.training.label_losses import summed_answer_loss
+from mygpt.training.distributed import on_ranks
+from mygpt.training.label_losses import require_own_answer_loss, summed_answer_loss
+from mygpt.training.steps import Examples
 
 Span = tuple[int, int]  # first token, token after the last
 
@@ -52,6 +53,7 @@ class SpanCorruptionConfig(TuningConfig):
 
 
 @recipe
+@on_ranks
 def span_corruption(config: SpanCorruptionConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset` (schema `text`) and measure on `test`: a new Model, or an Adapter on `model`."""
     opened = opened_for("seq2seq_lm", model, config, run=run)
@@ -77,21 +79,25 @@ def span_corruption(config: SpanCorruptionConfig, *, model: Model, dataset: Data
 
     fixed = [corrupted(held_out, number, "held out") for number in range(len(held_out))]
     before = held_out_loss(opened.module, fixed, padding_id=padding_id)
-    module, learning_rate = with_method(opened, config, run=run)
+    module = with_method(opened, config, run=run)
     plan = numbered_on(plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run), len(train))
-    known = Examples(num_tokens=lengths * config.epochs, num_trained=[len(written) for _, written in first_epoch] * config.epochs)
-    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
-    for step in steps:
-        made_anew = {i: corrupted(train, i, "train") for i in step.rows}  # `i` counts on from epoch to epoch
-        for numbers in step.micro_batches:
-            inputs = padded([made_anew[i][0] for i in numbers], module, padding_id=padding_id)
-            loss = summed_answer_loss(module, inputs, [made_anew[i][1] for i in numbers]) / step.num_trained
-            loss.backward()
-            step.add(loss)
-        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
+    example, answer = min(first_epoch, key=lambda pair: len(pair[0]))
+    require_own_answer_loss(module, padded([example], module, padding_id=padding_id), [answer])
+    names, num_written = [f"window {i}" for i in range(len(train))], [len(written) for _, written in first_epoch]
+    known = Examples(names * config.epochs, num_tokens=lengths * config.epochs, num_trained=num_written * config.epochs)
+    with tuning_steps(plan, known, module=module, config=config, run=run) as steps:
+        for step in steps:
+            made_anew = {i: corrupted(train, i, "train") for i in step.rows}  # `i` counts on from epoch to epoch
+            for numbers in step.micro_batches:
+                inputs = padded([made_anew[i][0] for i in numbers], module, padding_id=padding_id)
+                answers = [made_anew[i][1] for i in numbers]
+                loss = summed_answer_loss(module, inputs, answers) / step.num_trained
+                loss.backward()
+                step.add(loss, computed_tokens=inputs["input_ids"].numel() + len(answers) * max(map(len, answers)))
+            step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     after = held_out_loss(module, fixed, padding_id=padding_id)
-    facts = {**learnt(module, steps), "windows": len(train), "held_out": after, "held_out_before": before}
+    facts = {**learnt(module, opened, config, steps), "windows": len(train), "held_out": after, "held_out_before": before}
     told = f"{before['loss']:.3f} nats a written token before, {after['loss']:.3f} after" if before and after else ""
     made = publish_tuned(module, opened, config, facts=facts, told=told, run=run)
     steps.checkpoints.clear()

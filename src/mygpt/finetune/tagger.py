@@ -14,11 +14,11 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.steps import Examples
 from mygpt.finetune.tuning import (
     TuningConfig,
     example_tokens,
     learnt,
+    names_of,
     opened_for,
     plan_epochs,
     publish_tuned,
@@ -31,7 +31,9 @@ from mygpt.infer.torch_tagger import TorchTagger
 from mygpt.lm.heads import Opened
 from mygpt.lm.inputs import encode_words, padded
 from mygpt.metrics.span_f1 import span_f1, span_f1_by_label, spans_of_tags
+from mygpt.training.distributed import on_ranks
 from mygpt.training.label_losses import NO_LABEL, summed_token_loss
+from mygpt.training.steps import Examples
 
 
 class TaggerConfig(TuningConfig):
@@ -39,6 +41,7 @@ class TaggerConfig(TuningConfig):
 
 
 @recipe
+@on_ranks
 def tagger(config: TaggerConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset` (schema `tagged`) and measure on `test`: an Adapter on `model`, or a new Model."""
     rows, held_out = dataset.tagged("train"), dataset.tagged("test")
@@ -54,21 +57,21 @@ def tagger(config: TaggerConfig, *, model: Model, dataset: Dataset, run: Run) ->
     fix = "Give a sentence or a paragraph a row, or set `max_example_tokens` higher (up to the model's window)."
     require_examples(lengths, allowed=example_tokens(opened, config), what="texts", fix=fix)
 
-    module, learning_rate = with_method(opened, config, run=run)
+    module = with_method(opened, config, run=run)
     padding_id = opened.tokenizer.pad_token_id
     plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run)
-    known = Examples(num_tokens=lengths, num_trained=[sum(label != NO_LABEL for label in row) for row in labels])
-    steps = tuning_steps(plan, known, module=module, config=config, learning_rate=learning_rate, run=run)
-    for step in steps:
-        for numbers in step.micro_batches:
-            inputs = padded([examples[i] for i in numbers], module, padding_id=padding_id)
-            loss = summed_token_loss(module, inputs, [labels[i] for i in numbers]) / step.num_trained
-            loss.backward()
-            step.add(loss)
-        step.update(learning_rate=rate_at(step, config, learning_rate), max_grad_norm=config.max_grad_norm)
+    known = Examples(names_of(rows), num_tokens=lengths, num_trained=[sum(label != NO_LABEL for label in row) for row in labels])
+    with tuning_steps(plan, known, module=module, config=config, run=run) as steps:
+        for step in steps:
+            for numbers in step.micro_batches:
+                inputs = padded([examples[i] for i in numbers], module, padding_id=padding_id)
+                loss = summed_token_loss(module, inputs, [labels[i] for i in numbers]) / step.num_trained
+                loss.backward()
+                step.add(loss, computed_tokens=inputs["input_ids"].numel())
+            step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     scores = held_out_scores(module, opened, held_out)
-    facts = {**learnt(module, steps), "labels": list(dataset.labels), "held_out": scores}
+    facts = {**learnt(module, opened, config, steps), "labels": list(dataset.labels), "held_out": scores}
     told = f"F1 of whole entities {scores['span_f1']:.2f} on {scores['rows']} texts" if scores else ""
     made = publish_tuned(module, opened, config, facts=facts, told=told, run=run)
     steps.checkpoints.clear()

@@ -1,37 +1,40 @@
-"""What the objectives share: settings, which weights are trained, the plan of the epochs, and how the result is kept."""
+"""What the objectives share: settings, the method of tuning, the plan of the epochs, the steps, and how the result is kept."""
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish
 from mygpt.core.config import Config
 from mygpt.core.errors import Refused
-from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
-from mygpt.finetune.steps import Examples, Step, Steps
-from mygpt.lm.adapters import full, peft_model
-from mygpt.lm.heads import HEADS, Opened, open_head
+from mygpt.lm.adapters import full, methods
+from mygpt.lm.adapters.full import Full
+from mygpt.lm.adapters.methods import Method
+from mygpt.lm.heads import Opened, open_head
 from mygpt.lm.inputs import window_tokens
+from mygpt.lm.load import Loaded, preferred_dtype
 from mygpt.training.batches import Plan, plan_epoch
-from mygpt.training.checkpoint import Checkpoints
+from mygpt.training.flops import flops_of
+from mygpt.training.ledger import Ledger
+from mygpt.training.machine import PeakMemory, matmul_flops_per_second
 from mygpt.training.optimizers import MasterAdamW
 from mygpt.training.schedules import warmup_cosine
+from mygpt.training.steps import Advice, Examples, Step, Steps, checkpoints_of, training_steps
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TuningConfig(Config):
-    """`rank` 0 trains every weight, and the result is a Model; any other rank trains LoRA adapters, and the result is an Adapter."""
+    """`method` says what is trained: with `full` and `freeze` the result is a Model, else an Adapter."""
 
-    rank: NonNegativeInt = 0
-    alpha: PositiveInt = 32  # updates are scaled by alpha / rank
-    learning_rate: PositiveFloat | None = None  # default: 5e-4 for adapters, 5e-5 for every weight
+    method: Method = Full()
+    learning_rate: PositiveFloat | None = None  # at its peak; None: the method's own
     epochs: PositiveInt = 3
     micro_batch_tokens: PositiveInt = 2048  # padded tokens per forward pass: what memory allows
     max_example_tokens: PositiveInt = 256
@@ -43,50 +46,46 @@ class TuningConfig(Config):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the machine multiplies it fast
 
 
+def dtype_of(config: TuningConfig) -> torch.dtype:
+    dtype: torch.dtype = preferred_dtype() if config.precision == "auto" else getattr(torch, config.precision)
+    return dtype
+
+
 def opened_for(head: str, model: Model, config: TuningConfig, *, labels: Sequence[str] = (), run: Run) -> Opened:
-    dtype = None if config.precision == "auto" else getattr(torch, config.precision)
-    seed = run.seed_for("head")
-    return open_head(model, head, labels=labels, seed=seed, run=run, dtype=dtype)
+    if methods.base_weights(config.method) == "nf4":
+        raise Refused(
+            f"A base in four bits is loaded as a language model, and this opens {model.id} with the head `{head}`.",
+            fix="Leave out `method.weights`: the base is then held whole.",
+        )
+    return open_head(model, head, labels=labels, seed=run.seed_for("head"), run=run, dtype=dtype_of(config))
 
 
-def with_method(opened: Opened, config: TuningConfig, *, run: Run) -> tuple[Any, float]:
-    """(the module with exactly what is trained requiring gradients, in eval mode: no dropout; the peak learning rate)."""
-    learning_rate = config.learning_rate or (5e-4 if config.rank else 5e-5)
-    if config.learning_rate is None:
-        run.note(f"Learning rate {learning_rate:g}, the default for {'LoRA' if config.rank else 'every weight'}.")
-    if not config.rank:
-        return opened.module.requires_grad_(True).eval(), learning_rate
-    if opened.head == "masked_lm" and opened.trained_whole:
+def with_method(opened: Opened, config: TuningConfig, *, run: Run) -> Any:
+    """The module with exactly what is trained requiring gradients, in eval mode: no dropout."""
+    if opened.head == "masked_lm" and opened.new and not methods.makes_a_model(config.method):
         raise Refused(
             f"{opened.model.id} has no masked-language head, and a new one shares its matrix with the embeddings.",
-            fix="Train every weight (`--set rank=0`), or choose a base with that head.",
+            fix="Train every weight (`--set method=full`), or choose a base with that head.",
         )
-    silence_hub()
     torch.manual_seed(run.seed_for("adapter"))
-    from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
-
-    head = opened.module.get_output_embeddings()
-    linear = [
-        name
-        for name, part in opened.module.named_modules()
-        if isinstance(part, (torch.nn.Linear, Conv1D)) and part is not head and not _is_within(name, opened.trained_whole)
-    ]
-    settings = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=0.0,
-        target_modules=linear,
-        modules_to_save=list(opened.trained_whole) or None,
-        task_type=HEADS[opened.head].peft_task,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft asks transformers by an old name, and says that GPT-2's matrices are transposed
-        return get_peft_model(opened.module, settings, autocast_adapter_dtype=False).eval(), learning_rate
+    return methods.attach(opened.module, config.method, tokenizer=opened.tokenizer, new=opened.new).eval()
 
 
-def _is_within(name: str, outer: Sequence[str]) -> bool:
-    return any(name == one or name.startswith(f"{one}.") for one in outer)
+def example_tokens(opened: Opened, config: TuningConfig) -> int:
+    """How many tokens an example may have: what the settings allow and the model can read beside virtual tokens."""
+    window = window_tokens(opened.module)
+    return min(config.max_example_tokens, window - methods.num_virtual_tokens(config.method) if window else config.max_example_tokens)
+
+
+def require_examples(lengths: Sequence[int], *, allowed: int, what: str, fix: str) -> None:
+    """Raises Refused for an empty set and for examples of which a part would be cut off."""
+    if not lengths:
+        raise Refused("The training set is empty.", fix="Give a dataset with rows in the split `train`.")
+    if too_long := sum(length > allowed for length in lengths):
+        raise Refused(f"{too_long} of {len(lengths)} {what} are longer than {allowed} tokens (longest: {max(lengths)}).", fix=fix)
+
+
+# -- plan and steps ----------------------------------------------------------------------------------------------------------
 
 
 def plan_epochs(lengths: Sequence[int], config: TuningConfig, *, step_tokens: int, run: Run) -> Plan:
@@ -107,38 +106,73 @@ def numbered_on(plan: Plan, num_examples: int) -> Plan:
     return numbered
 
 
-def tuning_steps(plan: Plan, examples: Examples, *, module: Any, config: TuningConfig, learning_rate: float, run: Run) -> Steps:
-    trainable = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    optimizer = MasterAdamW(trainable, learning_rate=learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.999))
-    checkpoints = Checkpoints(run.home, run.making.request, every_seconds=config.checkpoint_seconds)
-    work = [[name for name, _ in trainable], str(module.dtype)]
-    return Steps(plan, examples=examples, optimizer=optimizer, checkpoints=checkpoints, work=work, run=run)
+def names_of(rows: Sequence[Any]) -> list[str]:
+    """Of rows with an `id`, for messages: the place in the split, and the id where there is one."""
+    return [f"{number} ({row.id})" if row.id else str(number) for number, row in enumerate(rows)]
 
 
-def rate_at(step: Step, config: TuningConfig, learning_rate: float) -> float:
-    """The rate of this step: `learning_rate` at its peak."""
+def peak_rate(config: TuningConfig) -> float:
+    return config.learning_rate or config.method.learning_rate
+
+
+def rate_at(step: Step, config: TuningConfig) -> float:
+    """The learning rate of this step."""
     shares = {"warmup_share": config.warmup_share, "final_share": config.final_share}
-    return learning_rate * warmup_cosine(step.number - 1, num_steps=step.num_steps, **shares)
+    return peak_rate(config) * warmup_cosine(step.number - 1, num_steps=step.num_steps, **shares)
 
 
-def learnt(module: Any, steps: Steps) -> dict[str, Any]:
+@contextmanager
+def tuning_steps(
+    plan: Plan, examples: Examples, *, module: Any, config: TuningConfig, advice: Advice | None = None, run: Run
+) -> Iterator[Steps]:
+    """`training_steps` with AdamW over what `module` trains."""
+    if config.learning_rate is None:
+        run.note(f"Learning rate {peak_rate(config):g}, the usual one of `method={config.method.name}`.")
+    device = next(module.parameters()).device
+    optimizer = MasterAdamW(
+        [(name, p) for name, p in module.named_parameters() if p.requires_grad],
+        learning_rate=peak_rate(config),
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.999),
+        rate_factors=methods.rate_factors(module, config.method),
+        paged=device.type == "cuda" and methods.base_weights(config.method) == "nf4",
+    )
+    limit = matmul_flops_per_second(device, module.dtype, run.home) * run.ranks.count
+    ledger = Ledger(flops_of(module), limit, PeakMemory(device), run.usd_per_hour)
+    checkpoints = checkpoints_of(run, every_seconds=config.checkpoint_seconds)
+    advice = advice or advice_for(config, smaller=[f"`micro_batch_tokens` to {max(1, config.micro_batch_tokens // 2)}"])
+    with training_steps(
+        plan, examples=examples, optimizer=optimizer, checkpoints=checkpoints, ledger=ledger, run=run, advice=advice
+    ) as steps:
+        yield steps
+
+
+def advice_for(config: TuningConfig, *, smaller: Sequence[str], named_in_up: str = "") -> Advice:
+    """`smaller`: what to set when memory runs out. `named_in_up`: what the rate is called in the settings of `mygpt up`."""
+    slower = f"{peak_rate(config) / 5:g}"
+    in_up = f" (with `mygpt up`: `--set {named_in_up}={slower}`)" if named_in_up else ""
+    settings = [*smaller, *(["`method` to lora"] if isinstance(config.method, Full) else [])]
+    return Advice(
+        diverged=f"Use a smaller `learning_rate`, for example {slower}{in_up}.",
+        out_of_memory=f"Set {' or '.join(settings)}. Other programs on this machine may hold the memory too.",
+    )
+
+
+# -- the result --------------------------------------------------------------------------------------------------------------
+
+
+def learnt(module: Any, loaded: Loaded, config: TuningConfig, steps: Steps) -> dict[str, Any]:
     """Facts of the training itself."""
-    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    speed = round(steps.tokens / max(steps.seconds, 1e-9), 1)
-    return {"trainable": trainable, "curve": steps.curve, "tokens": steps.tokens, "tokens_per_second": speed}
-
-
-def example_tokens(opened: Opened, config: TuningConfig) -> int:
-    """How many tokens an example may have: what the settings allow and the model can read."""
-    return min(config.max_example_tokens, window_tokens(opened.module) or config.max_example_tokens)
-
-
-def require_examples(lengths: Sequence[int], *, allowed: int, what: str, fix: str) -> None:
-    """Raises Refused for an empty set and for examples of which a part would be cut off."""
-    if not lengths:
-        raise Refused("The training set is empty.", fix="Give a dataset with rows in the split `train`.")
-    if too_long := sum(length > allowed for length in lengths):
-        raise Refused(f"{too_long} of {len(lengths)} {what} are longer than {allowed} tokens (longest: {max(lengths)}).", fix=fix)
+    figures = steps.ledger.figures()
+    return {
+        **methods.facts(module, config.method, tokenizer=loaded.tokenizer),
+        "trainable": sum(p.numel() for p in module.parameters() if p.requires_grad),
+        "curve": steps.curve,
+        "tokens": steps.ledger.real_tokens,
+        "tokens_per_second": figures["real_tokens_per_second"],
+        "precision": str(module.dtype).removeprefix("torch."),
+        "ledger": figures,
+    }
 
 
 def publish_tuned(
@@ -151,26 +185,39 @@ def publish_tuned(
     write_beside: Callable[[Path], None] | None = None,
     run: Run,
 ) -> Adapter | Model:
-    """`facts` says what was learnt, `told` how well, in words ("": not measured); the head, the base and the method are said here."""
-    model = opened.model
-    said = {
-        "head": opened.head,
-        "base": model.digest,
-        "method": "lora" if config.rank else "full",
-        "precision": str(opened.module.dtype).removeprefix("torch."),
-        **facts,
-        "sentences": [f"Held out: {told}." if told else "No held-out rows: how well it does was not measured."],
-    }
-    origin = {"source": f"trained from {model.id}", "licence": model.manifest.provenance.get("licence")}
-    if config.rank:
-        return publish(Adapter, run, lambda folder: peft_model.save(module, base=model, folder=folder), facts=said, provenance=origin)
+    """`facts` says what was learnt, `told` how well, in words ("": not measured); head and base are said here."""
+    sentences = [f"Held out: {told}." if told else "No held-out rows: how well it does was not measured."]
+    said = {"head": opened.head, **facts, "sentences": sentences}
+    kept = {k: v for k, v in opened.model.manifest.facts.items() if k in ("context_tokens", "hidden_size", "dimensions")}
+    kept |= {"parameters": sum(p.numel() for p in module.parameters()), "architecture": type(module).__name__}
+    return published(module, opened, config, facts=said, inherited=kept, write_beside=write_beside, run=run)
+
+
+def published(
+    module: Any,
+    loaded: Loaded,
+    config: TuningConfig,
+    *,
+    facts: Mapping[str, Any],
+    inherited: Mapping[str, Any],
+    write_beside: Callable[[Path], None] | None = None,
+    run: Run,
+) -> Adapter | Model:
+    """What the method makes of `loaded`: an Adapter, or a Model that has the facts `inherited` from its base beside its own."""
+    base = loaded.model
+    said = {"base": base.digest, **facts}
+    origin = {"source": f"trained from {base.id}", "licence": base.manifest.provenance.get("licence")}
+    if not methods.makes_a_model(config.method):
+
+        def write_adapter(folder: Path) -> None:
+            methods.save(module, config.method, base=base, folder=folder)
+
+        return publish(Adapter, run, write_adapter, facts=said, provenance=origin)
 
     def write(folder: Path) -> None:
-        opened.tokenizer("")  # else where its last text was cut would be saved with it
-        full.save(module, opened.tokenizer, folder)
+        loaded.tokenizer("")  # else where its last text was cut would be saved with it
+        full.save(module, loaded.tokenizer, folder)
         if write_beside is not None:
             write_beside(folder)
 
-    inherited = {k: v for k, v in model.manifest.facts.items() if k in ("context_tokens", "hidden_size", "dimensions")}
-    kept = {**inherited, "parameters": sum(p.numel() for p in module.parameters()), "architecture": type(module).__name__}
-    return publish(Model, run, write, facts={**kept, "source": "tuned", **said}, provenance=origin)
+    return publish(Model, run, write, facts={**inherited, "source": "tuned", **said}, provenance=origin)

@@ -19,6 +19,7 @@ from mygpt.infer.streamed_text import cut_at_stop
 from mygpt.lm.heads import Opened, open_head
 from mygpt.lm.inputs import Encoded, encode, length_batches, padded, window_tokens
 from mygpt.lm.plain_text import prompt_text
+from mygpt.lm.virtual_tokens import generation_with_prefix
 
 
 class Seq2SeqCompleter:
@@ -65,7 +66,8 @@ class Seq2SeqCompleter:
         inputs = padded(examples, module, padding_id=tokenizer.pad_token_id)
         inner.generation_config = greedy  # else what its makers set (beams, a forced end) would fill what is not set here
         try:
-            ids: list[list[int]] = module.generate(**inputs)[:, 1:].tolist()  # the first token begins every answer
+            with generation_with_prefix(module) as writer:
+                ids: list[list[int]] = writer.generate(**inputs)[:, 1:].tolist()  # the first token begins every answer
         finally:
             inner.generation_config = own
         return ids

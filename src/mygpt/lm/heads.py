@@ -12,7 +12,6 @@ weights of the model itself are missing is never passed over. Whatever is saved 
 """
 
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,31 +23,25 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
+from mygpt.lm.adapters import methods
+from mygpt.lm.adapters.peft_model import label_modules
 from mygpt.lm.load import Loaded, load_lm, load_tokenizer, preferred_device, preferred_dtype
 from mygpt.lm.memory import keep_freed_memory
 
-
-@dataclass(frozen=True)
-class Head:
-    auto_class: str  # of transformers
-    peft_task: str | None  # peft's name of it; None where peft has none
-
-
-HEADS = {
-    "lm": Head("AutoModelForCausalLM", "CAUSAL_LM"),
-    "seq2seq_lm": Head("AutoModelForSeq2SeqLM", "SEQ_2_SEQ_LM"),
-    "masked_lm": Head("AutoModelForMaskedLM", None),
-    "classifier": Head("AutoModelForSequenceClassification", "SEQ_CLS"),
-    "tagger": Head("AutoModelForTokenClassification", "TOKEN_CLS"),
-    "embedder": Head("AutoModel", "FEATURE_EXTRACTION"),
+HEADS = {  # classes of transformers
+    "lm": "AutoModelForCausalLM",
+    "seq2seq_lm": "AutoModelForSeq2SeqLM",
+    "masked_lm": "AutoModelForMaskedLM",
+    "classifier": "AutoModelForSequenceClassification",
+    "tagger": "AutoModelForTokenClassification",
+    "embedder": "AutoModel",
 }
-_LABELLED = ("classifier", "tagger")
 
 
 @dataclass(frozen=True)
 class Opened(Loaded):
     head: str = "lm"
-    trained_whole: tuple[str, ...] = ()  # names of modules that no adapter can stand in for: new ones, and heads of labels
+    new: tuple[str, ...] = ()  # names of modules that the checkpoint lacks, or has for other labels
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -85,24 +78,20 @@ def open_head(
         keep_freed_memory()
     with torch.random.fork_rng(devices=[]):  # opening a model leaves no trace in what is drawn afterwards
         torch.default_generator.manual_seed(seed)
-        module, fresh, label_modules = _drawn(model, head, labels, dtype=dtype or preferred_dtype(device))
+        module, new = _drawn(model, head, labels, dtype=dtype or preferred_dtype(device))
     for config in (module.config, module.config.get_text_config()):
         config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier finds the last token by it
-    if fresh and run is not None and adapter is None:
-        drawn = sum(p.numel() for name in fresh for p in module.get_submodule(name).parameters())
-        run.note(f"New in {type(module).__name__}, drawn from the seed: {', '.join(fresh)} ({drawn:,} weights).")
+    if new and run is not None and adapter is None:
+        drawn = sum(p.numel() for name in new for p in module.get_submodule(name).parameters())
+        run.note(f"New in {type(module).__name__}, drawn from the seed: {', '.join(new)} ({drawn:,} weights).")
     if adapter is not None:
-        from peft import PeftModel
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # peft asks transformers by an old name, and says that GPT-2's matrices are transposed
-            module = PeftModel.from_pretrained(module, str(adapter.payload), is_trainable=False)
+        module = methods.load(module, {"default": adapter.payload})
     module.to(device).eval()
-    return Opened(module, tokenizer, model, adapter, head, tuple(sorted({*fresh, *label_modules})))
+    return Opened(module, tokenizer, model, adapter, head, tuple(new))
 
 
-def _drawn(model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype) -> tuple[Any, list[str], list[str]]:
-    """(the module, names of its modules that are new, names of those that know the labels)."""
+def _drawn(model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype) -> tuple[Any, list[str]]:
+    """(the module, names of its modules that are new)."""
     module, missing = _from_pretrained(model, head, labels, dtype=dtype)
     lost = [name for name in missing if _is_of_the_base(module, name)]
     if lost:
@@ -110,12 +99,11 @@ def _drawn(model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype
             f"{model.id} lacks {len(lost)} weights of {type(module).__name__} itself (first: {lost[0]}), not only of its head.",
             fix="Choose a model of this architecture whose checkpoint is whole.",
         )
-    fresh = whole_modules(module, missing)
-    label_modules = _outside_the_base(module) if head in _LABELLED else []
-    if label_modules and _is_for_other_labels(model, labels):
-        _draw_anew(module, label_modules)
-        fresh = sorted({*fresh, *label_modules})
-    return module, fresh, label_modules
+    new, of_labels = whole_modules(module, missing), label_modules(module)
+    if of_labels and _is_for_other_labels(model, labels):
+        _draw_anew(module, of_labels)
+        new = sorted({*new, *of_labels})
+    return module, new
 
 
 def whole_modules(module: Any, names: Sequence[str]) -> list[str]:
@@ -138,7 +126,7 @@ def _from_pretrained(model: Model, head: str, labels: Sequence[str], *, dtype: t
         named = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     try:
         with _quiet():
-            module, told = getattr(transformers, HEADS[head].auto_class).from_pretrained(
+            module, told = getattr(transformers, HEADS[head]).from_pretrained(
                 model.payload,
                 dtype=dtype,
                 local_files_only=True,
@@ -201,11 +189,6 @@ def _draw_anew(module: Any, names: Sequence[str]) -> None:
             parameter._is_hf_initialized = False
         for part in module.get_submodule(name).modules():
             module._init_weights(part)
-
-
-def _outside_the_base(module: Any) -> list[str]:
-    """Names of the children beside the base model that have weights: the head."""
-    return [n for n, part in module.named_children() if n != module.base_model_prefix and any(True for _ in part.parameters())]
 
 
 @contextmanager

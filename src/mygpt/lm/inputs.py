@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from mygpt.lm.virtual_tokens import prompt_tokens
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -72,13 +74,14 @@ def padded(examples: Sequence[Encoded], module: Any, *, padding_id: int) -> dict
 
 
 def window_tokens(module: Any) -> int | None:
-    """How many tokens the module can read; None where positions are relative. RoBERTa's table begins after the padding id."""
+    """How many tokens the module can read, beside its virtual ones; None where positions are relative. RoBERTa's table begins after the
+    padding id."""
     known = getattr(module.config, "max_position_embeddings", None)
     if not known or module.config.model_type in ("t5", "mt5", "umt5"):
         return None
     tables = (m for name, m in module.named_modules() if name.endswith("embeddings.position_embeddings"))
     first = next((table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None), -1)
-    return int(known) - (first + 1)
+    return int(known) - (first + 1) - prompt_tokens(module)
 
 
 def encode_words(tokenizer: Any, words: Sequence[str]) -> tuple[Encoded, list[int | None]]:

@@ -44,13 +44,29 @@ def logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
 
 def masked_logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     """(N, V) float32, of a masked language model: its whole head, which does more than one product."""
-    base = module.get_base_model() if hasattr(module, "get_base_model") else module  # peft's layers stay in it
-    heads = [layer for layer in base.children() if layer is not base.base_model]
+    heads = _masked_heads(module)
     if len(heads) != 1:
-        names = ", ".join(name for name, layer in base.named_children() if layer is not base.base_model)
+        names = ", ".join(heads) or "none"
         raise Refused(
-            f"The head of {type(base).__name__} has several parts ({names or 'none'}), and the order of them is not known here.",
+            f"The head of {type(_base(module)).__name__} has several parts ({names}), and the order of them is not known here.",
             fix="Choose BERT, RoBERTa or a model of their kind.",
         )
-    logits_NV: torch.Tensor = heads[0](hidden_ND).float()
+    (head,) = heads.values()
+    logits_NV: torch.Tensor = head(hidden_ND).float()
     return logits_NV
+
+
+def has_one_masked_head(module: Any) -> bool:
+    """Whether `masked_logits_at` knows what to do."""
+    return len(_masked_heads(module)) == 1
+
+
+def _masked_heads(module: Any) -> dict[str, Any]:
+    """By name, what stands beside the body of a masked language model."""
+    base = _base(module)
+    return {name: layer for name, layer in base.named_children() if layer is not base.base_model and name != "bottleneck_adapters"}
+
+
+def _base(module: Any) -> Any:
+    """The transformers model; with peft's layers in it, where there are some."""
+    return module.get_base_model() if hasattr(module, "get_base_model") else module

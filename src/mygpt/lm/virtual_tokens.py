@@ -11,6 +11,8 @@ Dims      B rows   Q real tokens   N virtual tokens   H key/value heads   D head
 """
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -85,6 +87,12 @@ def has_virtual_tokens(module: Any) -> bool:
     return any(one.is_prompt_learning and one.task_type == "CAUSAL_LM" for one in settings.values())
 
 
+def prompt_tokens(module: Any) -> int:
+    """Virtual tokens of a peft model of any kind, whoever sees to them; 0 without."""
+    settings = getattr(module, "peft_config", None) or {}
+    return max((one.num_virtual_tokens for one in settings.values() if one.is_prompt_learning), default=0)
+
+
 def num_virtual_tokens(module: Any) -> int:
     """Of the longest adapter; 0 without."""
     return max((one.num_virtual_tokens for one in module.peft_config.values()), default=0) if has_virtual_tokens(module) else 0
@@ -105,6 +113,30 @@ def prefix(module: Any, adapter: str = "") -> Prefix | None:
         both = learnt.view(len(numbers), layers, 2, H, -1).permute(1, 2, 3, 0, 4)
         return [(one[0][None], one[1][None]) for one in both]
     return keys_and_values(module, learnt[None])
+
+
+@contextmanager
+def generation_with_prefix(module: Any) -> Iterator[Any]:
+    """What `generate` is to be called on, for an encoder-decoder: itself, or, where it has a learnt prefix, the model inside, whose decoder
+    begins with it for the time of the block. peft hands the prefix over under a name that transformers gave up in 5.24, and it is lost."""
+    settings = getattr(module, "peft_config", None) or {}
+    if not any(str(one.peft_type.value) == "PREFIX_TUNING" for one in settings.values()):
+        yield module
+        return
+    inner = module.get_base_model()
+    as_ever = inner.prepare_inputs_for_generation
+
+    def with_prefix(*args: Any, **given: Any) -> Any:
+        inputs = as_ever(*args, **given)
+        if given.get("is_first_iteration"):
+            inputs[cache_argument(inner)] = module.get_prompt(len(inputs["decoder_input_ids"]))
+        return inputs
+
+    inner.prepare_inputs_for_generation = with_prefix
+    try:
+        yield inner
+    finally:
+        inner.prepare_inputs_for_generation = as_ever
 
 
 def keys_and_values(module: Any, embeddings_1ND: torch.Tensor) -> Prefix:

@@ -8,7 +8,9 @@ The vocabulary product counts where a label is. Padding and recomputed activatio
 Source     6 N + 12 L H S: Chowdhery et al. 2022, arXiv:2204.02311, appendix B
 We differ  4 N and 2 N for frozen weights; the head only where a label is; S is each sequence's own length, not the batch's. As there, the
            half of the scores that a causal mask hides counts; norms, activations and embeddings do not. Matrices that stand side by side
-           at the very bottom (k, v beside an adapter of q) count as if the gradient passed the first of them
+           at the very bottom (k, v beside an adapter of q) count as if the gradient passed the first of them. Of an encoder-decoder the
+           labels pass the decoder and the other tokens the encoder; keys and values of its cross attention count with the labels, and
+           its pairs as if one stack had read both
 Dims       H heads x head size   L layers   S tokens of a sequence
 """
 
@@ -22,7 +24,7 @@ import torch
 @dataclass(frozen=True)
 class Flops:
     per_token: float
-    per_label: float  # of the vocabulary product
+    per_label: float  # of the vocabulary product; of an encoder-decoder, of its decoder in place of its encoder, too
     per_pair: float  # a sequence of S tokens has S^2 pairs
 
     def of(self, lengths: Iterable[int], *, num_labels: int) -> float:
@@ -38,10 +40,18 @@ def flops_of(module: Any) -> Flops:
     body = [(owner, p) for owner, p in _parameters(module) if id(p) not in in_head]
     lowest = _lowest_trained(module, body)
 
-    per_token = sum(
-        _matrix_weights(owner, p, config) * (2.0 + 2.0 * (place > lowest) + 2.0 * p.requires_grad) for place, (owner, p) in enumerate(body)
-    )
+    writes = getattr(module.config, "is_encoder_decoder", False) and head is not None  # a classifier's decoder reads what its encoder reads
+    in_decoder = {id(p) for p in module.get_decoder().parameters()} if writes else set()
+    per_token = per_written = 0.0
+    for place, (owner, p) in enumerate(body):
+        operations = _matrix_weights(owner, p, config) * (2.0 + 2.0 * (place > lowest) + 2.0 * p.requires_grad)
+        if id(p) in in_decoder:
+            per_written += operations
+        else:
+            per_token += operations
     per_label = sum((4.0 + 2.0 * p.requires_grad) * p.numel() for p in head.parameters() if p.ndim == 2) if head is not None else 0.0
+    if writes:
+        per_label += per_written - per_token
     places = {id(p): place for place, (_, p) in enumerate(body)}
     above = sum(max(places.get(id(p), -1) for p in layer.parameters()) >= lowest for layer in _layers(module, config))
     heads = config.num_attention_heads

@@ -9,7 +9,7 @@ safetensors file and settings in JSON.
 Source     Houlsby et al. 2019, arXiv:1902.00751, section 2.1 and figure 2
 We differ  `up` is zero at the beginning, not near zero; the layer norms stay as they are
 Dims       B rows   T tokens   D hidden   M bottleneck
-Stored     adapter_model.safetensors: LAYER.{attention,mlp}.{down,up}.{weight,bias}, and a classifier's head under its own names
+Stored     adapter_model.safetensors: LAYER.{attention,mlp}.{down,up}.{weight,bias}, and what was trained whole (a new head) as head.NAME
 """
 
 import json
@@ -26,7 +26,7 @@ from torch import nn
 from mygpt.artifacts.model import Model
 from mygpt.core.config import Config
 from mygpt.core.errors import Damaged
-from mygpt.lm.adapters.peft_model import head_names
+from mygpt.lm.adapters.peft_model import is_within
 from mygpt.lm.layers import layers, output_names
 
 _ATTRIBUTE = "bottleneck_adapters"  # of the module that carries them
@@ -86,13 +86,12 @@ def adapters_of(module: Any) -> Adapters | None:
     return found if isinstance(found, Adapters) else None
 
 
-def attach(module: Any, method: Bottleneck, *, name: str = "default") -> Any:
+def attach(module: Any, method: Bottleneck, *, name: str = "default", whole: Sequence[str] = ()) -> Any:
     """`module` itself, frozen, with the adapters in it; a second one under another name."""
     carried = adapters_of(module)
     if carried is None:
-        heads = set(head_names(module))
         for parameter_name, parameter in module.named_parameters():
-            parameter.requires_grad_(parameter_name in heads)
+            parameter.requires_grad_(is_within(parameter_name, whole))
         carried = Adapters()
         carried.active = name
         for i, (_, layer) in enumerate(layers(module)):
@@ -117,8 +116,8 @@ def save(module: Any, method: Bottleneck, *, base: Model, folder: Path) -> None:
     carried = adapters_of(module)
     assert carried is not None
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in carried.named[carried.active].state_dict().items()}
-    heads = dict(module.named_parameters())
-    tensors |= {_HEAD + name: heads[name].detach().cpu().contiguous() for name in head_names(module)}
+    heads = [(name, p) for name, p in module.named_parameters() if p.requires_grad and not is_within(name, [_ATTRIBUTE])]
+    tensors |= {_HEAD + name: p.detach().cpu().contiguous() for name, p in heads}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     named = base.manifest.provenance.get("repository") or base.id
     settings = {"method": method.name, "size": method.size, "base_model_name_or_path": named}

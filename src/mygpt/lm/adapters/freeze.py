@@ -9,13 +9,14 @@ Cost       gradients and moments for what moves only; with `layers=last` no back
 """
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
-from mygpt.lm.adapters.peft_model import head_names
+from mygpt.lm.adapters.peft_model import is_within
 from mygpt.lm.layers import layers
 
 
@@ -30,11 +31,11 @@ class Freeze(Config):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # rate of a layer, over that of the layer after it
 
 
-def attach(module: Any, method: Freeze) -> Any:
+def attach(module: Any, method: Freeze, *, whole: Sequence[str] = ()) -> Any:
     module.requires_grad_(False)
-    chosen = set(_matching(module, method.pattern) if method.pattern else _of_layers(module, method)) | set(head_names(module))
+    chosen = set(_matching(module, method.pattern) if method.pattern else _of_layers(module, method))
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(name in chosen)
+        parameter.requires_grad_(name in chosen or is_within(name, whole))
     return module
 
 

@@ -6,6 +6,7 @@ Source     Liu et al. 2022, arXiv:2205.05638, section 3.3 ((IA)^3)
 We differ  where one matrix makes queries, keys and values together (GPT-2, BLOOM), its whole output is scaled, as peft does
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import PositiveFloat
@@ -25,7 +26,7 @@ class IA3(Config):
     learning_rate: PositiveFloat = 1e-2
 
 
-def attach(module: Any, method: IA3) -> Any:
+def attach(module: Any, method: IA3, *, whole: Sequence[str] = ()) -> Any:
     from peft import IA3Config
 
     keys_and_values, inner = [], []
@@ -33,7 +34,5 @@ def attach(module: Any, method: IA3) -> Any:
         scaled = [part for part in attention_names(layer) if part.rpartition(".")[2] in (*_KEYS_AND_VALUES, *_TOGETHER)]
         keys_and_values += [f"{name}.{part}" for part in scaled]
         inner.append(f"{name}.{output_names(module, layer)[1]}")
-    return wrapped(
-        module,
-        IA3Config(target_modules=[*keys_and_values, *inner], feedforward_modules=inner, task_type=task_type(module) or None),
-    )
+    settings = IA3Config(target_modules=[*keys_and_values, *inner], feedforward_modules=inner, task_type=task_type(module) or None)
+    return wrapped(module, settings, whole)

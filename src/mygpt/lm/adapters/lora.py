@@ -11,13 +11,14 @@ We differ  no dropout; the new weights have the module's number format, beside f
 Cost       rank x (inputs + outputs) of every matrix that is adapted: about 3 % of a 135M model at rank 16
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import PositiveFloat, PositiveInt
 
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
-from mygpt.lm.adapters.peft_model import head_names, task_type, wrapped
+from mygpt.lm.adapters.peft_model import is_within, task_type, wrapped
 from mygpt.lm.layers import attention_names, layers, linear_names, mlp_names
 
 Weights = Literal["full", "nf4"]
@@ -36,26 +37,25 @@ class LoRA(Config):
     weights: Weights = "full"  # of the base, while it is trained and served; nf4: four bits (QLoRA)
 
 
-def attach(module: Any, method: LoRA) -> Any:
+def attach(module: Any, method: LoRA, *, whole: Sequence[str] = ()) -> Any:
     from peft import LoraConfig
 
     settings = LoraConfig(
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=0.0,
-        target_modules=_targets(module, method.targets),
+        target_modules=_targets(module, method.targets, whole),
         use_rslora=method.rank_stabilised,
         use_dora=method.weight_decomposed,
         task_type=task_type(module) or None,
     )
-    return wrapped(module, settings)
+    return wrapped(module, settings, whole)
 
 
-def _targets(module: Any, targets: str | tuple[str, ...]) -> list[str]:
-    """Names of linear layers. Raises UsageError where there are none such."""
-    heads = {name.rpartition(".")[0] for name in head_names(module)}
+def _targets(module: Any, targets: str | tuple[str, ...], whole: Sequence[str]) -> list[str]:
+    """Names of linear layers, none in `whole`. Raises UsageError where there are none such."""
     words = module.get_output_embeddings()
-    body = [name for name in linear_names(module) if name not in heads and module.get_submodule(name) is not words]
+    body = [name for name in linear_names(module) if not is_within(name, whole) and module.get_submodule(name) is not words]
     if isinstance(targets, tuple):
         found = [name for name in body if any(name == target or name.endswith(f".{target}") for target in targets)]
         unknown = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in body)]

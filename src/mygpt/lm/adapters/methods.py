@@ -10,7 +10,7 @@ merge(module)                                              a plain transformers 
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,29 +35,31 @@ Method = Annotated[LoRA | Full | Freeze | Prefix | Prompt | PTuning | IA3 | Bott
 _MERGED_BY_PEFT = ("LORA", "IA3")
 
 
-def attach(module: Any, method: Method, *, tokenizer: Any) -> Any:
+def attach(module: Any, method: Method, *, tokenizer: Any, new: Sequence[str] = ()) -> Any:
     """`module`, or a wrapper around it, with exactly the trained parameters requiring a gradient. Drawn numbers come from torch's state.
 
-    Raises Refused where the architecture cannot take the method.
+    Modules that are `new`, and those that know labels, are trained and saved whole beside every method. Raises Refused where the
+    architecture cannot take the method.
     """
     silence_hub()
+    whole = sorted({*new, *peft_model.label_modules(module)})
     match method:
         case Full():
             return full.attach(module)
         case Freeze():
-            return freeze.attach(module, method)
+            return freeze.attach(module, method, whole=whole)
         case LoRA():
-            return lora.attach(module, method)
+            return lora.attach(module, method, whole=whole)
         case IA3():
-            return ia3.attach(module, method)
+            return ia3.attach(module, method, whole=whole)
         case Bottleneck():
-            return bottleneck.attach(module, method)
+            return bottleneck.attach(module, method, whole=whole)
         case Prefix():
-            return _with_virtual_tokens(prefix.attach(module, method, tokenizer=tokenizer))
+            return _with_virtual_tokens(prefix.attach(module, method, tokenizer=tokenizer, whole=whole))
         case Prompt():
-            return _with_virtual_tokens(prompt.attach(module, method, tokenizer=tokenizer))
+            return _with_virtual_tokens(prompt.attach(module, method, tokenizer=tokenizer, whole=whole))
         case PTuning():
-            return _with_virtual_tokens(p_tuning.attach(module, method, tokenizer=tokenizer))
+            return _with_virtual_tokens(p_tuning.attach(module, method, tokenizer=tokenizer, whole=whole))
 
 
 def makes_a_model(method: Method) -> bool:
@@ -111,7 +113,7 @@ def load(module: Any, payloads: Mapping[str, Path]) -> Any:
 
     (first, folder), *others = payloads.items()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers by an old name
+        warnings.simplefilter("ignore")  # as in `peft_model.wrapped`
         as_trained: dict[str, Any] = {"is_trainable": False, "autocast_adapter_dtype": False}  # peft would serve them in float32
         loaded = PeftModel.from_pretrained(module, str(folder), adapter_name=first, **as_trained)
         for name, folder in others:
@@ -165,5 +167,5 @@ def _require_together(module: Any, kinds: Mapping[str, str]) -> None:
             f"{alone[family]}, and peft computes that for one adapter at a time, not row by row.",
             fix="Load one, or train them as LoRA.",
         )
-    if peft_model.head_names(module):
+    if peft_model.label_modules(module):
         raise UsageError("Each adapter of a classifier brings a head of its own, and a base carries one.", fix="Load them one by one.")

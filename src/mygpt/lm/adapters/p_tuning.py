@@ -6,6 +6,7 @@ We differ  all virtual tokens stand before the text, as in peft, not between its
 Dims       N virtual tokens   H of the network's width   D hidden
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -26,7 +27,7 @@ class PTuning(Config):
     text: str = INSTRUCTION  # whose words they begin as; empty: common words, drawn
 
 
-def attach(module: Any, method: PTuning, *, tokenizer: Any) -> Any:
+def attach(module: Any, method: PTuning, *, tokenizer: Any, whole: Sequence[str] = ()) -> Any:
     require_virtual_tokens(module, method="P-tuning")
     from peft import PromptEncoderConfig
 
@@ -35,7 +36,7 @@ def attach(module: Any, method: PTuning, *, tokenizer: Any) -> Any:
     settings = PromptEncoderConfig(
         task_type=task, num_virtual_tokens=method.num_tokens, encoder_hidden_size=method.hidden_size, encoder_dropout=0.0, **one
     )
-    made = wrapped(module, settings)
+    made = wrapped(module, settings, whole)
     encoder = made.prompt_encoder["default"]
     ids = torch.tensor(ids_of(method.text, tokenizer, num_tokens=method.num_tokens), device=module.device)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,31 @@ def task_type(module: Any) -> str:
     return "CAUSAL_LM" if name.endswith(("ForCausalLM", "LMHeadModel")) else ""
 
 
-def head_names(module: Any) -> list[str]:
-    """Parameters of a new head, which every method trains: of a classifier, all outside the body. A language model's head is not new."""
+def label_modules(module: Any) -> list[str]:
+    """Modules that know the labels, of a classifier: its children beside the body. No adapter can stand in for them."""
     if task_type(module) not in ("SEQ_CLS", "TOKEN_CLS"):
         return []
-    others = (f"{module.base_model_prefix}.", "bottleneck_adapters.")
-    return [name for name, _ in module.named_parameters() if not name.startswith(others)]
+    others = (module.base_model_prefix, "bottleneck_adapters")
+    return [name for name, part in module.named_children() if name not in others and any(True for _ in part.parameters())]
 
 
-def wrapped(module: Any, settings: Any) -> Any:
-    """`module` frozen inside a peft model, whose new weights have the module's own number format (docs/decisions/003)."""
+def is_within(name: str, outer: Sequence[str]) -> bool:
+    """Whether a module or parameter is one of `outer`, or a part of one."""
+    return any(name == one or name.startswith(f"{one}.") for one in outer)
+
+
+def wrapped(module: Any, settings: Any, whole: Sequence[str]) -> Any:
+    """`module` frozen inside a peft model, whose new weights have the module's own number format (docs/decisions/003).
+
+    The modules named in `whole` are trained and saved as they are.
+    """
     silence_hub()
     from peft import get_peft_model
 
     dtype = module.dtype
+    settings.modules_to_save = list(whole) or None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers by an old name
+        warnings.simplefilter("ignore")  # peft asks transformers by an old name, and says that GPT-2's matrices are transposed
         made = get_peft_model(module, settings, autocast_adapter_dtype=False)
     for parameter in made.parameters():
         if parameter.requires_grad:

@@ -7,6 +7,7 @@ Source     Li and Liang 2021, arXiv:2101.00190, sections 4.2 and 7.4 (real words
 We differ  no network that makes them during training (section 4.3): it steadied training from random ones
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -29,7 +30,7 @@ class Prefix(Config):
     text: str = INSTRUCTION  # whose keys and values they begin as; empty: of common words, drawn
 
 
-def attach(module: Any, method: Prefix, *, tokenizer: Any) -> Any:
+def attach(module: Any, method: Prefix, *, tokenizer: Any, whole: Sequence[str] = ()) -> Any:
     task = task_type(module)
     if reason := _why_not(module, task):
         raise Refused(
@@ -45,7 +46,7 @@ def attach(module: Any, method: Prefix, *, tokenizer: Any) -> Any:
     settings = PrefixTuningConfig(
         task_type=task, num_virtual_tokens=method.num_tokens, num_layers=layers, num_attention_heads=H, token_dim=H * D
     )
-    made = wrapped(module, settings)
+    made = wrapped(module, settings, whole)
     both_L2HND = torch.stack([torch.stack([keys[0], values[0]]) for keys, values in begin])
     with torch.no_grad():
         made.prompt_encoder["default"].embedding.weight.copy_(both_L2HND.permute(3, 0, 1, 2, 4).reshape(method.num_tokens, -1))

@@ -7,6 +7,7 @@ Source     Lester et al. 2021, arXiv:2104.08691, sections 2 and 7 (neighbours of
 Dims       N virtual tokens   V vocabulary   D hidden   K neighbours
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -27,13 +28,13 @@ class Prompt(Config):
     text: str = INSTRUCTION  # whose words they begin as; empty: common words, drawn
 
 
-def attach(module: Any, method: Prompt, *, tokenizer: Any) -> Any:
+def attach(module: Any, method: Prompt, *, tokenizer: Any, whole: Sequence[str] = ()) -> Any:
     require_virtual_tokens(module, method="Prompt tuning")
     from peft import PromptTuningConfig
 
     task = task_type(module)
     one: dict[str, Any] = {"num_transformer_submodules": 1} if task == "SEQ_2_SEQ_LM" else {}  # before the encoder's text only
-    made = wrapped(module, PromptTuningConfig(task_type=task, num_virtual_tokens=method.num_tokens, **one))
+    made = wrapped(module, PromptTuningConfig(task_type=task, num_virtual_tokens=method.num_tokens, **one), whole)
     ids = torch.tensor(ids_of(method.text, tokenizer, num_tokens=method.num_tokens), device=module.device)
     with torch.no_grad():
         made.prompt_encoder["default"].embedding.weight.copy_(module.get_input_embeddings()(ids))

@@ -1,0 +1,71 @@
+"""How a decoder's examples become rows: several in one (packed) or one each, of which lengths, compiled or computed again.
+
+What a model takes is found by comparing numbers before the first step; a setting that it cannot follow is said aloud, not an error.
+
+Source  ours; the layouts: `training/packing`, `training/batches`, `training/compile_layers`, `training/recompute`
+"""
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from mygpt.core.run import Run
+from mygpt.finetune.tuning import TuningConfig
+from mygpt.lm.chat import Rendered
+from mygpt.training.batches import Batch, Plan, batch_of, plan_epoch, shape_ladder
+from mygpt.training.compile_layers import NUM_SHAPES, compile_layers
+from mygpt.training.losses import chunk_labels_for
+from mygpt.training.packing import keeps_apart, packed_batch, plan_packed_epoch
+from mygpt.training.recompute import recompute_layers
+
+
+class RowsConfig(TuningConfig):
+    step_tokens: PositiveInt = 1024  # padded tokens per update
+    pack_tokens: NonNegativeInt = 2048  # of a row that several examples share, a forward pass each; 0: one example a row
+    micro_batch_tokens: PositiveInt = 2048  # padded tokens per forward pass where a row is one example
+    ce_chunk_tokens: PositiveInt | None = None  # trained tokens whose logits stand in memory together; None: what 400 MB hold
+    compile_layers: bool = False  # a minute or more before the first steps, then a third faster: for long runs
+    recompute: bool = False  # layers are computed again for their gradients: less memory, a third more time
+
+
+def plan_of(config: RowsConfig, num_tokens: Sequence[int], order: Callable[[str], Random], *, packed: bool) -> Plan:
+    """All epochs; `order` gives a source of chance by name."""
+    plan: Plan = []
+    for epoch in range(config.epochs):
+        own = order(f"order/{epoch}")
+        if packed:
+            plan += plan_packed_epoch(num_tokens, step_tokens=config.step_tokens, pack_tokens=config.pack_tokens, order=own)
+        else:
+            plan += plan_epoch(num_tokens, step_tokens=config.step_tokens, micro_batch_tokens=config.micro_batch_tokens, order=own)
+    return plan
+
+
+class Layout(NamedTuple):
+    """How a micro-batch becomes tensors."""
+
+    form: Callable[..., Batch]  # packed_batch or batch_of
+    shapes: list[int]  # lengths that rows are padded to; none: as long as they are
+    chunk_labels: int
+
+    @property
+    def is_packed(self) -> bool:
+        return self.form is packed_batch
+
+
+def layout_of(module: Any, config: RowsConfig, examples: Sequence[Rendered], *, run: Run) -> Layout:
+    """What `module` takes, found by comparing numbers; its layers are prepared as the settings ask."""
+    if config.recompute:
+        recompute_layers(module)
+    packed = config.pack_tokens > 0 and keeps_apart(module, examples, run=run)
+    compiled = config.compile_layers and packed
+    if compiled:
+        run.note("Layers are compiled at the first rows of each length: the first steps take longer, a minute or more.")
+        compile_layers(module)
+    elif config.compile_layers:
+        run.warn("Layers are not compiled: rows of one example each come in too many shapes.")
+    on_gpu = next(module.parameters()).device.type == "cuda"
+    few = shape_ladder(min(config.pack_tokens, config.step_tokens))[-NUM_SHAPES:] if packed else []
+    shapes = few if compiled or on_gpu else []  # what is compiled is compiled for each length
+    return Layout(packed_batch if packed else batch_of, shapes, config.ce_chunk_tokens or chunk_labels_for(module))

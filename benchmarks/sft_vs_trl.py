@@ -1,8 +1,8 @@
 """Supervised fine-tuning against trl, in one run: the same rows, tokens, trained positions, number of updates and learning rate.
 
-    python -m benchmarks.sft_vs_trl --texts ../shared/data/t0 --json --keep
+    python -m benchmarks.sft_vs_trl --texts ../shared/data --json --keep
 
-256 prompts and answers of eight kinds of task, of at most 512 tokens, SmolLM2-135M in bfloat16, LoRA r=16 on all linear layers, then every
+256 chats and worked problems, cut at 512 tokens, SmolLM2-135M in bfloat16, LoRA r=16 on all linear layers, then every
 weight. trl runs in an environment of its own at several settings (padded 8, packed, grouped by length 4 and 8, one by one; the fastest of
 these also under autocast), each on a part of the rows first; the fastest then learns all of them. `ratio`: real tokens/s against that;
 `ratio_default`: against padded 8. Loss on 64 rows that neither saw, after one epoch, is computed by one function for both results.
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -61,7 +61,7 @@ class RowsConfig(Config):
 
 def main() -> None:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--texts", type=Path, default=Path("../shared/data/t0"))
+    parser.add_argument("--texts", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--only", choices=("lora", "full"), help="leave the other out")
     options = parser.parse_args()
@@ -84,24 +84,37 @@ def main() -> None:
 
 
 def conversations(folder: Path, renderer: ChatRenderer) -> list[Conversation]:
-    """As many of every template; prompts shortened at their front until the whole fits."""
-    order = random.Random(0)
-    files = sorted(folder.glob("*.jsonl"))
-    assert files, f"no *.jsonl in {folder}"
-    each = -(-(_TRAIN + _HELD_OUT) // len(files))
-    made = []
-    for file in files:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        for line in order.sample(lines, each):
-            words = str(line["prompt"]).split(" ")
-            answer = Message("assistant", str(line["completion"]).removesuffix("<|endoftext|>").strip())
-            row = Conversation((Message("user", " ".join(words)), answer))
-            while len(renderer.render(row).token_ids) > _LONGEST:
-                words = words[max(1, len(words) // 20) :]
-                row = Conversation((Message("user", " ".join(words)), answer))
-            made.append(row)
-    order.shuffle(made)
-    return made[: _TRAIN + _HELD_OUT]
+    """Half of them chats of several turns, cut after a turn of the assistant so that they fit, half questions with worked answers."""
+    chats = [chat["conversations"] for chat in json.loads((folder / "glaive_toolcall_demo.json").read_text(encoding="utf-8"))]
+    lines = (folder / "gsm8k_train.jsonl").read_text(encoding="utf-8").splitlines()
+    half = (_TRAIN + _HELD_OUT) // 2
+    made = [row for chat in chats if (row := cut(turns(chat), renderer)) is not None][:half]
+    for line in lines[: 2 * half - len(made)]:
+        problem = json.loads(line)
+        made.append(Conversation((Message("user", problem["question"]), Message("assistant", problem["answer"]))))
+    random.Random(0).shuffle(made)
+    return made
+
+
+def turns(chat: Sequence[dict[str, str]]) -> list[Message]:
+    """User and assistant in turn; calls of tools and what they gave are left out."""
+    found: list[Message] = []
+    for turn in chat:
+        role: Literal["user", "assistant"] = "user" if turn["from"] == "human" else "assistant"
+        if turn["from"] not in ("human", "gpt"):
+            continue
+        if found and found[-1].role == role:
+            found[-1] = Message(role, f"{found[-1].content}\n{turn['value']}")
+        else:
+            found.append(Message(role, turn["value"]))
+    return found
+
+
+def cut(messages: list[Message], renderer: ChatRenderer) -> Conversation | None:
+    """None where nothing that fits has an answer."""
+    while messages and (messages[-1].role == "user" or len(renderer.render(Conversation(tuple(messages))).token_ids) > _LONGEST):
+        messages.pop()
+    return Conversation(tuple(messages)) if messages else None
 
 
 def compare(
@@ -162,7 +175,7 @@ def say(text: str) -> None:
 @recipe
 def rows_of(config: RowsConfig, *, run: Run) -> Dataset:
     lines = json.loads(Path(config.texts).read_text(encoding="utf-8"))
-    splits = {"train": [Conversation((Message("user", q), Message("assistant", a)), str(n)) for n, (q, a) in enumerate(lines)]}
+    splits = {"train": [Conversation(tuple(Message(*turn) for turn in turns), str(n)) for n, turns in enumerate(lines)]}
     return publish(Dataset, run, lambda folder: write_conversations(folder, splits), facts=conversation_facts(splits))
 
 
@@ -175,7 +188,7 @@ def own(
     settings |= {"warmup_share": 0.0, "final_share": 1.0, "checkpoint_seconds": 1e9}
     with tempfile.TemporaryDirectory() as home, Run(Path(home), name="benchmark") as run:
         texts = Path(home) / "rows.json"
-        texts.write_text(json.dumps([(row.question, row.answer) for row in train]), encoding="utf-8")
+        texts.write_text(json.dumps([[(m.role, m.content) for m in row.messages] for row in train]), encoding="utf-8")
         dataset = rows_of(RowsConfig(texts=str(texts), number=len(train)), run=run)
         configs = (SFTConfig(**settings, step_tokens=size) for size in range(512, 8192, 16))
         config = next(c for c in configs if len(plan_of(c, lengths, run.random, packed=True)) == -(-len(train) // 8))

@@ -3,7 +3,7 @@
     a rule holds      its interval says so, and its p-value, corrected over the rules (Holm), is at most alpha
     a rule fails      the interval rules it out; or the items are enough for what was asked, and it does not show
     undecided         fewer than 30 independent items, or too few for the difference that must not be missed (about four times in five:
-                      78 to 80 % in `benchmarks/statistics.py`)
+                      79 to 81 % in `benchmarks/statistics.py`)
 
 One rule that fails: do not ship. Else one that is undecided: need n more items, the most that any rule asks for. Else: ship.
 

@@ -1,7 +1,7 @@
 """AdamW for parameters kept in bfloat16: the optimiser holds a float32 master of each, the model its rounded copy.
 
 Small updates would be lost in bfloat16's 8 bits; matrix products want bfloat16. Both get what they need. For float32 parameters it is
-torch's fused AdamW, bit for bit.
+torch's AdamW, bit for bit.
 
 Source     AdamW: Loshchilov and Hutter 2017, arXiv:1711.05101; master weights: Micikevicius et al. 2017, arXiv:1710.03740, section 3.1;
            paged moments: Dettmers et al. 2023, arXiv:2305.14314, section 3
@@ -87,7 +87,7 @@ class MasterAdamW:
                 if self._paged:
                     self._restore_paged(master, int(step), moments)
                     continue
-                moved = [one.to(master.device) for one in (step, *moments)]
+                moved = [step, *(m.to(master.device) for m in moments)]  # torch wants the step count on the CPU
                 self._adamw.state[master] = dict(zip(_STATE, moved, strict=True))
 
     def _restore_paged(self, master: torch.Tensor, step: int, moments: Sequence[torch.Tensor]) -> None:
@@ -104,7 +104,7 @@ class MasterAdamW:
 
 def _adamw(groups: list[dict[str, Any]], *, paged: bool, **settings: Any) -> Any:
     if not paged:
-        return torch.optim.AdamW(groups, **settings, fused=True)  # one pass over memory instead of ten: half the time of an update
+        return torch.optim.AdamW(groups, **settings)
     from bitsandbytes.optim import PagedAdamW
 
     return PagedAdamW(groups, optim_bits=32, **settings)

@@ -56,7 +56,6 @@ class Side:
 
 class RowsConfig(Config):
     texts: str
-    number: int
 
 
 def main() -> None:
@@ -189,7 +188,7 @@ def own(
     with tempfile.TemporaryDirectory() as home, Run(Path(home), name="benchmark") as run:
         texts = Path(home) / "rows.json"
         texts.write_text(json.dumps([[(m.role, m.content) for m in row.messages] for row in train]), encoding="utf-8")
-        dataset = rows_of(RowsConfig(texts=str(texts), number=len(train)), run=run)
+        dataset = rows_of(RowsConfig(texts=str(texts)), run=run)
         configs = (SFTConfig(**settings, step_tokens=size) for size in range(512, 8192, 16))
         config = next(c for c in configs if len(plan_of(c, lengths, run.random, packed=True)) == -(-len(train) // 8))
         made = sft(config, model=model, dataset=dataset, run=run)

@@ -13,11 +13,11 @@ from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.finetune import masked_lm as module_under_test
 from mygpt.finetune.masked_lm import MaskedLMConfig, mask, masked_lm
-from mygpt.finetune.tuning import numbered_on
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import Encoded, encode_windows, padded
 from mygpt.training.label_losses import NO_LABEL, summed_masked_loss
+from mygpt.training.tuning import numbered_on
 from tests.finetune import label_data, shapes
 
 FAST: dict[str, Any] = {"learning_rate": 3e-3, "epochs": 2, "step_tokens": 128, "micro_batch_tokens": 128, "precision": "float32"}

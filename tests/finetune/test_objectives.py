@@ -16,7 +16,7 @@ from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import MygptError, Refused, Stopped
 from mygpt.core.run import Run
-from mygpt.finetune import tuning
+from mygpt.training import tuning
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_seq2seq import Seq2SeqCompleter
 from mygpt.lm.adapters import methods

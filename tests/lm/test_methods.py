@@ -17,6 +17,7 @@ from mygpt.lm.adapters.ia3 import IA3
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.prefix import Prefix
 from mygpt.lm.adapters.prompt import Prompt
+from mygpt.training.losses import hidden_states
 from tests.infer.tiny_models import ask, engine_of, tiny_module
 from tests.lm import tuned
 from tests.lm.tuned import ADAPTERS, IDS_BT, LORA_FAMILY, METHODS, VIRTUAL, label
@@ -96,6 +97,19 @@ def test_served_in_the_number_format_of_the_base(method: Any, tmp_path: Path) ->
 
 
 # -- merged -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ADAPTERS, ids=label)
+def test_switched_off_is_the_base_and_comes_back(method: Any) -> None:
+    module, base = tuned.disturbed(method), tiny_module("llama")
+    with torch.no_grad():
+        learnt, trained = hidden_states(module, IDS_BT), [name for name, _ in tuned.trained(module)]
+        with methods.switched_off(module):
+            torch.testing.assert_close(hidden_states(module, IDS_BT), hidden_states(base, IDS_BT))
+        assert torch.equal(hidden_states(module, IDS_BT), learnt)
+    assert [name for name, _ in tuned.trained(module)] == trained
+    with pytest.raises(UsageError, match="no adapter"), methods.switched_off(base):
+        pass
 
 
 @pytest.mark.parametrize("method", [*LORA_FAMILY, IA3()], ids=label)

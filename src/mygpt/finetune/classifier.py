@@ -18,7 +18,15 @@ from mygpt.artifacts.dataset import Dataset, LabelledText
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.run import Run
-from mygpt.finetune.tuning import (
+from mygpt.infer.torch_classifier import TorchClassifier
+from mygpt.lm.attention import grouped_attention
+from mygpt.lm.heads import Opened
+from mygpt.lm.inputs import encode, padded
+from mygpt.metrics.macro_f1 import classification
+from mygpt.metrics.wilson import wilson
+from mygpt.training.distributed import on_ranks
+from mygpt.training.steps import Examples
+from mygpt.training.tuning import (
     TuningConfig,
     example_tokens,
     learnt,
@@ -31,14 +39,6 @@ from mygpt.finetune.tuning import (
     tuning_steps,
     with_method,
 )
-from mygpt.infer.torch_classifier import TorchClassifier
-from mygpt.lm.attention import grouped_attention
-from mygpt.lm.heads import Opened
-from mygpt.lm.inputs import encode, padded
-from mygpt.metrics.macro_f1 import classification
-from mygpt.metrics.wilson import wilson
-from mygpt.training.distributed import on_ranks
-from mygpt.training.steps import Examples
 
 
 class ClassifierConfig(TuningConfig):

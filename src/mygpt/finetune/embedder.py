@@ -30,7 +30,16 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.tuning import (
+from mygpt.infer.torch_embedder import TorchEmbedder
+from mygpt.lm.attention import grouped_attention
+from mygpt.lm.heads import Opened
+from mygpt.lm.inputs import Encoded, encode, length_batches, padded
+from mygpt.lm.pooling import mean_pooled, require_mean_pooling, write_sentence_files
+from mygpt.metrics.ranking import ndcg_at_k
+from mygpt.training.batches import Plan
+from mygpt.training.distributed import on_ranks, share_of
+from mygpt.training.steps import Examples
+from mygpt.training.tuning import (
     TuningConfig,
     example_tokens,
     learnt,
@@ -42,15 +51,6 @@ from mygpt.finetune.tuning import (
     tuning_steps,
     with_method,
 )
-from mygpt.infer.torch_embedder import TorchEmbedder
-from mygpt.lm.attention import grouped_attention
-from mygpt.lm.heads import Opened
-from mygpt.lm.inputs import Encoded, encode, length_batches, padded
-from mygpt.lm.pooling import mean_pooled, require_mean_pooling, write_sentence_files
-from mygpt.metrics.ranking import ndcg_at_k
-from mygpt.training.batches import Plan
-from mygpt.training.distributed import on_ranks, share_of
-from mygpt.training.steps import Examples
 
 
 class EmbedderConfig(TuningConfig):

@@ -12,7 +12,6 @@ import torch
 
 from mygpt.artifacts.model import Model
 from mygpt.finetune.rows import RowsConfig, plan_of
-from mygpt.finetune.tuning import advice_for, dtype_of
 from mygpt.lm.adapters import methods
 from mygpt.lm.adapters.full import Full
 from mygpt.lm.adapters.lora import LoRA
@@ -23,6 +22,7 @@ from mygpt.training.forecast import Forecast, forecast_training, require_fit
 from mygpt.training.machine import memory_limit_bytes, resident_bytes
 from mygpt.training.recompute import recompute_layers
 from mygpt.training.steps import Advice, Examples
+from mygpt.training.tuning import advice_for, dtype_of
 
 
 def require_memory(config: RowsConfig, model: Model, tokenizer: Any, examples: Examples, plan: Plan, *, home: Path) -> Forecast:

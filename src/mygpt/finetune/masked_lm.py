@@ -20,7 +20,11 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.tuning import (
+from mygpt.lm.inputs import Encoded, encode_windows, length_batches, padded
+from mygpt.training.distributed import on_ranks
+from mygpt.training.label_losses import NO_LABEL, require_own_masked_loss, summed_masked_loss
+from mygpt.training.steps import Examples
+from mygpt.training.tuning import (
     Share,
     TuningConfig,
     example_tokens,
@@ -34,10 +38,6 @@ from mygpt.finetune.tuning import (
     tuning_steps,
     with_method,
 )
-from mygpt.lm.inputs import Encoded, encode_windows, length_batches, padded
-from mygpt.training.distributed import on_ranks
-from mygpt.training.label_losses import NO_LABEL, require_own_masked_loss, summed_masked_loss
-from mygpt.training.steps import Examples
 
 MASKED, REPLACED = 0.8, 0.1  # of the tokens asked for
 

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from pydantic import NonNegativeInt, PositiveInt
 
 from mygpt.core.run import Run
-from mygpt.finetune.tuning import TuningConfig
 from mygpt.lm.chat import Rendered
 from mygpt.training.batches import Batch, Plan, batch_of, plan_epoch, shape_ladder
 from mygpt.training.compile_layers import NUM_SHAPES, compile_layers
 from mygpt.training.losses import chunk_labels_for
 from mygpt.training.packing import keeps_apart, packed_batch, plan_packed_epoch
 from mygpt.training.recompute import recompute_layers
+from mygpt.training.tuning import TuningConfig
 
 
 class RowsConfig(TuningConfig):

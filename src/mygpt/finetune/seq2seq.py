@@ -16,7 +16,18 @@ from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.core.spread import spread
-from mygpt.finetune.tuning import (
+from mygpt.infer.protocols import Sampling
+from mygpt.infer.torch_seq2seq import Seq2SeqCompleter
+from mygpt.lm.heads import Opened
+from mygpt.lm.inputs import Encoded, encode, length_batches, padded
+from mygpt.lm.plain_text import prompt_text
+from mygpt.metrics.exact_match import exact_match
+from mygpt.metrics.rouge import rouge_l
+from mygpt.metrics.token_f1 import token_f1
+from mygpt.training.distributed import on_ranks
+from mygpt.training.label_losses import require_own_answer_loss, summed_answer_loss
+from mygpt.training.steps import Examples
+from mygpt.training.tuning import (
     TuningConfig,
     example_tokens,
     learnt,
@@ -29,17 +40,6 @@ from mygpt.finetune.tuning import (
     tuning_steps,
     with_method,
 )
-from mygpt.infer.protocols import Sampling
-from mygpt.infer.torch_seq2seq import Seq2SeqCompleter
-from mygpt.lm.heads import Opened
-from mygpt.lm.inputs import Encoded, encode, length_batches, padded
-from mygpt.lm.plain_text import prompt_text
-from mygpt.metrics.exact_match import exact_match
-from mygpt.metrics.rouge import rouge_l
-from mygpt.metrics.token_f1 import token_f1
-from mygpt.training.distributed import on_ranks
-from mygpt.training.label_losses import require_own_answer_loss, summed_answer_loss
-from mygpt.training.steps import Examples
 
 
 class Seq2SeqConfig(TuningConfig):

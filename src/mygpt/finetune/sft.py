@@ -23,7 +23,6 @@ from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
 from mygpt.finetune.fit import advice, require_memory
 from mygpt.finetune.rows import RowsConfig, layout_of, plan_of
-from mygpt.finetune.tuning import dtype_of, learnt, names_of, published, rate_at, tuning_steps
 from mygpt.lm.adapters import methods
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.methods import Method
@@ -35,6 +34,7 @@ from mygpt.training.losses import require_own_loss, summed_cross_entropy
 from mygpt.training.machine import remember_share
 from mygpt.training.preflight import preflight, without_over_long
 from mygpt.training.steps import Examples
+from mygpt.training.tuning import dtype_of, learnt, names_of, published, rate_at, tuning_steps
 
 
 class SFTConfig(RowsConfig):

@@ -23,7 +23,12 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.tuning import (
+from mygpt.lm.heads import Opened
+from mygpt.lm.inputs import Encoded, length_batches, padded
+from mygpt.training.distributed import on_ranks
+from mygpt.training.label_losses import require_own_answer_loss, summed_answer_loss
+from mygpt.training.steps import Examples
+from mygpt.training.tuning import (
     Share,
     TuningConfig,
     example_tokens,
@@ -37,11 +42,6 @@ from mygpt.finetune.tuning import (
     tuning_steps,
     with_method,
 )
-from mygpt.lm.heads import Opened
-from mygpt.lm.inputs import Encoded, length_batches, padded
-from mygpt.training.distributed import on_ranks
-from mygpt.training.label_losses import require_own_answer_loss, summed_answer_loss
-from mygpt.training.steps import Examples
 
 Span = tuple[int, int]  # first token, token after the last
 

@@ -14,7 +14,14 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.finetune.tuning import (
+from mygpt.infer.torch_tagger import TorchTagger
+from mygpt.lm.heads import Opened
+from mygpt.lm.inputs import encode_words, padded
+from mygpt.metrics.span_f1 import span_f1, span_f1_by_label, spans_of_tags
+from mygpt.training.distributed import on_ranks
+from mygpt.training.label_losses import NO_LABEL, summed_token_loss
+from mygpt.training.steps import Examples
+from mygpt.training.tuning import (
     TuningConfig,
     example_tokens,
     learnt,
@@ -27,13 +34,6 @@ from mygpt.finetune.tuning import (
     tuning_steps,
     with_method,
 )
-from mygpt.infer.torch_tagger import TorchTagger
-from mygpt.lm.heads import Opened
-from mygpt.lm.inputs import encode_words, padded
-from mygpt.metrics.span_f1 import span_f1, span_f1_by_label, spans_of_tags
-from mygpt.training.distributed import on_ranks
-from mygpt.training.label_losses import NO_LABEL, summed_token_loss
-from mygpt.training.steps import Examples
 
 
 class TaggerConfig(TuningConfig):

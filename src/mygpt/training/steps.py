@@ -9,6 +9,10 @@
                 step.add(loss, computed_tokens=batch.ids_BT.numel())
             step.update(learning_rate=..., max_grad_norm=...)
 
+Where several updates belong together (a rollout that is learnt from more than once), `phase` is their number: checkpoints stand between
+phases, and lengths, which nobody knows before a rollout, are filled into `examples` as it is made; `step.cut` then says which rows go
+together.
+
 It goes on from a checkpoint to the same bits, logs, shows progress, writes checkpoints, shares the work among ranks, and ends well:
     SIGTERM               the micro-batch is finished, a checkpoint written; the same command goes on
     no number             a loss or gradient that is none: no weight moves, the state before the step is kept, the examples are named
@@ -16,6 +20,7 @@ It goes on from a checkpoint to the same bits, logs, shows progress, writes chec
     no room on the disk   the checkpoint before stays, said once, and training goes on
 """
 
+import copy
 import math
 import signal
 import threading
@@ -52,7 +57,7 @@ class Optimizer(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """What is known of each example before training begins, by its place in the plan."""
+    """What is known of each example before training begins, by its place in the plan; of rollouts, when they are made."""
 
     names: Sequence[str]  # for messages
     num_tokens: Sequence[int]
@@ -86,13 +91,16 @@ def training_steps(
     run: Run,
     advice: Advice,
     generators: Mapping[str, Random] | None = None,
+    memory: dict[str, Any] | None = None,
+    phase: int = 1,
 ) -> Iterator["Steps"]:
-    """`generators` are those that the loop draws from: with torch's own they are part of a checkpoint.
+    """`generators` are those that the loop draws from: with torch's own they are part of a checkpoint. So is `memory`, what else the loop
+    carries from phase to phase (JSON values by name; on resuming it is filled in place). `phase`: updates between two checkpoints.
 
     Raises Stopped after SIGTERM, MygptError when training cannot go on, Refused when going on from a checkpoint was asked for
     (`run.resume`) and is not possible.
     """
-    steps = Steps(plan, examples, optimizer, checkpoints, ledger, run, advice, dict(generators or {}))
+    steps = Steps(plan, examples, optimizer, checkpoints, ledger, run, advice, dict(generators or {}), memory, phase)
     steps.resume()
     with _sigterm() as asked_to_stop:
         steps.asked_to_stop = asked_to_stop
@@ -121,6 +129,13 @@ class Step:
         self.num_added = 0  # micro-batches
         self.broken = 0  # the first of them, from 1, whose loss is not a number
         self.is_updated = False
+
+    def cut(self, micro_batches: Sequence[Sequence[int]]) -> None:
+        """Which of the step's rows go together, now that their lengths are known."""
+        assert not self.num_added and self._steps.run.ranks.count == 1
+        assert sorted(i for micro in micro_batches for i in micro) == sorted(self.rows), "other rows than the step's"
+        self.micro_batches = [list(micro) for micro in micro_batches]
+        self.num_trained = sum(self._steps.examples.num_trained[i] for i in self.rows)
 
     def add(self, loss: torch.Tensor, *, computed_tokens: int) -> None:
         """One micro-batch went forwards and backwards: its part of the step's loss, and its size with padding."""
@@ -158,42 +173,53 @@ class Steps:
         run: Run,
         advice: Advice,
         generators: dict[str, Random],
+        memory: dict[str, Any] | None,
+        phase: int,
     ):
+        assert len(plan) % phase == 0, "a phase is cut short"
         self.plan, self.examples, self.optimizer, self.checkpoints = plan, examples, optimizer, checkpoints
         self.ledger, self.run, self.advice, self.generators = ledger, run, advice, generators
+        self.memory, self.phase = {} if memory is None else memory, phase
         self.curve: list[tuple[int, float]] = []  # (step, loss)
         self.asked_to_stop: list[int] = []  # signals so far
         self.num_done = 0
+        self._num_updated = 0  # with those of a phase that is not over
         self._current: Step | None = None
         trained = {name: [list(p.shape), str(p.dtype)] for name, p in optimizer.parameters.items()}
         self._work = digest_value([plan, trained])  # what a checkpoint must fit
-        self._remember_random_states()
+        self._remember()
         self._stops = self._saves = self._disk_was_full = False
 
     def __iter__(self) -> Iterator[Step]:
-        tokens_of = [sum(self.examples.num_tokens[i] for micro in step for i in micro) for step in self.plan]
-        progress = self.run.progress(sum(tokens_of), "tokens")
-        progress.resume_at(self.ledger.real_tokens)
+        by_tokens = self.phase == 1  # else nobody knows how many there will be
+        total = sum(self._num_tokens(step) for step in self.plan) if by_tokens else len(self.plan)
+        progress = self.run.progress(total, "tokens" if by_tokens else "updates")
+        progress.resume_at(self.ledger.real_tokens if by_tokens else self.num_done)
         self.run.count(tokens=self.ledger.real_tokens)
         for number in range(self.num_done + 1, len(self.plan) + 1):
             started = time.perf_counter()
             self._current = step = Step(self, number)
             yield step
             assert step.is_updated, "the recipe did not update"
-            self.num_done = number
-            self._remember_random_states()
+            self._num_updated = number
             lengths = [self.examples.num_tokens[i] for i in step.rows]
             seconds = time.perf_counter() - started
             self.ledger.add(lengths, trained_tokens=step.num_trained, computed_tokens=step.computed_tokens, seconds=seconds)
             self.curve.append((number, round(step.loss, 4)))
-            self.run.count(tokens=tokens_of[number - 1])
+            self.run.count(tokens=sum(lengths))
             self.run.log(training_step=number, loss=step.loss, grad_norm=step.grad_norm, learning_rate=step.learning_rate)
             cost = {} if self.ledger.usd is None else {"usd": self.ledger.usd}
-            progress.advance(tokens_of[number - 1], loss=round(step.loss, 3), **cost)
+            progress.advance(sum(lengths) if by_tokens else 1, loss=round(step.loss, 3), **cost)
+            if number % self.phase == 0:
+                self.num_done = number
+                self._remember()
             if self._stops and number < len(self.plan):
                 raise self._stopped()
-            if self._saves and number < len(self.plan):
+            if self._saves and number < len(self.plan) and self.num_done == number:
                 self._save()
+
+    def _num_tokens(self, step: Sequence[Sequence[int]]) -> int:
+        return sum(self.examples.num_tokens[i] for micro in step for i in micro)
 
     def agree(self, step: Step) -> None:
         """What all ranks must know of this step: its loss and size, whether to stop or save after it, and whose loss is not a number."""
@@ -221,12 +247,15 @@ class Steps:
         saved = self.checkpoints.latest(run=self.run)
         if saved is not None and saved[2].get("work") == self._work:
             self.num_done, tensors, log = saved
+            self._num_updated = self.num_done
             self.optimizer.restore(tensors)
             self.ledger.restore(log["ledger"])
             self.curve = [(step, loss) for step, loss in log["curve"]]
             for name, (version, numbers, gauss) in log["generators"].items():
                 self.generators[name].setstate((version, tuple(numbers), gauss))
-            self._remember_random_states()
+            self.memory.clear()
+            self.memory.update(log["memory"])
+            self._remember()
             self.run.making.started -= self.ledger.seconds  # what was spent before is part of the cost
             self.run.note(f"Going on from step {self.num_done} of {len(self.plan)}.")
             return
@@ -282,6 +311,8 @@ class Steps:
 
     def _kept(self) -> str:
         """A checkpoint of the steps that are done, and what to say of it."""
+        if self._num_updated % self.phase:
+            return "Its rollout is made again from the state before it, where a checkpoint of that is there."
         if self.num_done == 0:
             return "No step was done before it."
         after = f"The state after step {self.num_done} of {len(self.plan)}"
@@ -299,6 +330,7 @@ class Steps:
         if ranks.rank:
             return True
         log = {"curve": self.curve, "ledger": self.ledger.state(), "work": self._work, "generators": self._generator_states}
+        log |= {"memory": self._memory}
         try:
             self.checkpoints.save(self.num_done, self.optimizer.state(), log, random_states=states)
         except MygptError as error:
@@ -309,10 +341,11 @@ class Steps:
             return False
         return True
 
-    def _remember_random_states(self) -> None:
-        """Those that the next step begins with: a step that does not end well leaves no trace."""
+    def _remember(self) -> None:
+        """What the next phase begins with: one that does not end well leaves no trace."""
         self._random_states = random_state()
         self._generator_states = {name: one.getstate() for name, one in self.generators.items()}
+        self._memory = copy.deepcopy(self.memory)
 
     def _clear(self) -> None:
         if self.run.ranks.rank == 0:

@@ -57,7 +57,8 @@ class Adapter(nn.Module):
 
 
 class Adapters(nn.Module):
-    """All that a base carries, by name: adapter -> layer -> part. `rows` names the one of each row; without, `active` is every row's."""
+    """All that a base carries, by name: adapter -> layer -> part. `rows` names the one of each row; without, `active` is every row's ("":
+    the base's own way)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class Adapters(nn.Module):
 
     def apply_at(self, layer: int, part: str, hidden_BTD: torch.Tensor) -> torch.Tensor:
         if not self.rows:
-            return self._one(self.active, layer, part, hidden_BTD)
+            return self._one(self.active, layer, part, hidden_BTD) if self.active else hidden_BTD
         assert len(self.rows) == len(hidden_BTD)
         made_BTD = hidden_BTD.clone()
         for name in dict.fromkeys(name for name in self.rows if name in self.named):

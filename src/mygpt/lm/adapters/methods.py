@@ -10,7 +10,8 @@ merge(module)                                              a plain transformers 
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -119,6 +120,25 @@ def load(module: Any, payloads: Mapping[str, Path]) -> Any:
         for name, folder in others:
             loaded.load_adapter(str(folder), adapter_name=name, **as_trained)
     return _with_virtual_tokens(loaded.requires_grad_(False))
+
+
+@contextmanager
+def switched_off(module: Any) -> Iterator[None]:
+    """For the time of the block `module` is its base: what an adapter learns is compared with where it began, without a second copy.
+
+    Raises UsageError for a module that carries no adapter.
+    """
+    if (carried := bottleneck.adapters_of(module)) is not None:
+        active, carried.active = carried.active, ""
+        try:
+            yield
+        finally:
+            carried.active = active
+    elif hasattr(module, "disable_adapter"):
+        with module.disable_adapter():
+            yield
+    else:
+        raise UsageError("This model carries no adapter, so there is none to switch off.", fix="Load its base as a model of its own.")
 
 
 def merge(module: Any) -> Any:

@@ -123,14 +123,24 @@ def rate_at(step: Step, config: TuningConfig) -> float:
 
 @contextmanager
 def tuning_steps(
-    plan: Plan, examples: Examples, *, module: Any, config: TuningConfig, advice: Advice | None = None, run: Run
+    plan: Plan,
+    examples: Examples,
+    *,
+    module: Any,
+    config: TuningConfig,
+    heads: Mapping[str, torch.nn.Module] | None = None,
+    advice: Advice | None = None,
+    memory: dict[str, Any] | None = None,
+    phase: int = 1,
+    run: Run,
 ) -> Iterator[Steps]:
-    """`training_steps` with AdamW over what `module` trains."""
+    """`training_steps` with AdamW over what `module` trains, and over `heads` that stand beside it (a value function), by name."""
     if config.learning_rate is None:
         run.note(f"Learning rate {peak_rate(config):g}, the usual one of `method={config.method.name}`.")
     device = next(module.parameters()).device
+    beside = [(f"{name}.{part}", p) for name, head in (heads or {}).items() for part, p in head.named_parameters()]
     optimizer = MasterAdamW(
-        [(name, p) for name, p in module.named_parameters() if p.requires_grad],
+        [*((name, p) for name, p in module.named_parameters() if p.requires_grad), *beside],
         learning_rate=peak_rate(config),
         weight_decay=config.weight_decay,
         betas=(0.9, 0.999),
@@ -142,7 +152,15 @@ def tuning_steps(
     checkpoints = checkpoints_of(run, every_seconds=config.checkpoint_seconds)
     advice = advice or advice_for(config, smaller=[f"`micro_batch_tokens` to {max(1, config.micro_batch_tokens // 2)}"])
     with training_steps(
-        plan, examples=examples, optimizer=optimizer, checkpoints=checkpoints, ledger=ledger, run=run, advice=advice
+        plan,
+        examples=examples,
+        optimizer=optimizer,
+        checkpoints=checkpoints,
+        ledger=ledger,
+        run=run,
+        advice=advice,
+        memory=memory,
+        phase=phase,
     ) as steps:
         yield steps
 

@@ -1,0 +1,56 @@
+"""A reward that fails or gives no number is named, with what it was asked."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from mygpt.align.rewards import rewards_of
+from mygpt.artifacts.dataset import Conversation, Message
+from mygpt.core.errors import MygptError, Refused
+from mygpt.infer.protocols import Answer
+
+PROMPTS = [Conversation((Message("user", "How many?"),)), Conversation((Message("user", "And now?"),))]
+ANSWERS = [Answer("One."), Answer("Nobody knows.")]
+
+
+def length(prompt: Conversation, answer: Answer) -> float:
+    return len(answer.text)
+
+
+class Batched:
+    def __call__(self, prompt: Conversation, answer: Answer) -> float:
+        raise AssertionError("`each` is there")
+
+    def each(self, prompts: Sequence[Conversation], answers: Sequence[Answer]) -> list[float]:
+        return [1.0 / (5 - len(answer.text)) for answer in answers]
+
+
+def test_one_by_one_or_all_at_once() -> None:
+    assert rewards_of(length, PROMPTS, ANSWERS) == [4.0, 13.0]
+    assert rewards_of(Batched(), PROMPTS, ANSWERS) == [1.0, -0.125]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_no_number(value: float) -> None:
+    with pytest.raises(MygptError, match=f"is {value}") as told:
+        rewards_of(lambda prompt, answer: value if "Nobody" in answer.text else 0.0, PROMPTS, ANSWERS)
+    assert '"And now?"' in told.value.what and '"Nobody knows."' in told.value.what
+
+
+def test_raises() -> None:
+    def broken(prompt: Conversation, answer: Answer) -> float:
+        return float(answer.text)
+
+    with pytest.raises(MygptError, match="ValueError: could not convert") as told:
+        rewards_of(broken, PROMPTS, ANSWERS)
+    assert '"How many?"' in told.value.what
+    with pytest.raises(MygptError, match="failed on 2 answers: ZeroDivisionError"):
+        rewards_of(Batched(), PROMPTS, [Answer("Three"), Answer("x")])
+
+
+def test_a_reward_may_refuse_in_its_own_words() -> None:
+    def refuses(prompt: Conversation, answer: Answer) -> float:
+        raise Refused("No tests.", fix="Give some.")
+
+    with pytest.raises(Refused, match=r"No tests\."):
+        rewards_of(refuses, PROMPTS, ANSWERS)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from mygpt.lm.attention import grouped_attention
 from mygpt.lm.fused_layer import fuse, unfuse
@@ -69,6 +69,17 @@ def test_generation_with_a_cache_and_left_padding(name: str) -> None:
     ids_BT, mask_BT = torch.randint(1, 90, (2, 7)), torch.tensor([[0, 0, 1, 1, 1, 1, 1], [1] * 7])
     asked = {"input_ids": ids_BT, "attention_mask": mask_BT, "max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     assert plain.generate(**asked).tolist() == fused.generate(**asked).tolist()
+
+
+def test_transformers_own_continuous_batching() -> None:
+    """Its paged cache changes the arguments of attention: it has to be given them, and gives the same tokens."""
+    plain, fused = twins(CONFIGS["Llama"])
+    asked = GenerationConfig(max_new_tokens=6, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    prompts = [[5, 17, 33, 8], [71, 2]]
+    wanted = [plain.generate(torch.tensor([ids]), generation_config=asked)[0, len(ids) :].tolist() for ids in prompts]
+    found = fused.generate_batch(prompts, generation_config=asked)
+    by_prompt = {tuple(one.prompt_ids): one.generated_tokens for one in found.values()}
+    assert [by_prompt[tuple(ids)] for ids in prompts] == wanted
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj"], ["down_proj"]])

@@ -15,6 +15,7 @@ from mygpt.artifacts.report import Report
 from mygpt.artifacts.store import Store
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
+from mygpt.data.replay import ReplayConfig
 from mygpt.evaluate.forgetting import GeneralCheckConfig
 from mygpt.evaluate.held_out_questions import HeldOutConfig
 from mygpt.infer.few_shot import choose_examples
@@ -30,7 +31,7 @@ from tests.pipelines.teacher import make_tiny_base
 from tests.rag.toys import HashedWords
 
 SHORT = {"step_tokens": 256, "max_example_tokens": 512, "num_resamples": 300, "freeze": Freeze(num_layers=1)}
-SHORT |= {"questions": HeldOutConfig(max_tokens=4), "general": GeneralCheckConfig(max_tokens=1, piece_characters=4_000)}
+SHORT |= {"replay": ReplayConfig(prompts=8), "questions": HeldOutConfig(max_tokens=4), "general": GeneralCheckConfig(max_tokens=1, piece_characters=4_000)}
 ALL = ("few_shot", "retrieval", *METHODS)
 
 
@@ -88,7 +89,12 @@ def test_the_budget_is_equal(everybody: Report, home: Path, entered: Entered) ->
     budget = equal_budget(lengths, 900, 5)
     made = [store.find(c["artifact"]) for c in figures["contenders"] if c["trained"]]
     assert len(made) == len(METHODS)
-    assert {one.facts["tokens"] for one in made} == {budget.tokens} == {figures["train_tokens"]}
+    rehearsed = {one.inputs["replay"][0].digest for one in made}
+    assert len(rehearsed) == 1
+    replayed = Dataset.of(store, rehearsed.pop()).split("train")
+    assert figures["replay_rows"] == len(replayed)
+    told = budget.tokens + budget.epochs * sum(num_tokens(replayed, load_tokenizer(entered.model)))
+    assert {one.facts["tokens"] for one in made} == {told} == {figures["train_tokens"]}
     assert len({len(one.facts["curve"]) for one in made}) == 1
     assert figures["train_rows"] == budget.rows
 
@@ -137,7 +143,7 @@ def test_the_page_and_the_record(everybody: Report) -> None:
     page = everybody.page.read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") and "http" not in page.replace("http-equiv", "")
     assert json.loads((everybody.payload / "report.json").read_text())["recommended"] == everybody.manifest.facts["recommended"]
-    assert {"answers", "general", "tuned", "dataset", "model"} == set(everybody.manifest.inputs)
+    assert {"answers", "general", "tuned", "dataset", "replay", "model"} == set(everybody.manifest.inputs)
 
 
 def test_a_large_set_is_cut_to_the_budget() -> None:

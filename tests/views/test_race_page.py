@@ -71,6 +71,7 @@ def figures() -> dict[str, Any]:
         "sets": {"knowledge": shown, "generalisation": {**shown, "items": 46, "passages": 29, "reliable": False}},
         "not_run": [{"contender": "retrieval", "label": "retrieval", "reason": ATTACK}],
         "train_rows": 125,
+        "replay_rows": 80,
         "train_tokens": 39_870,
         "max_forgetting_bpb": 0.05,
         "samples": [{"question": ATTACK, "reference": ATTACK, "answers": answers}],
@@ -92,7 +93,7 @@ def test_the_figures_are_on_the_page() -> None:
     text = " ".join(Page(render(figures())).text.split())
     for said in (
         "Take LoRA", "+0.14", "+0.10 to +0.18", "token F1, LoRA", "39 870", "4 884 480", "3.63 %", "1 min 33 s", "1.31 GB",
-        "118 ms", "61 → 58 of 96", "+0.061", "too much", "keeps up, take it", "the same 125 rows 3 times",
+        "118 ms", "61 → 58 of 96", "+0.061", "too much", "keeps up, take it", "the same 125 rows 3 times", "80 of the base's own answers",
     ):  # fmt: skip
         assert said in text, said
     assert text.count("Interval unreliable") == 1  # of the second set

@@ -9,6 +9,7 @@ Dims      B sequences   T tokens   D hidden   h heads
 """
 
 import functools
+import inspect
 from typing import Any
 
 import torch
@@ -84,12 +85,20 @@ def _attention(
     query_BhTD, key_BhTD = (rotated(one, *position_embeddings).transpose(1, 2) for one in (query, key))
     value_BhTD = value.view(B, T, -1, attention.head_dim).transpose(1, 2)
     if cache is not None:
-        key_BhTD, value_BhTD = cache.update(key_BhTD, value_BhTD, attention.layer_idx)
+        told = {"kwargs": given} if _is_told_arguments(type(cache)) else {}  # a paged cache changes them in place
+        key_BhTD, value_BhTD = cache.update(key_BhTD, value_BhTD, attention.layer_idx, **told)
     window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
     mixed_BThD, weights = AttentionInterface()[implementation](
         attention, query_BhTD, key_BhTD, value_BhTD, attention_mask, dropout=0.0, scaling=attention.scaling, sliding_window=window, **given
     )
     return projected(mixed_BThD.reshape(B, T, -1), (attention.o_proj,))[0], weights
+
+
+@functools.cache
+def _is_told_arguments(cache_class: type) -> bool:
+    """Whether a cache is given the arguments of attention: transformers does so from 5.24 on."""
+    parameters = inspect.signature(cache_class.update).parameters.values()  # type: ignore[attr-defined]
+    return any(p.name == "kwargs" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _mlp(mlp: Any, x: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,8 @@
     base         the model as it is             few_shot     with solved examples before the question
     retrieval    with what the index finds      a method     tuned by `finetune/sft` with it (`lm/adapters/methods`)
 
-Every trained contender reads the same rows, in the same steps: `train_tokens` of them, as nearly as whole rows and whole epochs allow. All
-answer the same held-out questions. What each costs is measured beside it: trained weights, seconds, memory; and for every question the
+Every trained contender reads the same rows, in the same steps: `train_tokens` of them, as nearly as whole rows and whole epochs allow, and the
+base's own answers to general questions beside them (`data/replay`), as `mygpt up` trains. All answer the same held-out questions. What each costs is measured beside it: trained weights, seconds, memory; and for every question the
 tokens that have to be read and the milliseconds until the answer stands. `pipelines/race_verdict` says which to take.
 
 A method that this architecture cannot take, or that needs more memory than there is, is reported with the reason, and the race goes on.
@@ -31,6 +31,7 @@ from mygpt.core.config import Config
 from mygpt.core.errors import MygptError, Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.core.spread import spread
+from mygpt.data.replay import ReplayConfig, replay
 from mygpt.evaluate.forgetting import GeneralCheckConfig, general_check
 from mygpt.evaluate.harness import RunTaskConfig, run_task
 from mygpt.evaluate.held_out_questions import SETS, HeldOutConfig, are_enough, held_out_questions
@@ -72,6 +73,7 @@ class RaceConfig(Config):
     bottleneck: Bottleneck = Bottleneck()
     freeze: Freeze = Freeze()
     full: Full = Full()
+    replay: ReplayConfig = ReplayConfig()  # learnt beside the rows by every trained contender; prompts=0: no replay
     step_tokens: PositiveInt = 1024  # padded tokens per update
     micro_batch_tokens: PositiveInt = 2048
     max_example_tokens: PositiveInt = 1024
@@ -120,6 +122,7 @@ class _Measured:
     general: dict[str, Predictions] = field(default_factory=dict)  # of the base, and of those whose weights changed
     tuned: dict[str, Adapter | Model] = field(default_factory=dict)
     refused: dict[str, MygptError] = field(default_factory=dict)
+    replay: Dataset | None = None
 
 
 def race(config: RaceConfig, *, entered: Entered, run: Run) -> Report:
@@ -138,7 +141,7 @@ def race(config: RaceConfig, *, entered: Entered, run: Run) -> Report:
             rows = race_rows(RaceRowsConfig(rows=budget.rows), dataset=entered.dataset, run=run)
     for name in trained:
         with _taking_part(name, measured, run) as own:
-            made = sft(config.training(config.method(name), epochs=budget.epochs), model=entered.model, dataset=rows, run=own)
+            made = sft(config.training(config.method(name), epochs=budget.epochs), model=entered.model, dataset=rows, replay=measured.replay, run=own)
             answers, general = measure_tuned(made, config, entered, task, own)
             measured.answers[name], measured.general[name], measured.tuned[name] = answers, general, made
     _require_fault_of_the_method(trained, measured)
@@ -153,7 +156,7 @@ def race(config: RaceConfig, *, entered: Entered, run: Run) -> Report:
         **{name: getattr(config, name) for name in ("train_tokens", "num_resamples", "min_items", "max_forgetting_bpb")},
     )
     found = {name: tuple(getattr(measured, name).values()) for name in ("answers", "general", "tuned")}
-    return race_report(settings, dataset=entered.dataset, model=entered.model, **found, run=run)
+    return race_report(settings, dataset=entered.dataset, model=entered.model, replay=measured.replay, **found, run=run)
 
 
 def _run_untrained(config: RaceConfig, names: Sequence[str], entered: Entered, task: Task, measured: _Measured, run: Run) -> None:
@@ -163,6 +166,8 @@ def _run_untrained(config: RaceConfig, names: Sequence[str], entered: Entered, t
         measured.answers[BASE] = answers_of(engine, engine, task, run)
         if any(name in METHODS for name in names):
             measured.general[BASE] = general_of(engine, config, entered, run)
+            if config.replay.prompts:
+                measured.replay = replay(config.replay, completer=engine, run=run)
     if "few_shot" in names:
         with _taking_part("few_shot", measured, run) as own:
             examples = choose_examples(entered.dataset.split("train"), config.few_shot_examples)
@@ -302,6 +307,7 @@ def forecast(config: RaceConfig, *, dataset: Dataset, index: SearchIndex | None,
         "epochs": budget.epochs if trained else 0,
         "train_tokens_each": budget.tokens if trained else 0,
         "train_tokens": budget.tokens * len(trained),
+        "replay_rows_at_most": config.replay.prompts if trained else 0,
         "answer_tokens_at_most": questions * config.questions.max_tokens * len(runs),
         "estimated": model is None,
     }

@@ -60,6 +60,7 @@ def race_report(
     answers: tuple[Predictions, ...],
     general: tuple[Predictions, ...],
     tuned: tuple[Adapter | Model, ...],
+    replay: Dataset | None = None,
     run: Run,
 ) -> Report:
     """Compare, choose, and write report.json and report.html."""
@@ -80,7 +81,7 @@ def race_report(
     choice = choose(comparisons[deciding], labels=LABELS, forgetting=lost, **limits)  # type: ignore[arg-type]
     costs = {name: _cost(by_name[name], made.get(name), model, config.virtual_tokens.get(name, 0)) for name in order}
     shown = {name: _set_figures(comparison, rows[name], config.min_items) for name, comparison in comparisons.items()}
-    inputs = {"dataset": dataset, "model": model, **made, **{f"answers: {name}": by_name[name] for name in order}}
+    inputs = {"dataset": dataset, **({"replay": replay} if replay else {}), "model": model, **made, **{f"answers: {name}": by_name[name] for name in order}}
     figures = {
         "name": safe_name(run.name),
         "measured": max(one.manifest.created for one in inputs.values())[:10],
@@ -104,6 +105,7 @@ def race_report(
         "sets": {name: {key: value for key, value in one.items() if key != "arms"} for name, one in shown.items()},
         "not_run": [{"contender": name, "label": LABELS[name], "reason": reason} for name, reason in config.not_run],
         "train_rows": _train_rows(made),
+        "replay_rows": len(replay.split("train")) if replay else 0,
         "train_tokens": next((one.manifest.facts["tokens"] for one in made.values()), 0),
         "max_forgetting_bpb": config.max_forgetting_bpb,
         "samples": _samples(rows[deciding], order),

@@ -16,7 +16,6 @@ from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import MygptError, Refused, Stopped
 from mygpt.core.run import Run
-from mygpt.training import tuning
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_seq2seq import Seq2SeqCompleter
 from mygpt.lm.adapters import methods
@@ -27,6 +26,7 @@ from mygpt.lm.adapters.ia3 import IA3
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import Opened, open_head
 from mygpt.lm.inputs import encode
+from mygpt.training import tuning
 from tests.finetune.conftest import Killed
 from tests.finetune.objectives import OBJECTIVES, base, output, plain, tuned
 from tests.finetune.test_sft_methods import VIRTUAL, label

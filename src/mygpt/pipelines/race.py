@@ -3,9 +3,10 @@
     base         the model as it is             few_shot     with solved examples before the question
     retrieval    with what the index finds      a method     tuned by `finetune/sft` with it (`lm/adapters/methods`)
 
-Every trained contender reads the same rows, in the same steps: `train_tokens` of them, as nearly as whole rows and whole epochs allow, and the
-base's own answers to general questions beside them (`data/replay`), as `mygpt up` trains. All answer the same held-out questions. What each costs is measured beside it: trained weights, seconds, memory; and for every question the
-tokens that have to be read and the milliseconds until the answer stands. `pipelines/race_verdict` says which to take.
+Every trained contender reads the same rows, in the same steps: `train_tokens` of them, as nearly as whole rows and whole epochs allow, and
+beside them the base's own answers to general questions (`data/replay`), as `mygpt up` trains. All answer the same held-out questions. What
+each costs is measured beside it: trained weights, seconds, memory; and for every question the tokens that have to be read and the
+milliseconds until the answer stands. `pipelines/race_verdict` says which to take.
 
 A method that this architecture cannot take, or that needs more memory than there is, is reported with the reason, and the race goes on.
 """
@@ -141,13 +142,14 @@ def race(config: RaceConfig, *, entered: Entered, run: Run) -> Report:
             rows = race_rows(RaceRowsConfig(rows=budget.rows), dataset=entered.dataset, run=run)
     for name in trained:
         with _taking_part(name, measured, run) as own:
-            made = sft(config.training(config.method(name), epochs=budget.epochs), model=entered.model, dataset=rows, replay=measured.replay, run=own)
+            settings = config.training(config.method(name), epochs=budget.epochs)
+            made = sft(settings, model=entered.model, dataset=rows, replay=measured.replay, run=own)
             answers, general = measure_tuned(made, config, entered, task, own)
             measured.answers[name], measured.general[name], measured.tuned[name] = answers, general, made
     _require_fault_of_the_method(trained, measured)
     read = {one.manifest.facts["tokens"] for one in measured.tuned.values()}
     assert len(read) <= 1, f"the budget was to be equal, and was {read}"
-    settings = RaceReportConfig(
+    reported = RaceReportConfig(
         answered=tuple(measured.answers),
         trained=tuple(measured.tuned),
         not_run=tuple((name, error.what) for name, error in measured.refused.items()),
@@ -156,7 +158,7 @@ def race(config: RaceConfig, *, entered: Entered, run: Run) -> Report:
         **{name: getattr(config, name) for name in ("train_tokens", "num_resamples", "min_items", "max_forgetting_bpb")},
     )
     found = {name: tuple(getattr(measured, name).values()) for name in ("answers", "general", "tuned")}
-    return race_report(settings, dataset=entered.dataset, model=entered.model, replay=measured.replay, **found, run=run)
+    return race_report(reported, dataset=entered.dataset, model=entered.model, replay=measured.replay, **found, run=run)
 
 
 def _run_untrained(config: RaceConfig, names: Sequence[str], entered: Entered, task: Task, measured: _Measured, run: Run) -> None:

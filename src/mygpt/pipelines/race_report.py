@@ -81,7 +81,8 @@ def race_report(
     choice = choose(comparisons[deciding], labels=LABELS, forgetting=lost, **limits)  # type: ignore[arg-type]
     costs = {name: _cost(by_name[name], made.get(name), model, config.virtual_tokens.get(name, 0)) for name in order}
     shown = {name: _set_figures(comparison, rows[name], config.min_items) for name, comparison in comparisons.items()}
-    inputs = {"dataset": dataset, **({"replay": replay} if replay else {}), "model": model, **made, **{f"answers: {name}": by_name[name] for name in order}}
+    data = {"dataset": dataset, **({"replay": replay} if replay else {})}
+    inputs = {**data, "model": model, **made, **{f"answers: {name}": by_name[name] for name in order}}
     figures = {
         "name": safe_name(run.name),
         "measured": max(one.manifest.created for one in inputs.values())[:10],

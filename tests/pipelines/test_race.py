@@ -31,7 +31,8 @@ from tests.pipelines.teacher import make_tiny_base
 from tests.rag.toys import HashedWords
 
 SHORT = {"step_tokens": 256, "max_example_tokens": 512, "num_resamples": 300, "freeze": Freeze(num_layers=1)}
-SHORT |= {"replay": ReplayConfig(prompts=8), "questions": HeldOutConfig(max_tokens=4), "general": GeneralCheckConfig(max_tokens=1, piece_characters=4_000)}
+SHORT |= {"replay": ReplayConfig(prompts=8)}
+SHORT |= {"questions": HeldOutConfig(max_tokens=4), "general": GeneralCheckConfig(max_tokens=1, piece_characters=4_000)}
 ALL = ("few_shot", "retrieval", *METHODS)
 
 

@@ -85,7 +85,8 @@ def _attention(
     query_BhTD, key_BhTD = (rotated(one, *position_embeddings).transpose(1, 2) for one in (query, key))
     value_BhTD = value.view(B, T, -1, attention.head_dim).transpose(1, 2)
     if cache is not None:
-        told = {"kwargs": given} if _is_told_arguments(type(cache)) else {}  # a paged cache changes them in place
+        kind: Any = type(cache)
+        told = {"kwargs": given} if _is_told_arguments(kind) else {}  # a paged cache changes them in place
         key_BhTD, value_BhTD = cache.update(key_BhTD, value_BhTD, attention.layer_idx, **told)
     window = getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None))
     mixed_BThD, weights = AttentionInterface()[implementation](
@@ -95,9 +96,9 @@ def _attention(
 
 
 @functools.cache
-def _is_told_arguments(cache_class: type) -> bool:
+def _is_told_arguments(cache_class: Any) -> bool:
     """Whether a cache is given the arguments of attention: transformers does so from 5.24 on."""
-    parameters = inspect.signature(cache_class.update).parameters.values()  # type: ignore[attr-defined]
+    parameters = inspect.signature(cache_class.update).parameters.values()
     return any(p.name == "kwargs" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 

@@ -42,7 +42,6 @@ _LONGEST, _STEP_PAIRS, _BETA, _RATE = 512, 8, 0.1, 2e-4
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 # pairs a batch, grouped by length, autocast
 _SETTINGS: dict[str, tuple[int, bool, bool]] = {
-    "random 8": (8, False, False),
     "grouped 8, autocast": (8, True, True),
     "grouped 4, autocast": (4, True, True),
     "grouped 2, autocast": (2, True, True),

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from mygpt.align.dpo import DPOConfig, dpo
+from mygpt.align.pair_losses import DPO, IPO
 from mygpt.align.preference_measures import measures, told
 from mygpt.artifacts.model import Adapter, Model
-from mygpt.core.errors import Refused, Stopped
+from mygpt.core.config import parse_settings, resolve
+from mygpt.core.errors import Refused, Stopped, UsageError
 from mygpt.core.run import Run
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.adapters.full import Full
@@ -119,6 +121,14 @@ def test_a_rate_is_a_tenth_of_the_methods(run: Run) -> None:
     tuned(run, learning_rate=None, warmup_share=0.0, epochs=1)
     assert "Learning rate 5e-05, a tenth of what is usual for `method=lora`." in said
     assert rates[0] == pytest.approx(5e-5)
+
+
+def test_a_loss_is_chosen_by_name() -> None:
+    config = resolve(DPOConfig, parse_settings(["loss=ipo", "loss.beta=0.2", "method=full"]))
+    assert config.loss == IPO(beta=0.2) and config.method == Full()
+    assert resolve(DPOConfig, parse_settings(["loss.label_smoothing=0.1"])).loss == DPO(label_smoothing=0.1)
+    with pytest.raises(UsageError, match="loss"):
+        resolve(DPOConfig, parse_settings(["loss=ipp"]))
 
 
 def test_measures_worked_by_hand() -> None:

@@ -157,8 +157,8 @@ def test_likelihood_beside_it() -> None:
     assert float(negative_log_likelihood(one_pair(-10.0, -14.0, 0.0, 0.0))) == 2.5
 
 
-@pytest.mark.parametrize(("name", "settings"), [("exo", {"label_smoothing": 0}), ("robust", {"label_smoothing": 0.5}), ("dpo", {"beta": 0})])
-def test_settings_without_a_value(name: str, settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "more"), [("exo", {"label_smoothing": 0}), ("robust", {"label_smoothing": 0.5}), ("dpo", {"beta": 0})])
+def test_settings_without_a_value(name: str, more: dict[str, Any]) -> None:
     """EXO's target has a logarithm, the robust form divides by 1 - 2 e."""
     with pytest.raises(ValidationError):
-        loss_of(name, **settings)
+        loss_of(name, **more)

@@ -177,7 +177,7 @@ def judged(dataset: Dataset, split: str, policy: Policy, config: KTOConfig, *, r
     compared = dataset.preferences(split)
     if split == "test" and not compared:
         return []
-    limits = {"max_example_tokens": config.max_example_tokens, "context_tokens": policy.context_tokens}
+    limits: Any = {"max_example_tokens": config.max_example_tokens, "context_tokens": policy.context_tokens}
     made = []
     for number, pair in enumerate(usable_pairs(compared, policy.renderer, **limits, drop_unusable=config.drop_unusable, run=run)):
         name = f"{number} ({pair.row.id})" if pair.row.id else f"{number}"

@@ -120,7 +120,7 @@ def pair_work(
     policy = open_policy(model, config, reference=reference, with_reference=with_reference, run=run)
 
     def usable(rows: Sequence[Preference]) -> list[Pair]:
-        allowed = {"max_example_tokens": config.max_example_tokens, "context_tokens": policy.context_tokens}
+        allowed: Any = {"max_example_tokens": config.max_example_tokens, "context_tokens": policy.context_tokens}
         return usable_pairs(rows, policy.renderer, **allowed, drop_unusable=config.drop_unusable, run=run)
 
     pairs, held_out = usable(train), usable(test) if test else []

@@ -8,6 +8,7 @@ reference's log-probabilities computed beforehand on both sides and not timed. t
 ours. `ratio`: updates a second, median over the repeats. The loss on pairs that neither saw is computed by one function for both results.
 """
 
+import argparse
 import gc
 import gzip
 import json
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=32)
     parser.add_argument("--probe-pairs", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--settings", nargs="+", choices=_SETTINGS, default=list(_SETTINGS), help="of trl, that are tried")
     options = parser.parse_args()
     model = obtain(options.model, run=Run(find_home(None), name="benchmark"))
     pairs = compared(options.texts / "hh_rlhf_harmless.jsonl.gz", ChatRenderer(load_tokenizer(model)), options.pairs + options.held_out)
@@ -82,7 +84,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Work(model, train, Path(folder))
         work.data.write_text(json.dumps([ids_of(pair) for pair in train]))
-        figures |= compare(work, held_out, probe_pairs=options.probe_pairs, repeats=options.repeats)
+        figures |= compare(work, held_out, options)
     finish("dpo_vs_trl", figures, options)
 
 
@@ -135,15 +137,15 @@ def span(example: Rendered) -> tuple[int, int]:
     return begin, end
 
 
-def compare(work: Work, held_out: Sequence[Pair], *, probe_pairs: int, repeats: int) -> dict[str, Any]:
+def compare(work: Work, held_out: Sequence[Pair], options: argparse.Namespace) -> dict[str, Any]:
     probes: dict[str, float] = {}
-    for name in _SETTINGS:
-        done = theirs(work, name, probe_pairs)
+    for name in options.settings:
+        done = theirs(work, name, options.probe_pairs)
         probes[name] = round(done["updates_per_second"], 4)
         say(f"trl, {name}: {probes[name]} updates/s")
     best = max(probes, key=lambda name: probes[name])
     our_runs, their_runs = [], []
-    for repeat in range(repeats):
+    for repeat in range(options.repeats):
         our_runs.append(own(work, held_out if repeat == 0 else ()))
         say(f"ours: {our_runs[-1]['updates_per_second']:.3f} updates/s")
         their_runs.append(theirs(work, best, len(work.train), keep=repeat == 0))

@@ -45,6 +45,10 @@ def main() -> None:
     inputs = {"input_ids": torch.ones_like(mask), "attention_mask": torch.ones_like(mask), "completion_mask": mask}
     inputs |= {"ref_chosen_logps": reference[:4], "ref_rejected_logps": reference[4:]}
     found = [{"loss": name, "settings": settings, "mean": dpo(name, settings, each, inputs)} for name, settings in _DPO.items()]
+    first = [0, 4]  # of one pair, since trl's mean is over the tokens of a batch
+    one = {key: value[first] for key, value in inputs.items() if not key.startswith("ref")}
+    one |= {"ref_chosen_logps": reference[:1], "ref_rejected_logps": reference[4:5]}
+    likelihood = dpo("sft", {"beta": 0.1}, each[first], one)
 
     good = [True, False, False, True, True, False, True, False]
     exchanged = each.sum(1).roll(1) + torch.linspace(0.5, 2.0, len(lengths))
@@ -63,7 +67,7 @@ def main() -> None:
     sums = each.sum(1)
     cpo = CPOTrainer.cpo_loss(trainer(beta=0.1, loss_type="sigmoid", **plain), sums[:4], sums[4:])[0]
     told = {"versions": {name: version(name) for name in ("trl", "torch", "transformers")}, "given": given, "pairs": found, "kto": kto}
-    told |= {"orpo": {"weight": 0.1, "each": (-odds).tolist()}, "simpo": simpo.tolist(), "cpo": cpo.tolist()}
+    told |= {"likelihood_of_first": likelihood, "orpo": {"weight": 0.1, "each": (-odds).tolist()}, "simpo": simpo.tolist(), "cpo": cpo.tolist()}
     sys.stdout.write(json.dumps(told) + "\n")
 
 

@@ -155,6 +155,7 @@ def test_a_loss_of_a_whole_step_in_parts(loss: PairLoss) -> None:
 
 def test_likelihood_beside_it() -> None:
     assert float(negative_log_likelihood(one_pair(-10.0, -14.0, 0.0, 0.0))) == 2.5
+    assert float(negative_log_likelihood(of_trl())[0]) == pytest.approx(TRL["likelihood_of_first"], rel=1e-5)
 
 
 @pytest.mark.parametrize(("name", "more"), [("exo", {"label_smoothing": 0}), ("robust", {"label_smoothing": 0.5}), ("dpo", {"beta": 0})])

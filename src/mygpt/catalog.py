@@ -507,6 +507,22 @@ TECHNIQUES: tuple[Technique, ...] = (
     Technique("unit_tests", "guard", "mygpt.guard.unit_tests:passes", "Chen et al. 2021, arXiv:2107.03374", "docs/guard/unit_tests.md"),
     Technique("pal", "prompt", "mygpt.prompt.pal:pal", "Gao et al. 2022, arXiv:2211.10435", "docs/prompt/pal.md"),
     Technique(
+        "dpo",
+        "align",
+        "mygpt.align.dpo:dpo",
+        "Rafailov et al. 2023, arXiv:2305.18290, equation 7; its kin (IPO, EXO, NCA, ...): see the page",
+        "docs/align/dpo.md",
+    ),
+    Technique("kto", "align", "mygpt.align.kto:kto", "Ethayarajh et al. 2024, arXiv:2402.01306, equations 7 and 8", "docs/align/kto.md"),
+    Technique("orpo", "align", "mygpt.align.orpo:orpo", "Hong et al. 2024, arXiv:2403.07691", "docs/align/orpo.md"),
+    Technique(
+        "simpo",
+        "align",
+        "mygpt.align.simpo:simpo",
+        "Meng et al. 2024, arXiv:2405.14734, equation 6; CPO: Xu et al. 2024, arXiv:2401.08417",
+        "docs/align/simpo.md",
+    ),
+    Technique(
         "unit_test_reward",
         "align",
         "mygpt.align.unit_test_reward:UnitTestReward",

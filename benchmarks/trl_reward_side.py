@@ -1,6 +1,6 @@
 """trl's losses of reward models on fixed rewards, in trl's own environment: prints the fixture of tests/align/test_reward_model.py.
 
-    $(python -c "from benchmarks.rivals import rival; print(rival('trl').python)") -P benchmarks/trl_reward_side.py > tests/align/trl_reward_losses.json
+    $(python -c "from benchmarks.rivals import rival; print(rival('trl').python)") -P benchmarks/trl_reward_side.py
 
 `RewardTrainer.compute_loss` itself is called; the model is one that gives the rewards. Nothing of mygpt is imported.
 """

@@ -3,13 +3,20 @@
 import pytest
 
 from mygpt.align.reward_report import RewardReportConfig, reward_report, scored_rows
+from mygpt.align.rewards import IdentifiedReward
 from mygpt.artifacts.dataset import Conversation, Dataset, Message, Preference, preference_facts, write_preferences
-from mygpt.artifacts.recipe import publish, recipe
+from mygpt.artifacts.recipe import publish, recipe, recipe_function
+from mygpt.artifacts.store import Store
+from mygpt.catalog import where
+from mygpt.cli.recipe_call import open_inputs, recipe_inputs
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer, Identity
 from tests.align.sites import PreferencesConfig, preferences
+from tests.align.test_classifier_reward import FixedConfig, fixed
+from tests.align.test_model_reward import ScoredConfig, scored
+from tests.finetune import toys
 from tests.views.test_report_page import Page
 
 
@@ -68,6 +75,26 @@ def test_rewards_are_taken_back_to_logits(run: Run) -> None:
     assert (scored[0].chosen, scored[0].rejected) == (2.5, 1.5)
     assert (scored[2].chosen_length, scored[2].rejected_length) == (60, 30)  # four of five say that the other one is better
     assert [pair.prompt for pair in scored] == ["0", "0", "0", "1", "2"]
+
+
+def test_as_a_user_names_rewards(run: Run) -> None:
+    """A reward model by its name; of a classifier the label that is wanted, or one that is not."""
+    scored(ScoredConfig(), model=toys.base(toys.BaseConfig(), run=run), run=run)
+    fixed(FixedConfig(), run=run)
+    inputs = recipe_inputs(recipe_function(where("reward_report").path))
+    assert inputs["reward"].protocol == "Reward" and not inputs["reward"].optional
+
+    def opened(reference: str) -> IdentifiedReward:
+        found: IdentifiedReward = open_inputs(Store(run.home), run, inputs, {"reward": [reference]}, share_documents=False)["reward"]
+        return found
+
+    prompt = Conversation((Message("user", "Q"),))
+    assert opened("scored").identity["reward"] == "model"
+    assert opened("fixed@nothate")(prompt, Answer("a")) == pytest.approx(3.1718, rel=0.01)  # bfloat16, where the machine has it
+    assert opened("fixed@-hate")(prompt, Answer("a")) == pytest.approx(2.6093, rel=0.01)
+    with pytest.raises(UsageError, match="is no reward model") as error:
+        opened("fixed")
+    assert "MODEL@LABEL" in error.value.fix
 
 
 def test_a_split_that_is_not_there(run: Run) -> None:

@@ -23,7 +23,7 @@ def test_accuracy_and_what_needs_no_model() -> None:
     assert found["log_loss"] == pytest.approx(sum(nats) / 4)
     assert found["length"]["longer_is_worse"] == {"pairs": 1, "accuracy": 0.0, "interval": pytest.approx([0.0, 0.793450], abs=1e-5)}
     assert found["length"]["longer_is_better"]["accuracy"] == 1.0
-    assert sentences(found)[-1] == "1 ties are in none of these figures."
+    assert sentences(found)[-1] == "1 tie is in none of these figures."
 
 
 def test_equal_rewards_are_not_right() -> None:

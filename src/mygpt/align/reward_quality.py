@@ -170,7 +170,7 @@ def sentences(figures: Mapping[str, Any]) -> list[str]:
         judged = "rewards length by itself" if partial["low"] > 0 else "punishes it" if partial["high"] < 0 else "shows no length bias"
         said.append(f"{_CHARACTERS} characters more earn {reach} standard deviations at equal preference: it {judged}.")
     if figures["ties"]:
-        said.append(f"{figures['ties']} ties are in none of these figures.")
+        said.append(f"{figures['ties']} {'tie is' if figures['ties'] == 1 else 'ties are'} in none of these figures.")
     return said
 
 

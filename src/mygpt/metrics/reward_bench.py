@@ -10,7 +10,7 @@
         0.2 the same with the smaller of this gap and the reference prompt's
         0.01 mean of tanh(that smaller gap / spread - 1)
 
-Source     Lambert et al. 2024, arXiv:2403.13787, section 4.1; Malik et al. 2025, arXiv:2506.01937, section 3 and appendix; their code
+Source     Lambert et al. 2024, arXiv:2403.13787; Malik et al. 2025, arXiv:2506.01937; their code
            (allenai/reward-bench): `calculate_scores_per_section`, `process_single_model`
 We differ  a spread of exactly 0 (equal rewards) with a gap counts as tanh of infinity, 1, as numpy does there; without any pair of tied and
            reference prompt the three gap terms are 0

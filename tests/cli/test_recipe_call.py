@@ -23,7 +23,7 @@ from mygpt.infer import remote
 from mygpt.infer.scripted import ScriptedCompleter
 from mygpt.pipelines import tools
 
-RECIPES = [t for t in TECHNIQUES if t.stage in ("data", "finetune", "evaluate", "rag") and t.path.rpartition(":")[2].islower()]
+RECIPES = [t for t in TECHNIQUES if t.stage in ("data", "finetune", "align", "evaluate", "rag") and t.path.rpartition(":")[2].islower()]
 KNOWN = ("home", "name", "seed", "set", "dataset", "base_zero_shot")
 TEXT = "# Hours\n\nThe office opens at eight o'clock in the morning. Every visitor signs the book at the door.\n"
 

@@ -23,8 +23,8 @@ ALLOWED = {
     "roberta": {"masked_lm", "classifier", "tagger", "embedder"},
     "t5": {"seq2seq_lm", "classifier", "tagger"},
     "bart": {"seq2seq_lm", "classifier"},
-    "llama": {"lm", "classifier", "tagger", "embedder"},
-    "gpt2": {"lm", "classifier", "tagger", "embedder"},
+    "llama": {"lm", "classifier", "reward", "tagger", "embedder"},
+    "gpt2": {"lm", "classifier", "reward", "tagger", "embedder"},
 }
 
 

@@ -1,6 +1,7 @@
 """A prompt with one answer as token ids, of which only that answer is learnt; and two answers that somebody compared.
 
     rendered_answer(renderer, prompt, "Yes.")     earlier assistant turns belong to the prompt
+    up_to_stop(example)                           without what a template writes behind the answer's stop token
     usable_pairs(rows, renderer, ...)             pairs ready to be learnt from, or a refusal that says what is wrong with them
 
 Nothing can be learnt of two equal answers, an empty answer is no answer, and one that is cut off was not the one that was judged.
@@ -32,6 +33,12 @@ def rendered_answer(renderer: ChatRenderer, prompt: Sequence[Message], answer: s
     whole = renderer.render(Conversation((*prompt, Message("assistant", answer))))
     last = next(part for part in reversed(whole.parts) if part.role == "assistant")
     return replace(whole, trained=tuple(last.start <= i < last.end for i in range(len(whole.token_ids))))
+
+
+def up_to_stop(example: Rendered) -> Rendered:
+    """Its last token is the last trained one, the stop token: where a reward is read."""
+    end = len(example.trained) - example.trained[::-1].index(True)
+    return replace(example, token_ids=example.token_ids[:end], trained=example.trained[:end])
 
 
 def usable_pairs(

@@ -3,6 +3,7 @@
     an artefact                     --dataset NAME[:TAG] or digest
     a path                          --sources DIR; one file of a data set on the hub as hub:OWNER/NAME[@REVISION]/FILE
     a completer, scorer, embedder   --completer MODEL[+ADAPTER]; a completer or scorer also as an OpenAI-compatible address
+    a reward                        --reward MODEL[+ADAPTER]; of a classifier MODEL[+ADAPTER]@LABEL, what is wanted (@-LABEL: unwanted)
     several of one                  the option, repeated
     settings                        --set key=value
 """
@@ -36,7 +37,7 @@ from mygpt.core.run import Alone, Run
 
 _COMMON = ("home", "name", "seed", "set", "usd_per_hour")
 _FLAGS = ("json", "dry-run", "offline", "fresh", "resume", "share-documents", "help")
-_PROTOCOLS = ("Completer", "Scorer", "Embedder", "Judge", "Supporter", "Distributions", "Entailer")
+_PROTOCOLS = ("Completer", "Scorer", "Embedder", "Judge", "Supporter", "Distributions", "Entailer", "Reward")
 _ANYWHERE = ("Completer", "Scorer", "Judge")  # may be an address
 _FOUND_HERE = "Tesseract"  # a program of this machine: looked for, not named
 
@@ -259,6 +260,7 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
             return RemoteScorer(reference, run=run)
         remote = RemoteCompleter(reference, run=run)
         return ModelJudge(completer=remote) if protocol == "Judge" else remote
+    reference, _, label = reference.partition("@") if protocol == "Reward" else (reference, "", "")
     model, _, adapter = reference.partition("+")
     if protocol == "Embedder":
         return TorchEmbedder(obtain(model, run=run))
@@ -268,6 +270,8 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
     if protocol == "Distributions":
         return TorchDistributions(load_lm(obtain(model, run=run), adapter=tuned))
     found = obtain(model, run=run)
+    if protocol == "Reward":
+        return _reward(found, tuned, label)
     if protocol == "Entailer" and found.head == "classifier":
         return ClassifierEntailer(found)
     if protocol == "Completer" and "seq2seq_lm" in (found.head, tuned.manifest.facts.get("head") if tuned else ""):
@@ -276,6 +280,16 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
     if protocol == "Entailer":
         return ScorerEntailer(engine)
     return ModelJudge(scorer=engine) if protocol == "Judge" else engine
+
+
+def _reward(model: Model, adapter: Adapter | None, label: str) -> Any:
+    from mygpt.align.classifier_reward import ClassifierReward
+    from mygpt.align.model_reward import ModelReward
+    from mygpt.infer.torch_classifier import TorchClassifier
+
+    if not label:
+        return ModelReward(model, adapter=adapter)
+    return ClassifierReward(TorchClassifier(model, adapter=adapter), label=label.removeprefix("-"), minus=label.startswith("-"))
 
 
 def num_texts(artifact: Any) -> int:
@@ -349,7 +363,8 @@ def _words(argument: Argument) -> str:
     if argument.is_path:
         return "file or folder, or hub:OWNER/NAME[@REVISION]/FILE"
     address = " or an OpenAI-compatible address" if argument.protocol in _ANYWHERE else ""
-    return f"{argument.protocol.lower()}: MODEL[+ADAPTER]{address}"
+    label = "[@LABEL of a classifier]" if argument.protocol == "Reward" else ""
+    return f"{argument.protocol.lower()}: MODEL[+ADAPTER]{label}{address}"
 
 
 def _rate(text: str | None) -> float | None:

@@ -113,7 +113,7 @@ def _head(folder: Path, config: dict[str, Any]) -> str:
     if architecture.endswith(("ForMaskedLM", "ForPreTraining")):
         return "masked_lm"
     if architecture.endswith("ForSequenceClassification"):
-        return "classifier"
+        return "reward" if len(config.get("id2label") or {}) == 1 else "classifier"
     if architecture.endswith("ForTokenClassification"):
         return "tagger"
     if architecture.endswith("Model"):

@@ -4,6 +4,7 @@
     seq2seq_lm   an answer to what was read         AutoModelForSeq2SeqLM: T5, BART
     masked_lm    the token behind a mask            AutoModelForMaskedLM: BERT, RoBERTa
     classifier   one label for a text or a pair     AutoModelForSequenceClassification
+    reward       one number for an answer           AutoModelForSequenceClassification with one label (`reward_head`)
     tagger       one label for each token           AutoModelForTokenClassification
     embedder     vectors (no head at all)           AutoModel
 
@@ -23,8 +24,10 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
+from mygpt.lm import reward_head
 from mygpt.lm.adapters import methods
 from mygpt.lm.adapters.peft_model import label_modules
+from mygpt.lm.fused_layer import fuse
 from mygpt.lm.load import Loaded, load_lm, load_tokenizer, preferred_device, preferred_dtype
 from mygpt.lm.memory import keep_freed_memory
 
@@ -33,9 +36,11 @@ HEADS = {  # classes of transformers
     "seq2seq_lm": "AutoModelForSeq2SeqLM",
     "masked_lm": "AutoModelForMaskedLM",
     "classifier": "AutoModelForSequenceClassification",
+    "reward": "AutoModelForSequenceClassification",
     "tagger": "AutoModelForTokenClassification",
     "embedder": "AutoModel",
 }
+_PROBLEMS = {"classifier": "single_label_classification", "reward": "regression"}
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,13 @@ def open_head(
     if adapter is not None:
         _require_adapter_of(adapter, model, head)
         labels = labels or adapter.manifest.facts.get("labels", ())
+    if head == "reward":
+        labels = reward_head.LABELS
     tokenizer = load_tokenizer(model)
     if tokenizer.pad_token_id is None:
         raise Refused(f"The tokenizer of {model.id} has no padding token and no end token.", fix="Add a `pad_token` to its configuration.")
+    if head == "reward" and not reward_head.keep_padding_apart(tokenizer) and run is not None:
+        run.warn(f"{model.id} pads with the token that ends answers and has no other: plain transformers would read the token before it.")
     device = device or preferred_device()
     if device.type == "cpu":
         keep_freed_memory()
@@ -84,6 +93,8 @@ def open_head(
     if new and run is not None and adapter is None:
         drawn = sum(p.numel() for name in new for p in module.get_submodule(name).parameters())
         run.note(f"New in {type(module).__name__}, drawn from the seed: {', '.join(new)} ({drawn:,} weights).")
+    if head == "reward" and device.type == "cpu":
+        fuse(module)
     if adapter is not None:
         module = methods.load(module, {"default": adapter.payload})
     module.to(device).eval()
@@ -103,6 +114,11 @@ def _drawn(model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype
     if of_labels and _is_for_other_labels(model, labels):
         _draw_anew(module, of_labels)
         new = sorted({*new, *of_labels})
+    if head == "reward":
+        if not isinstance(getattr(module, "score", None), torch.nn.Linear):
+            raise _no_such_head(model, head)
+        if "score" in new:
+            reward_head.draw(module)
     return module, new
 
 
@@ -126,7 +142,8 @@ def _from_pretrained(model: Model, head: str, labels: Sequence[str], *, dtype: t
         named = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     try:
         with _quiet():
-            module, told = getattr(transformers, HEADS[head]).from_pretrained(
+            opener = _reward_class(model) if head == "reward" else getattr(transformers, HEADS[head])
+            module, told = opener.from_pretrained(
                 model.payload,
                 dtype=dtype,
                 local_files_only=True,
@@ -142,9 +159,19 @@ def _from_pretrained(model: Model, head: str, labels: Sequence[str], *, dtype: t
         raise _no_such_head(model, head) from error
     if head in ("embedder", "masked_lm") and module.config.is_encoder_decoder:
         raise _no_such_head(model, head)
-    if head == "classifier":
-        module.config.problem_type = "single_label_classification"
+    if head in _PROBLEMS:
+        module.config.problem_type = _PROBLEMS[head]
     return module, sorted({*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])})
+
+
+def _reward_class(model: Model) -> Any:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model.payload, local_files_only=True, trust_remote_code=False)
+    try:
+        return reward_head.reward_class(config)
+    except KeyError as error:
+        raise _no_such_head(model, "reward") from error
 
 
 def _no_such_head(model: Model, head: str) -> Refused:
@@ -152,6 +179,7 @@ def _no_such_head(model: Model, head: str) -> Refused:
     able = {
         "seq2seq_lm": "an encoder-decoder such as T5 or BART",
         "masked_lm": "an encoder such as BERT or RoBERTa",
+        "reward": "a decoder such as Llama or GPT-2 (an encoder's classifier can be a reward: `ClassifierReward`)",
         "embedder": "an encoder or a decoder (an encoder-decoder's vectors are those of two stacks)",
     }.get(head, "another architecture")
     return Refused(f"{model.id} ({architecture}) has no {head} head in transformers.", fix=f"Choose {able}.")
@@ -171,6 +199,8 @@ def _is_for_other_labels(model: Model, labels: Sequence[str]) -> bool:
     """Whether the checkpoint may have a head that was trained for something else than `labels`."""
     config = json.loads((model.payload / "config.json").read_text(encoding="utf-8"))
     has = config.get("id2label") or {}
+    if len(labels) == 1:  # one number: its name tells nothing
+        return len(has) != 1
     return bool(labels) and [has[key] for key in sorted(has, key=int)] != list(labels)
 
 

@@ -50,9 +50,14 @@ class TorchClassifier:
         """The likeliest label of each text (with its second text)."""
         return [self.labels[i] for i in self.probabilities(texts, pairs).argmax(axis=1)]
 
-    @torch.inference_mode()
     def probabilities(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
         """(N, L) float32, in the order of `labels`; each row sums to 1."""
+        probabilities_NL: np.ndarray = torch.from_numpy(self.logits(texts, pairs)).softmax(-1).numpy()
+        return probabilities_NL
+
+    @torch.inference_mode()
+    def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+        """(N, L) float32, in the order of `labels`, as the head gives them."""
         module, tokenizer = self._opened.module, self._opened.tokenizer
         second = [""] * len(texts) if pairs is None else pairs
         examples = [encode(tokenizer, text, pair, max_tokens=self._cut_tokens) for text, pair in zip(texts, second, strict=True)]
@@ -63,5 +68,5 @@ class TorchClassifier:
         for rows in length_batches([len(e) for e in examples], self._batch_tokens):
             with grouped_attention(module):
                 logits_BL = module(**padded([examples[i] for i in rows], module, padding_id=tokenizer.pad_token_id)).logits
-            found_NL[rows] = logits_BL.float().softmax(-1).cpu().numpy()
+            found_NL[rows] = logits_BL.float().cpu().numpy()
         return found_NL

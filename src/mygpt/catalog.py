@@ -507,6 +507,13 @@ TECHNIQUES: tuple[Technique, ...] = (
     Technique("unit_tests", "guard", "mygpt.guard.unit_tests:passes", "Chen et al. 2021, arXiv:2107.03374", "docs/guard/unit_tests.md"),
     Technique("pal", "prompt", "mygpt.prompt.pal:pal", "Gao et al. 2022, arXiv:2211.10435", "docs/prompt/pal.md"),
     Technique(
+        "ppo",
+        "align",
+        "mygpt.align.ppo:ppo",
+        "Schulman et al. 2017, arXiv:1707.06347; of language models: Ziegler et al. 2019, arXiv:1909.08593",
+        "docs/align/ppo.md",
+    ),
+    Technique(
         "unit_test_reward",
         "align",
         "mygpt.align.unit_test_reward:UnitTestReward",

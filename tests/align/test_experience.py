@@ -39,8 +39,7 @@ def moved_policy(run: Run, config: PPOConfig = CONFIG) -> tuple[Any, torch.nn.Li
     return policy, head
 
 
-@pytest.mark.parametrize("micro_batch_tokens", [1, 2048])
-@pytest.mark.parametrize("estimator", ["k1", "k3"])
+@pytest.mark.parametrize(("estimator", "micro_batch_tokens"), [("k1", 1), ("k3", 2048)])
 def test_against_the_plain_sums(estimator: str, micro_batch_tokens: int, run: Run) -> None:
     config = CONFIG.model_copy(update={"kl_estimator": estimator, "micro_batch_tokens": micro_batch_tokens, "missing_stop_penalty": 0.5})
     policy, head = moved_policy(run, config)

@@ -19,9 +19,14 @@ from typing import Any
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "lm-eval": ("lm-eval==0.4.13", "accelerate>=1.8", "peft>=0.19"),
     "trl": ("trl==1.16.0", "accelerate>=1.8", "peft>=0.19", "datasets>=3"),
+    "trl-ppo": ("trl==1.12.0", "accelerate>=1.8", "peft>=0.19", "datasets>=4.7"),  # the last that has PPO
     "datatrove": ("datatrove==0.10.1", "xxhash<4"),
 }
-_SHARED: dict[str, tuple[str, ...]] = {"lm-eval": ("torch", "transformers"), "trl": ("torch", "transformers", "peft")}
+_SHARED: dict[str, tuple[str, ...]] = {
+    "lm-eval": ("torch", "transformers"),
+    "trl": ("torch", "transformers", "peft"),
+    "trl-ppo": ("torch", "transformers", "peft"),
+}
 _DONE = "built.json"
 
 

@@ -22,7 +22,7 @@ def killed_at(run: Run) -> Iterator[Callable[[int], Run]]:
 
     def new(step: int) -> Run:
         def listen(event: dict[str, Any]) -> None:
-            if event["event"] == "log" and event["training_step"] == step:
+            if event["event"] == "log" and event.get("training_step") == step:
                 raise Killed
 
         opened.append(Run(run.home, name=run.name, seed=run.seed, listeners=(listen,), fresh=True))

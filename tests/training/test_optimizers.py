@@ -43,6 +43,19 @@ def test_equals_torch_adamw_bit_for_bit() -> None:
     assert min(norms) < 1 < max(norms)
 
 
+def test_a_large_epsilon_is_torchs() -> None:
+    """1e-2, beside second moments of 1e-4 to 1e2: with the usual 1e-8 the weights end elsewhere."""
+    ours, theirs, usual = parameters(), parameters(), parameters()
+    optimizer, other = MasterAdamW(ours.items(), **SETTINGS, eps=1e-2), MasterAdamW(usual.items(), **SETTINGS)
+    adamw = torch.optim.AdamW(theirs.values(), lr=3e-3, weight_decay=0.1, betas=(0.9, 0.999), eps=1e-2)
+    for step in range(5):
+        give_gradients(step, ours, theirs, usual)
+        adamw.step()
+        for one in (optimizer, other):
+            one.update(learning_rate=3e-3, max_grad_norm=1e9)
+    assert all(torch.equal(ours[name], theirs[name]) and not torch.equal(ours[name], usual[name]) for name in ours)
+
+
 def test_small_updates_add_up_in_bfloat16() -> None:
     """A constant gradient moves AdamW by the rate each step: 10 steps of 0.001 from 1.0 give 0.990, and the nearest bfloat16 (8 bits
     below 1: multiples of 1/256) is 253/256. By itself bfloat16 rounds 0.999 back to 1 every time."""

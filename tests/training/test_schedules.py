@@ -2,7 +2,7 @@
 
 import pytest
 
-from mygpt.training.schedules import warmup_cosine
+from mygpt.training.schedules import linear, warmup_cosine
 
 
 def factors(num_steps: int, warmup_share: float, final_share: float) -> list[float]:
@@ -25,3 +25,11 @@ def test_edges() -> None:
     assert factors(4, 1.0, 0.0) == [0.25, 0.5, 0.75, 1.0]
     assert factors(5, 0.2, 1.0) == [1.0] * 5  # no decay
     assert all(0 < f <= 1 for f in factors(1000, 0.03, 0.0))
+
+
+def test_linear_by_hand() -> None:
+    """Without warm-up the first step is at the top and the last of four a quarter above the end: 1 - 0.8 k / 4."""
+    assert [linear(s, num_steps=4, warmup_share=0.0, final_share=0.2) for s in range(4)] == pytest.approx([1.0, 0.8, 0.6, 0.4])
+    assert [linear(s, num_steps=4, warmup_share=0.5, final_share=0.0) for s in range(4)] == [0.5, 1.0, 1.0, 0.5]
+    assert [linear(s, num_steps=3, warmup_share=0.0, final_share=1.0) for s in range(3)] == [1.0] * 3
+    assert linear(0, num_steps=1, warmup_share=0.0, final_share=0.0) == 1.0

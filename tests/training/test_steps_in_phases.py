@@ -22,7 +22,9 @@ PHASES, UPDATES = 3, 2
 PLAN = [[[4 * phase + i for i in range(4)]] for phase in range(PHASES) for _ in range(UPDATES)]
 
 
-def go(home: Path, *, at: Callable[[Step], None] | None = None, said: list[str] | None = None) -> dict[str, Any]:
+def go(
+    home: Path, *, at: Callable[[Step], None] | None = None, said: list[str] | None = None, skipped: frozenset[int] = frozenset()
+) -> dict[str, Any]:
     """A layer that learns twice from each draw of four rows; a coefficient is carried along, and the lengths come with the draw."""
     events = [] if said is None else said
     run = Run(home, name="toy", listeners=(lambda event: events.append(str(event)),)).within(
@@ -53,6 +55,9 @@ def go(home: Path, *, at: Callable[[Step], None] | None = None, said: list[str] 
                     lengths[i], labels[i] = 10 + i, 5
                 memory["coefficient"] *= 1.5
                 memory["drawn"].append(float(drawn_RD.sum()))
+            if step.number in skipped:
+                step.skip()
+                continue
             step.cut([step.rows[:1], step.rows[1:]])
             for rows in step.micro_batches:
                 if at:
@@ -96,3 +101,16 @@ def test_progress_counts_updates(tmp_path: Path) -> None:
     said: list[str] = []
     go(tmp_path, said=said)
     assert any("'updates'" in one or '"updates"' in one for one in said)
+
+
+def test_updates_left_out_are_not_counted_and_resume_all_the_same(tmp_path: Path) -> None:
+    """The last of a phase, so that the checkpoint after it is of an update that was not made."""
+    skipped = frozenset({2, 4})
+    whole, every = go(tmp_path / "whole", skipped=skipped), go(tmp_path / "every")
+    assert [step for step, _ in whole["curve"]] == [1, 3, 5, 6]
+    assert whole["counted"]["real_tokens"] == sum((1 if i < 8 else 2) * (10 + i) for i in range(12))
+    assert whole["weights"] != every["weights"] and whole["memory"]["coefficient"] == every["memory"]["coefficient"]
+    with pytest.raises(BaseException):  # noqa: B017 - as a kill, it is no Exception
+        go(tmp_path / "home", at=lambda step: raise_killed(step) if step.number == 5 else None, skipped=skipped)
+    assert [p.name for p in (tmp_path / "home" / "checkpoints").glob("*/*")] == ["step-4"]
+    assert json.dumps(go(tmp_path / "home", skipped=skipped)) == json.dumps(whole)

@@ -27,6 +27,7 @@ class MasterAdamW:
         learning_rate: float,
         weight_decay: float,
         betas: tuple[float, float],
+        eps: float = 1e-8,
         rate_factors: Mapping[str, float] | None = None,
         paged: bool = False,
     ):
@@ -42,7 +43,7 @@ class MasterAdamW:
             for factor in dict.fromkeys(factors.values())
         ]
         self._paged = paged
-        self._adamw: Any = _adamw(groups, paged=paged, lr=learning_rate, weight_decay=weight_decay, betas=betas, eps=1e-8)
+        self._adamw: Any = _adamw(groups, paged=paged, lr=learning_rate, weight_decay=weight_decay, betas=betas, eps=eps)
 
     @property
     def parameters(self) -> dict[str, torch.nn.Parameter]:

@@ -11,7 +11,7 @@
 
 Where several updates belong together (a rollout that is learnt from more than once), `phase` is their number: checkpoints stand between
 phases, and lengths, which nobody knows before a rollout, are filled into `examples` as it is made; `step.cut` then says which rows go
-together.
+together. `step.skip()` leaves one out.
 
 It goes on from a checkpoint to the same bits, logs, shows progress, writes checkpoints, shares the work among ranks, and ends well:
     SIGTERM               the micro-batch is finished, a checkpoint written; the same command goes on
@@ -159,6 +159,13 @@ class Step:
             raise self._steps.diverged(self, self.rows)
         self.is_updated = True
 
+    def skip(self) -> None:
+        """Leave this update out: no weight moves, and nothing is counted."""
+        assert not self.num_added
+        self.rows, self.micro_batches, self.num_trained = [], [], 0
+        self._steps.agree(self)
+        self.is_updated = True
+
 
 class Steps:
     """What stands between the steps. Recipes get it from `training_steps` and only iterate."""
@@ -205,9 +212,10 @@ class Steps:
             lengths = [self.examples.num_tokens[i] for i in step.rows]
             seconds = time.perf_counter() - started
             self.ledger.add(lengths, trained_tokens=step.num_trained, computed_tokens=step.computed_tokens, seconds=seconds)
-            self.curve.append((number, round(step.loss, 4)))
             self.run.count(tokens=sum(lengths))
-            self.run.log(training_step=number, loss=step.loss, grad_norm=step.grad_norm, learning_rate=step.learning_rate)
+            if step.rows:
+                self.curve.append((number, round(step.loss, 4)))
+                self.run.log(training_step=number, loss=step.loss, grad_norm=step.grad_norm, learning_rate=step.learning_rate)
             cost = {} if self.ledger.usd is None else {"usd": self.ledger.usd}
             progress.advance(sum(lengths) if by_tokens else 1, loss=round(step.loss, 3), **cost)
             if number % self.phase == 0:

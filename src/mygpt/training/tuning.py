@@ -129,6 +129,7 @@ def tuning_steps(
     module: Any,
     config: TuningConfig,
     heads: Mapping[str, torch.nn.Module] | None = None,
+    adam_eps: float = 1e-8,
     advice: Advice | None = None,
     memory: dict[str, Any] | None = None,
     phase: int = 1,
@@ -144,6 +145,7 @@ def tuning_steps(
         learning_rate=peak_rate(config),
         weight_decay=config.weight_decay,
         betas=(0.9, 0.999),
+        eps=adam_eps,
         rate_factors=methods.rate_factors(module, config.method),
         paged=device.type == "cuda" and methods.base_weights(config.method) == "nf4",
     )

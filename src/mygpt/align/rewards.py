@@ -1,6 +1,7 @@
 """A reward is any callable (prompt, answer) -> float: a model, a rule, a verifier, the user's own function.
 
     rewards_of(reward, prompts, answers)   in order, each a number; what raises or gives none is named
+    NamedReward("shorter", function)       a function of one's own, as a recipe takes it
 
 A reward may have `each(prompts, answers) -> list of floats`, where many at once are cheaper, and an `identity`, which goes into the
 manifest of what was trained with it.
@@ -8,6 +9,7 @@ manifest of what was trained with it.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mygpt.artifacts.dataset import Conversation
@@ -22,6 +24,21 @@ class IdentifiedReward(Protocol):
     def identity(self) -> Identity: ...
 
     def __call__(self, prompt: Conversation, answer: Answer) -> float: ...
+
+
+@dataclass(frozen=True)
+class NamedReward:
+    """The name stands in the manifest for the function: what was made with one of another name is made anew, with the same it is not."""
+
+    name: str
+    function: Reward
+
+    @property
+    def identity(self) -> Identity:
+        return {"reward": "function", "name": self.name}
+
+    def __call__(self, prompt: Conversation, answer: Answer) -> float:
+        return self.function(prompt, answer)
 
 
 def rewards_of(reward: Reward, prompts: Sequence[Conversation], answers: Sequence[Answer]) -> list[float]:

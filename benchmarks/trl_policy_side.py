@@ -1,7 +1,7 @@
 """trl's own losses of GRPO and RLOO on fixed tensors, as JSON: what tests/align/trl_policy_losses.json keeps.
 
     python -m benchmarks.rivals trl
-    ~/.cache/mygpt-rivals/trl-*/bin/python benchmarks/trl_policy_side.py > tests/align/trl_policy_losses.json
+    ~/.cache/mygpt-rivals/trl-*/bin/python -P benchmarks/trl_policy_side.py > tests/align/trl_policy_losses.json
 
 Only the trainers' `_compute_loss` is called, on a stand-in for the trainer: no model, no data. Nothing of mygpt is imported.
 """

@@ -39,7 +39,7 @@ def test_losses_are_trls(form: dict[str, Any]) -> None:
     weights = token_weights(range(6), fixed.scored, config)
     loss = (fixed.spread(torch.tensor(list(weights.values()), dtype=torch.float64)) * losses_N).sum()
     loss.backward()
-    assert float(loss) == pytest.approx(form["loss"], abs=1e-6)
+    assert loss.item() == pytest.approx(form["loss"], abs=1e-6)
     torch.testing.assert_close(fixed.new_BL.grad, torch.tensor(form["gradient"], dtype=torch.float64), atol=1e-6, rtol=1e-5)
 
 
@@ -57,8 +57,8 @@ def test_cut_off_answers_can_be_left_out() -> None:
 
 
 def test_any_split_gives_the_same_adapter(run: Run) -> None:
-    whole = weights_of(made_by(grpo, GRPOConfig(**TINY, kl_coefficient=0.1, passes=2), run))
-    parts = weights_of(made_by(grpo, GRPOConfig(**TINY, kl_coefficient=0.1, passes=2, micro_batch_tokens=1), run))
+    settings = {**TINY, "epochs": 1, "kl_coefficient": 0.1, "passes": 2}
+    whole, parts = (weights_of(made_by(grpo, GRPOConfig(**settings, micro_batch_tokens=n), run)) for n in (2048, 1))
     assert any(value.abs().max() > 0 for name, value in whole.items() if "lora_B" in name)
     torch.testing.assert_close(whole, parts, atol=2e-5, rtol=1e-3)
 
@@ -113,8 +113,8 @@ def test_other_prompts_take_their_place(run: Run) -> None:
 def test_other_methods(method: Any, run: Run) -> None:
     """Every weight; and virtual tokens, with which no prompt is shared."""
     made = made_by(grpo, GRPOConfig(**{**TINY, "method": method, "epochs": 1}), run)
-    assert made.kind == ("model" if method.name == "full" else "adapter") and made.manifest.facts["vitals"][0]["kl"] == 0
-    assert made.manifest.facts["vitals"][-1]["grad_norm"] > 0
+    assert made.kind == ("model" if method.name == "full" else "adapter") and made.manifest.facts["vitals"][-1]["grad_norm"] > 0
+    assert (made.manifest.facts["vitals"][0]["kl"] == 0) == (method.name == "full")  # with virtual tokens it does not begin as the base
 
 
 class Finding:

@@ -18,6 +18,7 @@ We differ  the importance ratio is between two forward passes of the training; w
 """
 
 import shutil
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -61,7 +62,7 @@ class RemoteRollouts:
         """`folder`: where the adapter is written; the server must be able to read it."""
         self._policy, self._endpoint, self._method = policy, endpoint, method
         self._sampling, self._samples, self._folder = sampling, samples, folder
-        self._number = 0
+        self._called, self._number = f"mygpt-{uuid.uuid4().hex[:8]}", 0  # nobody else's on that server
         self._name = ""
 
     def __call__(self, prompts: Sequence[Conversation], seed: int) -> list[Rollout]:
@@ -73,7 +74,7 @@ class RemoteRollouts:
     def send_policy(self) -> None:
         before, folder_before = self._name, self._folder / self._name
         self._number += 1
-        self._name = f"mygpt-{self._folder.parent.name}-{self._number}"
+        self._name = f"{self._called}-{self._number}"
         folder = self._folder / self._name
         folder.mkdir(parents=True)
         methods.save(self._policy.module, self._method, base=self._policy.loaded.model, folder=folder)

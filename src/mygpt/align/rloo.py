@@ -8,6 +8,7 @@ Cost       as GRPO, and two forward passes for the KL (none with `kl_coefficient
 Dims       N sampled tokens   B answers of a micro-batch   P prompts   G answers of a prompt
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Annotated, Any
 
@@ -103,8 +104,7 @@ def optimised(
                 if config.kl_coefficient:
                     with policy.reference() as frozen:
                         reference_logprobs = logprobs_of_rows(frozen, policy, scored.made, config)
-                    kl = [float(k1(watched.old[i], reference_logprobs[i]).sum()) for i in scored.made]
-                    rewards_PG = rewards_PG - config.kl_coefficient * torch.tensor(kl).view_as(rewards_PG)
+                    rewards_PG = less_kl(rewards_PG, watched.old, reference_logprobs, coefficient=config.kl_coefficient)
                 advantages = scored.by_row(leave_one_out(rewards_PG))
 
             for trees in cut(step, known, scored, {i for i in step.rows if advantages[i]}, policy, config):
@@ -136,3 +136,15 @@ def optimised(
     made = published(policy.module, policy.loaded, config, facts=facts, inherited=model.manifest.facts, run=run)
     steps.checkpoints.clear()
     return made
+
+
+def less_kl(
+    rewards_PG: torch.Tensor,
+    logprobs: Mapping[int, torch.Tensor],
+    reference_logprobs: Mapping[int, torch.Tensor],
+    *,
+    coefficient: float,
+) -> torch.Tensor:
+    """(P, G). Log-probabilities (L) of the rows, in the order of `rewards_PG`."""
+    kl = [float(k1(logprobs[i], reference_logprobs[i]).sum()) for i in sorted(logprobs)]
+    return rewards_PG - coefficient * torch.tensor(kl).view_as(rewards_PG)

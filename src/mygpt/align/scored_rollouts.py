@@ -270,7 +270,7 @@ class Watched:
         old = self.old
         if reference is None:
             some = {i: one for n, (i, one) in enumerate(scored.made.items()) if n % _WATCHED == 0}
-            unknown = {i: one for i, one in some.items() if i not in old}  # nothing was learnt from them, so they stand where they stood
+            unknown = {i: one for i, one in some.items() if i not in old}  # not computed before the policy moved
             old = {**old, **logprobs_of_rows(policy.module, policy, unknown, config)}
             with policy.reference() as frozen:
                 reference = logprobs_of_rows(frozen, policy, some, config)

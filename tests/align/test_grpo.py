@@ -152,7 +152,7 @@ def test_a_reward_that_fails_is_named(run: Run) -> None:
 
 def test_bad_prompts_and_settings(run: Run) -> None:
     model = toys.base(toys.BaseConfig(), run=run)
-    none, long = (dataset_of([Conversation((Message("user", text),)) for text in texts], run) for texts in ((), ("x" * 90, "y")))
+    none, long = (dataset_of([Conversation((Message("user", text),)) for text in texts], run) for texts in ((), ("x" * 110, "y")))
     with pytest.raises(Refused, match="no prompts in the split `train`"):
         grpo(GRPOConfig(**TINY), model=model, dataset=none, reward=LETTERS, run=run)
     with pytest.raises(Refused, match="1 of 2 prompts have more than 114 tokens"):

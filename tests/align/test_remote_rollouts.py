@@ -71,7 +71,7 @@ class LikeVLLM(BaseHTTPRequestHandler):
                 logprobs.append(float(logits_V.log_softmax(-1)[ids[-1]]))
             told: dict[str, Any] = {"token_ids": ids} if self.tells_ids and asked["return_token_ids"] else {}
             reason = "stop" if ids[-1] == stop else "length"
-            found.append({"index": index, "text": f"{ids}", "finish_reason": reason, "logprobs": {"token_logprobs": logprobs}, **told})
+            found.append({"index": index, "text": "".join(chr(60 + token % 60) for token in ids), "finish_reason": reason, "logprobs": {"token_logprobs": logprobs}, **told})
         return found
 
     def _json(self, body: dict[str, Any], *, status: int = 200) -> None:

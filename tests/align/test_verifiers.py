@@ -4,11 +4,15 @@ import json
 
 import pytest
 
+from mygpt.align.grpo import GRPOConfig, grpo
 from mygpt.align.reward_choice import JsonSchemaChoice, NumericChoice, ProgramChoice, opened_reward
 from mygpt.align.rewards import rewards_of
 from mygpt.align.verifiers import JsonSchemaReward, NumericReward
 from mygpt.artifacts.dataset import Conversation, Message
-from mygpt.core.errors import Refused
+from mygpt.catalog import where
+from mygpt.cli.recipe_call import help_text, recipe_inputs
+from mygpt.core.config import parse_settings, resolve
+from mygpt.core.errors import Refused, UsageError
 from mygpt.infer.protocols import Answer
 
 
@@ -65,3 +69,17 @@ def test_programs() -> None:
         assert rewards_of(reward, [row] * 4, [Answer(f"```python\n{one}\n```") for one in programs]) == [1.0, -0.3, -0.6, -1.0]
     with pytest.raises(Refused, match="no fact `tests`"), opened_reward(ProgramChoice(), [asked("x", id="a", function="f")]):
         pass
+
+
+def test_as_a_setting() -> None:
+    config = resolve(GRPOConfig, parse_settings(["reward=json_schema", "reward.for_all={type: object, required: [city]}"]))
+    assert config.reward == JsonSchemaChoice(for_all={"type": "object", "required": ["city"]})
+    assert resolve(GRPOConfig, parse_settings(["reward.relative_tolerance=0.1"])).reward == NumericChoice(relative_tolerance=0.1)
+    with pytest.raises(UsageError, match="no `reward` `numerik`"):
+        resolve(GRPOConfig, parse_settings(["reward=numerik"]))
+
+
+def test_the_command_takes_the_address_of_a_server() -> None:
+    inputs = recipe_inputs(grpo)
+    assert inputs["sampler"].protocol == "Completer" and inputs["sampler"].optional
+    assert "json_schema" in help_text(where("grpo"), grpo, inputs)

@@ -39,7 +39,7 @@ def rejection_sampling(
 ) -> Dataset:
     """The best of sampled answers to the prompts of the split `train`, as a Dataset that `mygpt finetune sft` learns.
 
-    `reward`, from Python, takes the place of the setting.
+    `reward`, a model or from Python, takes the place of the setting.
     """
     prompts = dataset.split("train")
     if not prompts:

@@ -4,6 +4,8 @@
     program       facts of the row: `function`, `tests` that call it and raise where it is wrong, `context` that they need (optional)
     json_schema   the fact `json_schema` of the row, or `reward.for_all`
 
+A reward model, a classifier or a function of one's own is handed to the recipe instead.
+
     with opened_reward(config.reward, rows) as reward: ...      what a row lacks is refused here, before anything is sampled
 """
 

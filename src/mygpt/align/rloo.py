@@ -65,7 +65,7 @@ def rloo(
 ) -> Adapter | Model:
     """Learn from answers to the prompts of the split `train`: an Adapter on `model`, or a new Model when its own weights are trained.
 
-    `reward`, from Python, takes the place of the setting. `sampler`: the address of a vLLM server that answers in place of the engine here.
+    `reward`, a model or a function, takes the place of the setting; `sampler`, the address of a vLLM server, that of the engine here.
     """
     given: dict[str, Any] = {"model": model, "dataset": dataset, "reference": reference, "sampler": sampler, "run": run}
     return optimised(config, reward=reward, **given)

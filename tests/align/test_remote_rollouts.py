@@ -69,9 +69,10 @@ class LikeVLLM(BaseHTTPRequestHandler):
                     logits_V = module(input_ids=torch.tensor([asked["prompt"] + ids])).logits[0, -1].float()
                 ids.append(int(torch.multinomial((logits_V / asked["temperature"]).softmax(-1), 1, generator=draw)))
                 logprobs.append(float(logits_V.log_softmax(-1)[ids[-1]]))
-            told: dict[str, Any] = {"token_ids": ids} if self.tells_ids and asked["return_token_ids"] else {}
+            text = "".join(chr(60 + token % 60) for token in ids)
             reason = "stop" if ids[-1] == stop else "length"
-            found.append({"index": index, "text": "".join(chr(60 + token % 60) for token in ids), "finish_reason": reason, "logprobs": {"token_logprobs": logprobs}, **told})
+            told: dict[str, Any] = {"token_ids": ids} if self.tells_ids and asked["return_token_ids"] else {}
+            found.append({"index": index, "text": text, "finish_reason": reason, "logprobs": {"token_logprobs": logprobs}, **told})
         return found
 
     def _json(self, body: dict[str, Any], *, status: int = 200) -> None:

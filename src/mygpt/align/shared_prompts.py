@@ -111,8 +111,9 @@ def tree_batch(trees: Sequence[Tree], made: Mapping[int, Rollout], policy: Polic
             at = own.stop
     rows = tuple(i for tree in trees for i in tree)
     sampled_N = torch.tensor([token for i in rows for token in made[i].answer.token_ids])
-    tensors = (t.to(policy.device) for t in (ids_BT, positions_BT, segments_BT, torch.tensor(before), sampled_N))
-    return TreeBatch(*tensors, rows, tuple(made[i].num_tokens for i in rows))
+    device, lengths = policy.device, tuple(made[i].num_tokens for i in rows)
+    places = (ids_BT.to(device), positions_BT.to(device), segments_BT.to(device))
+    return TreeBatch(*places, torch.tensor(before, device=device), sampled_N.to(device), rows, lengths)
 
 
 def answer_logprobs(module: Any, batch: TreeBatch, *, temperature: float, chunk_labels: int | None) -> torch.Tensor:

@@ -97,6 +97,13 @@ class Endpoint:
             raise self.other_form("/models") from error
 
     def request(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        return self._parsed(self._answered(method, path, body), path)
+
+    def tell(self, path: str, body: dict[str, Any]) -> None:
+        """What is answered with words, if at all, as vLLM does where it is told to change something."""
+        self._accepted(self._answered("POST", path, body), path)
+
+    def _answered(self, method: str, path: str, body: dict[str, Any] | None) -> httpx2.Response:
         fault = ""
         wait_seconds = 1.0
         for attempt in range(_ATTEMPTS):
@@ -112,13 +119,13 @@ class Endpoint:
                 fault = f"status {response.status_code}"
                 wait_seconds = max(wait_seconds, _asked_to_wait(response))
                 continue
-            return self._parsed(response, path)
+            return response
         host = urlsplit(self.address).netloc
         raise Unreachable(
             f"{host} did not answer after {_ATTEMPTS} attempts ({fault}).", fix="Check that the server runs and the address is right."
         )
 
-    def _parsed(self, response: httpx2.Response, path: str) -> dict[str, Any]:
+    def _accepted(self, response: httpx2.Response, path: str) -> None:
         if response.is_redirect:
             elsewhere = self._without_key(response.headers.get("location", "another address"))
             raise MygptError(f"{self.address}{path} sends its callers to {elsewhere}.", fix="Name that address itself, if you trust it.")
@@ -126,6 +133,9 @@ class Endpoint:
             said = self._without_key(response.text)[:200]
             fix = "Check the address, the model's name and $MYGPT_API_KEY."
             raise MygptError(f"{self.address}{path} answered {response.status_code}: {said}", fix=fix)
+
+    def _parsed(self, response: httpx2.Response, path: str) -> dict[str, Any]:
+        self._accepted(response, path)
         try:
             parsed = response.json()
         except ValueError as error:
@@ -151,6 +161,10 @@ class RemoteCompleter:
     def __init__(self, address: str, *, run: Run | None = None, parallel: int = 4, timeout_seconds: float = 120.0):
         self._endpoint = Endpoint(address, what="completer", timeout_seconds=timeout_seconds)
         self._run, self._parallel = run, parallel
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
 
     @property
     def identity(self) -> Identity:

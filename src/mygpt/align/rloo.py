@@ -1,0 +1,150 @@
+"""RLOO: REINFORCE whose baseline is the mean of the other answers to the prompt. A whole answer is one action, its KL part of its reward.
+
+Source     Ahmadian et al. 2024, arXiv:2402.14740, section 3.2 and equation 8; the baseline: Kool et al. 2019, "Buy 4 REINFORCE samples, get
+           a baseline for free"
+We differ  with several updates from one rollout the ratio of whole answers is clipped, as in trl; in the first it is exactly 1, and the
+           gradient the paper's
+Cost       as GRPO, and two forward passes for the KL (none with `kl_coefficient=0`)
+Dims       N sampled tokens   B answers of a micro-batch   P prompts   G answers of a prompt
+"""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+
+from mygpt.align.group_advantages import leave_one_out
+from mygpt.align.kl import k1
+from mygpt.align.policy import open_policy
+from mygpt.align.policy_losses import clipped_surrogate
+from mygpt.align.remote_rollouts import sampler_of
+from mygpt.align.reward_choice import opened_reward
+from mygpt.align.rewards import IdentifiedReward
+from mygpt.align.scored_rollouts import (
+    Doctor,
+    RolloutConfig,
+    Watched,
+    cut,
+    logprobs_of_rows,
+    prompts_of,
+    remember,
+    rollout_plan,
+    scored_rollouts,
+    told,
+    with_rate,
+)
+from mygpt.align.shared_prompts import answer_logprobs, tree_batch
+from mygpt.artifacts.dataset import Dataset
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.recipe import recipe
+from mygpt.core.run import Run
+from mygpt.infer.protocols import Completer
+from mygpt.training.losses import chunk_labels_for
+from mygpt.training.tuning import learnt, published, rate_at, tuning_steps
+
+
+class RLOOConfig(RolloutConfig):
+    samples: Annotated[int, Field(ge=2)] = 4
+    clip_low: PositiveFloat = 0.2
+    clip_high: PositiveFloat = 0.2
+    kl_coefficient: NonNegativeFloat = 0.05  # of the KL to the reference, taken off the reward of an answer
+
+
+@recipe
+def rloo(
+    config: RLOOConfig,
+    *,
+    model: Model,
+    dataset: Dataset,
+    reference: Model | None = None,
+    reward: IdentifiedReward | None = None,
+    sampler: Completer | None = None,
+    run: Run,
+) -> Adapter | Model:
+    """Learn from answers to the prompts of the split `train`: an Adapter on `model`, or a new Model when its own weights are trained.
+
+    `reward`, a model or a function, takes the place of the setting; `sampler`, the address of a vLLM server, that of the engine here.
+    """
+    given: dict[str, Any] = {"model": model, "dataset": dataset, "reference": reference, "sampler": sampler, "run": run}
+    return optimised(config, reward=reward, **given)
+
+
+def optimised(
+    config: RLOOConfig,
+    *,
+    model: Model,
+    dataset: Dataset,
+    reference: Model | None = None,
+    reward: IdentifiedReward | None = None,
+    sampler: Completer | None = None,
+    doctor: Doctor | None = None,
+    run: Run,
+) -> Adapter | Model:
+    """The work of `rloo`, inside whatever recipe is under way. `doctor` sees the vitals of each rollout; its findings are warnings."""
+    config = with_rate(config, run=run)
+    policy = open_policy(model, config, reference=reference, run=run)
+    prompts = prompts_of(dataset, policy, config)
+    plan, known = rollout_plan(len(prompts), config, run=run)
+    sample = sampler_of(policy, sampler, config, run=run)
+    chunk_labels = chunk_labels_for(policy.module)
+    memory: dict[str, Any] = {"asked": 0, "flat": 0, "vitals": []}
+    with (
+        opened_reward(config.reward, prompts) if reward is None else nullcontext(reward) as judge,
+        tuning_steps(plan, known, module=policy.module, config=config, memory=memory, phase=config.updates, run=run) as steps,
+    ):
+        for step in steps:
+            number, update = divmod(step.number - 1, config.updates)
+            if update == 0:
+                scored = scored_rollouts(sample, prompts, judge, config, number=number, memory=memory, run=run)
+                watched, reference_logprobs, rewards_PG = Watched(), None, scored.rewards_PG
+                if config.kl_coefficient or config.updates_per_pass > 1:
+                    watched.old = logprobs_of_rows(policy.module, policy, scored.made, config)
+                if config.kl_coefficient:
+                    with policy.reference() as frozen:
+                        reference_logprobs = logprobs_of_rows(frozen, policy, scored.made, config)
+                    rewards_PG = less_kl(rewards_PG, watched.old, reference_logprobs, coefficient=config.kl_coefficient)
+                advantages = scored.by_row(leave_one_out(rewards_PG))
+
+            for trees in cut(step, known, scored, {i for i in step.rows if advantages[i]}, policy, config):
+                if not trees:
+                    step.add(torch.zeros(()), computed_tokens=0)
+                    continue
+                batch = tree_batch(trees, scored.made, policy)
+                logprobs_N = answer_logprobs(policy.module, batch, temperature=config.temperature, chunk_labels=chunk_labels)
+                for i, logprobs_L in batch.each(logprobs_N.detach()).items():
+                    watched.old.setdefault(i, logprobs_L)
+                logprobs_B = torch.stack([logprobs_L.sum() for logprobs_L in batch.each(logprobs_N).values()])
+                old_B = torch.stack([watched.old[i].sum() for i in batch.rows])
+                advantages_B = torch.tensor([advantages[i] for i in batch.rows], device=policy.device)
+                surrogate = clipped_surrogate(logprobs_B, old_B, advantages_B, clip_low=config.clip_low, clip_high=config.clip_high)
+                loss = surrogate.losses.sum() / len(step.rows)
+                loss.backward()
+                watched.add(surrogate, logprobs_B, old_B)
+                step.add(loss, computed_tokens=batch.ids_BT.numel())
+            step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
+
+            if update == config.updates - 1:
+                watched.grad_norm = step.grad_norm
+                vitals = watched.vitals(
+                    number, scored, policy, config, reference=reference_logprobs, coefficient=config.kl_coefficient or None
+                )
+                remember(vitals, scored, watched, config, memory, doctor=doctor, run=run)
+
+    facts = {**learnt(policy.module, policy.loaded, config, steps), **told(memory, judge)}
+    made = published(policy.module, policy.loaded, config, facts=facts, inherited=model.manifest.facts, run=run)
+    steps.checkpoints.clear()
+    return made
+
+
+def less_kl(
+    rewards_PG: torch.Tensor,
+    logprobs: Mapping[int, torch.Tensor],
+    reference_logprobs: Mapping[int, torch.Tensor],
+    *,
+    coefficient: float,
+) -> torch.Tensor:
+    """(P, G). Log-probabilities (L) of the rows, in the order of `rewards_PG`."""
+    kl = [float(k1(logprobs[i], reference_logprobs[i]).sum()) for i in sorted(logprobs)]
+    return rewards_PG - coefficient * torch.tensor(kl).view_as(rewards_PG)

@@ -1,0 +1,323 @@
+"""What the methods without a critic share: their settings, the order of the prompts, answers with their rewards, and what is watched.
+
+    prompts = prompts_of(dataset, policy, config)
+    plan, known = rollout_plan(len(prompts), config, run=run)          `config.updates` steps belong to one rollout
+    scored = scored_rollouts(sample, prompts, reward, config, ...)     answers to the next prompts, and what each is worth
+    micro_batches = cut(step, known, scored, learnt_rows, ...)         only what has a gradient is computed
+    watched.add(...); watched.vitals(...)                              one row of figures after each rollout
+
+Rows are numbered through the whole training: those of rollout n are n * answers to (n + 1) * answers - 1.
+
+Source     groups without spread give way to other prompts: Yu et al. 2025, arXiv:2503.14476 (DAPO), section 3.2
+We differ  a bounded number of draws: a policy that is always right would otherwise be asked for ever
+Dims       P prompts of a rollout   G answers of a prompt
+"""
+
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from mygpt.align.group_advantages import has_spread
+from mygpt.align.policy import Policy
+from mygpt.align.policy_losses import Surrogate, approx_kl
+from mygpt.align.reward_choice import NumericChoice, RewardChoice
+from mygpt.align.rewards import IdentifiedReward, Reward, rewards_of
+from mygpt.align.rollouts import Rollout
+from mygpt.align.shared_prompts import Tree, answer_logprobs, planted, prompt_ids, takes_trees, tree_batch
+from mygpt.align.vitals import Vitals
+from mygpt.artifacts.dataset import Conversation, Dataset
+from mygpt.core.errors import Refused, UsageError
+from mygpt.core.run import Run
+from mygpt.lm.adapters.lora import LoRA
+from mygpt.lm.adapters.methods import Method
+from mygpt.training.batches import Plan
+from mygpt.training.losses import chunk_labels_for
+from mygpt.training.steps import Examples, Step
+from mygpt.training.tuning import TuningConfig
+
+Sampler = Callable[[Sequence[Conversation], int], list[Rollout]]  # (prompts, seed) -> the answers to each, next to one another
+
+
+class Finding(Protocol):
+    """What a doctor says of a training."""
+
+    @property
+    def told(self) -> str: ...
+    @property
+    def advice(self) -> str: ...
+
+
+Doctor = Callable[[Vitals], Sequence[Finding]]
+_WIDE_GAP = 0.3  # nats a token; kernels that round otherwise, in bfloat16, stay below a tenth
+_WATCHED = 8  # one answer in so many has its KL measured where the loss does not need it
+
+
+class RolloutConfig(TuningConfig):
+    method: Method = LoRA()
+    learning_rate: PositiveFloat | None = None  # at its peak; None: a fifth of the method's own
+    epochs: PositiveInt = 1  # times each prompt is asked
+    max_example_tokens: PositiveInt = 1024  # of a prompt and its answer
+    prompts_per_rollout: PositiveInt = 8
+    samples: PositiveInt = 8  # answers to each prompt
+    max_answer_tokens: PositiveInt = 256
+    temperature: PositiveFloat = 1.0
+    passes: PositiveInt = 1  # over the answers of a rollout
+    updates_per_pass: PositiveInt = 1
+    resample: NonNegativeInt = 0  # draws of other prompts in the place of groups without spread
+    reward: RewardChoice = NumericChoice()
+
+    @property
+    def updates(self) -> int:
+        """Of one rollout."""
+        return self.passes * self.updates_per_pass
+
+    @property
+    def answers(self) -> int:
+        """Of one rollout."""
+        return self.prompts_per_rollout * self.samples
+
+
+C = TypeVar("C", bound=RolloutConfig)
+
+
+def with_rate(config: C, *, run: Run) -> C:
+    """Rewards are noisier than labels: what is usual for labels is five times too fast for them."""
+    if config.learning_rate is not None:
+        return config
+    rate = config.method.learning_rate / 5
+    run.note(f"Learning rate {rate:g}, a fifth of the usual one of `method={config.method.name}`.")
+    return config.model_copy(update={"learning_rate": rate})
+
+
+# -- prompts and plan --------------------------------------------------------------------------------------------------------
+
+
+def prompts_of(dataset: Dataset, policy: Policy, config: RolloutConfig) -> list[Conversation]:
+    """The split `train`. Raises Refused where there is none, or where prompt and answer do not fit."""
+    prompts = dataset.split("train")
+    if not prompts:
+        raise Refused(f"{dataset.id} has no prompts in the split `train`.", fix="Name a dataset of conversations.")
+    lengths = [len(policy.renderer.prompt(prompt)) for prompt in prompts]
+    allowed = min(config.max_example_tokens, policy.context_tokens or config.max_example_tokens) - config.max_answer_tokens
+    if too_long := sum(length > allowed for length in lengths):
+        raise Refused(
+            f"{too_long} of {len(prompts)} prompts have more than {allowed} tokens (longest: {max(lengths)}), which leaves no room for "
+            f"answers of {config.max_answer_tokens}.",
+            fix="Set `max_answer_tokens` lower, `max_example_tokens` higher (up to the model's window), or leave those prompts out.",
+        )
+    return prompts
+
+
+def rollout_plan(num_prompts: int, config: RolloutConfig, *, run: Run) -> tuple[Plan, Examples]:
+    """Every prompt is asked at least `epochs` times; an update learns from all answers to some of a rollout's prompts."""
+    if config.updates_per_pass > config.prompts_per_rollout:
+        what = f"A rollout of {config.prompts_per_rollout} prompts cannot be learnt from in {config.updates_per_pass} updates a pass."
+        raise UsageError(what, fix="Set `updates_per_pass` lower, or `prompts_per_rollout` higher.")
+    plan: Plan = []
+    num_rollouts = -(-config.epochs * num_prompts // config.prompts_per_rollout)
+    for number in range(num_rollouts):
+        order = run.random(f"updates/{number}")
+        for _ in range(config.passes):
+            groups = list(range(config.prompts_per_rollout))
+            if config.updates_per_pass > 1:
+                order.shuffle(groups)
+            for part in range(config.updates_per_pass):
+                own = groups[part :: config.updates_per_pass]
+                first = number * config.answers
+                plan.append([[first + g * config.samples + k for g in own for k in range(config.samples)]])
+    total = num_rollouts * config.answers
+    return plan, Examples([""] * total, [0] * total, [0] * total)
+
+
+def next_prompts(prompts: Sequence[Conversation], count: int, memory: dict[str, Any], *, run: Run) -> list[Conversation]:
+    """Each once, in a new order every time round; `memory["asked"]` says how many there were."""
+    found: list[Conversation] = []
+    while len(found) < count:
+        epoch, place = divmod(memory["asked"], len(prompts))
+        order = list(range(len(prompts)))
+        run.random(f"prompts/{epoch}").shuffle(order)
+        taken = order[place : place + count - len(found)]
+        found += [prompts[i] for i in taken]
+        memory["asked"] += len(taken)
+    return found
+
+
+# -- answers and what they are worth -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scored:
+    made: dict[int, Rollout]  # by number
+    rewards_PG: torch.Tensor  # float32, on the CPU
+    num_flat: int  # groups without spread, of all that were drawn
+
+    def by_row(self, values_PG: torch.Tensor) -> dict[int, float]:
+        return dict(zip(self.made, values_PG.flatten().tolist(), strict=True))
+
+    @property
+    def reward_of(self) -> dict[int, float]:
+        return self.by_row(self.rewards_PG)
+
+
+def scored_rollouts(
+    sample: Sampler,
+    prompts: Sequence[Conversation],
+    reward: Reward,
+    config: RolloutConfig,
+    *,
+    number: int,
+    memory: dict[str, Any],
+    run: Run,
+) -> Scored:
+    """Rollout `number` (from 0). Groups without spread are replaced up to `resample` times by other prompts'."""
+    spread: list[tuple[list[Rollout], torch.Tensor]] = []
+    flat: list[tuple[list[Rollout], torch.Tensor]] = []
+    for draw in range(1 + config.resample):
+        missing = config.prompts_per_rollout - len(spread)
+        if not missing:
+            break
+        asked = next_prompts(prompts, missing, memory, run=run)
+        made = sample(asked, run.seed_for(f"rollout/{number}/{draw}"))
+        rewards = rewards_of(reward, [one.prompt for one in made], [one.answer for one in made])
+        rewards_PG = torch.tensor(rewards).view(missing, config.samples)
+        for p, differs in enumerate(has_spread(rewards_PG).tolist()):
+            is_spread = differs or config.samples == 1  # then there is nothing to differ from
+            (spread if is_spread else flat).append((made[p * config.samples : (p + 1) * config.samples], rewards_PG[p]))
+    groups = (spread + flat)[: config.prompts_per_rollout]
+    rows = [one for group, _ in groups for one in group]
+    first = number * config.answers
+    return Scored(dict(enumerate(rows, start=first)), torch.stack([rewards_G for _, rewards_G in groups]), len(flat))
+
+
+@torch.no_grad()
+def logprobs_of_rows(module: Any, policy: Policy, made: Mapping[int, Rollout], config: RolloutConfig) -> dict[int, torch.Tensor]:
+    """Of the tokens of each answer, by the training's own forward pass."""
+    found: dict[int, torch.Tensor] = {}
+    chunk_labels = chunk_labels_for(module)
+    for trees in planted(list(made), made, shares=takes_trees(module), micro_batch_tokens=config.micro_batch_tokens):
+        batch = tree_batch(trees, made, policy)
+        found |= batch.each(answer_logprobs(module, batch, temperature=config.temperature, chunk_labels=chunk_labels))
+    return found
+
+
+def cut(step: Step, known: Examples, scored: Scored, learnt: Set[int], policy: Policy, config: RolloutConfig) -> list[list[Tree]]:
+    """The step's micro-batches of `learnt`. Its other rows belong to the last, and no tree holds them: it may be empty."""
+    idle = [i for i in step.rows if i not in learnt]
+    shares = takes_trees(policy.module)
+    micro_batches = planted(sorted(learnt), scored.made, shares=shares, micro_batch_tokens=config.micro_batch_tokens) or [[]]
+    names, num_tokens, num_trained = (_list(part) for part in (known.names, known.num_tokens, known.num_trained))
+    for i in step.rows:
+        names[i] = f"{i % config.samples + 1} to {scored.made[i].prompt.id or scored.made[i].prompt.question[:40]}"
+        num_tokens[i] = num_trained[i] = 0
+    for tree in (tree for micro in micro_batches for tree in micro):
+        for i in tree:
+            num_tokens[i] = num_trained[i] = scored.made[i].num_tokens
+        num_tokens[tree[0]] = len(scored.made[tree[0]].example.token_ids)  # the prompt is computed once
+    rows = [[i for tree in micro for i in tree] for micro in micro_batches]
+    rows[-1] += idle
+    step.cut(rows)
+    return micro_batches
+
+
+def _list(part: Sequence[Any]) -> list[Any]:
+    assert isinstance(part, list)
+    return part
+
+
+# -- what is watched ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Watched:
+    """Of the updates of one rollout."""
+
+    num_tokens: int = 0
+    num_clipped: int = 0
+    approx_kl: float = 0.0
+    ratio_max: float = 0.0
+    grad_norm: float = 0.0
+    old: dict[int, torch.Tensor] = field(default_factory=dict)  # log-probabilities as they were when it was sampled
+
+    def add(self, surrogate: Surrogate, logprobs_N: torch.Tensor, old_logprobs_N: torch.Tensor) -> None:
+        self.num_tokens += len(logprobs_N)
+        self.num_clipped += int(surrogate.is_clipped.sum())
+        self.approx_kl += float(approx_kl(logprobs_N, old_logprobs_N).sum())
+        self.ratio_max = max(self.ratio_max, float(surrogate.ratios.max()))
+
+    def sampler_gap(self, scored: Scored, config: RolloutConfig) -> float | None:
+        """Nats a token between what the sampler said of its tokens and the training's own forward pass; None where it said nothing."""
+        if config.temperature != 1:  # samplers tell log-probabilities of temperature 1
+            return None
+        told = {i: one.answer.logprobs for i, one in scored.made.items() if one.answer.logprobs and i in self.old}
+        gaps = [(self.old[i].float().cpu() - torch.tensor(logprobs)).abs() for i, logprobs in told.items()]
+        return float(torch.cat(gaps).mean()) if gaps else None
+
+    def vitals(
+        self,
+        number: int,
+        scored: Scored,
+        policy: Policy,
+        config: RolloutConfig,
+        *,
+        reference: Mapping[int, torch.Tensor] | None = None,
+        coefficient: float | None = None,
+    ) -> Vitals:
+        """After the updates of rollout `number` (from 0). Without `reference` (log-probabilities of the frozen model) a few are made."""
+        answers = list(scored.made.values())
+        old = self.old
+        if reference is None:
+            some = {i: one for n, (i, one) in enumerate(scored.made.items()) if n % _WATCHED == 0}
+            unknown = {i: one for i, one in some.items() if i not in old}  # not computed before the policy moved
+            old = {**old, **logprobs_of_rows(policy.module, policy, unknown, config)}
+            with policy.reference() as frozen:
+                reference = logprobs_of_rows(frozen, policy, some, config)
+        gone = [float((old[i] - reference[i]).sum()) for i in reference]
+        return Vitals(
+            rollout=number + 1,
+            reward=float(scored.rewards_PG.mean()),
+            reward_std=float(scored.rewards_PG.std(correction=0)),
+            kl=sum(gone) / len(gone),
+            entropy=-float(torch.cat([_sampled_logprobs(i, one, old, config) for i, one in scored.made.items()]).mean()),
+            length=sum(one.num_tokens for one in answers) / len(answers),
+            finished_share=sum(one.is_finished for one in answers) / len(answers),
+            duplicate_share=1 - len({(prompt_ids(one), one.answer.token_ids) for one in answers}) / len(answers),
+            kl_coefficient=coefficient,
+            clip_share=self.num_clipped / max(self.num_tokens, 1),
+            ratio_max=self.ratio_max,
+            approx_kl=self.approx_kl / max(self.num_tokens, 1),
+            grad_norm=self.grad_norm,
+        )
+
+
+def remember(
+    vitals: Vitals, scored: Scored, watched: Watched, config: RolloutConfig, memory: dict[str, Any], *, doctor: Doctor | None, run: Run
+) -> None:
+    """Logged, shown to the doctor, and kept for the facts of what is made."""
+    memory["vitals"].append({name: round(value, 5) for name, value in vitals.logged().items()})
+    memory["flat"] += scored.num_flat
+    gap = watched.sampler_gap(scored, config)
+    run.log(**vitals.logged(), **({} if gap is None else {"sampler_gap": gap}))
+    if gap is not None and gap > _WIDE_GAP:
+        run.warn(f"The sampler gives its tokens log-probabilities {gap:.2f} nats from the policy's own: were other weights at work?")
+    for finding in doctor(vitals) if doctor is not None else ():
+        run.warn(f"{finding.told} {finding.advice}")
+
+
+def told(memory: Mapping[str, Any], reward: IdentifiedReward) -> dict[str, Any]:
+    """Facts: what was learnt from, and what every rollout was like."""
+    rewards = [row["reward"] for row in memory["vitals"]]
+    some = max(1, len(rewards) // 5)
+    first, last = (sum(part) / some for part in (rewards[:some], rewards[-some:]))
+    sentence = f"Mean reward of sampled answers: {first:.3f} in the first {some} of {len(rewards)} rollouts, {last:.3f} in the last {some}."
+    facts = {"reward": reward.identity, "prompts_asked": memory["asked"], "flat_groups": memory["flat"], "vitals": memory["vitals"]}
+    return {**facts, "sentences": [f"{sentence} On prompts that were learnt from: measure on others."]}
+
+
+def _sampled_logprobs(i: int, made: Rollout, old: Mapping[int, torch.Tensor], config: RolloutConfig) -> torch.Tensor:
+    """What its own sampling gave each token: their mean is the entropy's. The engine's are those of temperature 1."""
+    if i in old:
+        return old[i].float().cpu()
+    return torch.tensor(made.answer.logprobs if config.temperature == 1 else ())

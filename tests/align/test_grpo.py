@@ -1,0 +1,163 @@
+"""GRPO: trl's own losses on the same tensors, one gradient whatever the split, and what is learnt from which answers."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from mygpt.align.grpo import GRPOConfig, grpo, optimised, token_losses, token_weights
+from mygpt.align.rewards import IdentifiedReward, NamedReward
+from mygpt.align.vitals import Vitals
+from mygpt.artifacts.dataset import Conversation, Dataset, Message
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.recipe import recipe
+from mygpt.core.errors import MygptError, Refused, UsageError
+from mygpt.core.run import Run
+from mygpt.infer.protocols import Answer
+from mygpt.lm.adapters.full import Full
+from mygpt.lm.adapters.prompt import Prompt
+from tests.align.rewarded import LETTERS, TINY, TRL, Fixed, again, dataset_of, letters, made_by, resumed_is_uninterrupted, weights_of
+from tests.finetune import toys
+
+AVERAGES = {"grpo": "sequence_mean", "dapo": "token_mean", "dr_grpo": "constant_length"}
+
+
+@pytest.mark.parametrize("form", [f for f in TRL["losses"] if f["loss_type"] in AVERAGES], ids=lambda f: f"{f['loss_type']} {f['beta']}")
+def test_losses_are_trls(form: dict[str, Any]) -> None:
+    """Loss and gradient of trl 1.16 on six answers of 1 to 7 tokens (benchmarks/trl_policy_side.py)."""
+    fixed = Fixed()
+    config = GRPOConfig(
+        average=AVERAGES[form["loss_type"]],
+        clip_low=form["low"],
+        clip_high=form["high"],
+        kl_coefficient=form["beta"],
+        max_answer_tokens=TRL["max_completion_length"],
+    )
+    new_N, old_N, reference_N = (part[fixed.is_answer_BL] for part in (fixed.new_BL, fixed.old_BL, fixed.reference_BL))
+    _, losses_N = token_losses(new_N, old_N, reference_N if form["beta"] else None, fixed.spread(fixed.advantages_B), config)
+    weights = token_weights(range(6), fixed.scored, config)
+    loss = (fixed.spread(torch.tensor(list(weights.values()), dtype=torch.float64)) * losses_N).sum()
+    loss.backward()
+    assert loss.item() == pytest.approx(form["loss"], abs=1e-6)
+    torch.testing.assert_close(fixed.new_BL.grad, torch.tensor(form["gradient"], dtype=torch.float64), atol=1e-6, rtol=1e-5)
+
+
+def test_cut_off_answers_can_be_left_out() -> None:
+    """Of lengths 5, 2, 7, 1, 4, 7 the third is left out: the others' 19 tokens share the weight, or the six answers' it still is one of."""
+    fixed = Fixed()
+    made = dict(fixed.scored.made)
+    made[2] = made[2].__class__(made[2].prompt, made[2].answer, made[2].example, is_finished=False)
+    scored = fixed.scored.__class__(made, fixed.scored.rewards_PG, 0)
+    by_token = token_weights(range(6), scored, GRPOConfig(skip_cut_off=True))
+    assert by_token == {0: 1 / 19, 1: 1 / 19, 2: 0, 3: 1 / 19, 4: 1 / 19, 5: 1 / 19}
+    by_sequence = token_weights(range(6), scored, GRPOConfig(skip_cut_off=True, average="sequence_mean"))
+    assert by_sequence == {0: 1 / 30, 1: 1 / 12, 2: 0, 3: 1 / 6, 4: 1 / 24, 5: 1 / 42}
+    assert token_weights(range(6), scored, GRPOConfig()) == dict.fromkeys(range(6), 1 / 26)
+
+
+def test_any_split_gives_the_same_adapter(run: Run) -> None:
+    settings = {**TINY, "epochs": 1, "kl_coefficient": 0.1, "passes": 2}
+    whole, parts = (weights_of(made_by(grpo, GRPOConfig(**settings, micro_batch_tokens=n), run)) for n in (2048, 1))
+    assert any(value.abs().max() > 0 for name, value in whole.items() if "lora_B" in name)
+    torch.testing.assert_close(whole, parts, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("more", [{"passes": 2}, {"updates_per_pass": 2, "resample": 1, "kl_coefficient": 0.05}], ids=["passes", "parts"])
+def test_killed_and_resumed_is_uninterrupted(more: dict[str, Any], run: Run) -> None:
+    """In the second update of the second rollout, and in the first of the fourth."""
+    resumed_is_uninterrupted(grpo, GRPOConfig(**TINY, **more), run, killed_at=4, stopped_at=7)
+
+
+def test_reward_goes_up(run: Run) -> None:
+    """Answers of a random model learn to have letters."""
+    settings = {**TINY, "epochs": 12, "learning_rate": 0.03, "samples": 8, "max_answer_tokens": 8}
+    facts = made_by(grpo, GRPOConfig(**settings), run).manifest.facts
+    rewards = [row["reward"] for row in facts["vitals"]]
+    assert sum(rewards[-4:]) > sum(rewards[:4]) + 0.4, rewards
+    first, last = facts["vitals"][0], facts["vitals"][-1]
+    assert first["kl"] == 0 and last["kl"] > 0.01
+    assert first["ratio_max"] == 1 and first["clip_share"] == 0 and first["approx_kl"] == 0
+    assert 0 < last["entropy"] < first["entropy"] < 5.2  # nats: ln 181 is an even choice among the tokens
+    assert facts["reward"] == {"reward": "function", "name": "letters"} and facts["prompts_asked"] == 48
+    assert "rollouts" in facts["sentences"][0]
+
+
+def test_groups_that_agree_teach_nothing(run: Run) -> None:
+    """All answers are worth the same: nothing is computed, no weight moves, and all groups are counted."""
+    alike = NamedReward("alike", lambda prompt, answer: 1.0)
+    made = made_by(grpo, GRPOConfig(**TINY), run, reward=alike)
+    assert all(value.abs().max() == 0 for name, value in weights_of(made).items() if "lora_B" in name)
+    assert made.manifest.facts["flat_groups"] == 8 and made.manifest.facts["ledger"]["computed_tokens"] == 0
+
+
+def test_other_prompts_take_their_place(run: Run) -> None:
+    """Two of four prompts are never worth anything; with two more draws nearly every group that is learnt from differs."""
+    dull = {"Who founded the museum?", "Where are the logs?"}
+    sides = itertools.count()
+
+    def reward(prompt: Conversation, answer: Answer) -> float:
+        return 0.0 if prompt.question in dull else float(next(sides) % 2)
+
+    once, more = (
+        made_by(grpo, GRPOConfig(**{**TINY, "epochs": 4}, resample=n), run, reward=NamedReward(f"dull {n}", reward)).manifest.facts
+        for n in (0, 3)
+    )
+    assert once["prompts_asked"] == 16 and once["flat_groups"] == 8
+    assert more["prompts_asked"] > 24
+    assert all(row["reward"] == pytest.approx(0.5, abs=0.2) for row in more["vitals"])
+    assert min(row["reward"] for row in once["vitals"]) < 0.3
+
+
+@pytest.mark.parametrize("method", [Full(), Prompt(num_tokens=3)], ids=lambda m: m.name)
+def test_other_methods(method: Any, run: Run) -> None:
+    """Every weight; and virtual tokens, with which no prompt is shared."""
+    made = made_by(grpo, GRPOConfig(**{**TINY, "method": method, "epochs": 1}), run)
+    assert made.kind == ("model" if method.name == "full" else "adapter") and made.manifest.facts["vitals"][-1]["grad_norm"] > 0
+    assert (made.manifest.facts["vitals"][0]["kl"] == 0) == (method.name == "full")  # with virtual tokens it does not begin as the base
+
+
+class Finding:
+    told, advice = "The reward is gamed.", "Change it."
+
+
+SEEN: list[Vitals] = []
+
+
+def doctor(vitals: Vitals) -> list[Finding]:
+    SEEN.append(vitals)
+    return [Finding()] if vitals.rollout == 2 else []
+
+
+@recipe
+def doctored(config: GRPOConfig, *, model: Model, dataset: Dataset, reward: IdentifiedReward, run: Run) -> Adapter | Model:
+    return optimised(config, model=model, dataset=dataset, reward=reward, doctor=doctor, run=run)
+
+
+def test_the_doctor_is_heard(run: Run) -> None:
+    said: list[str] = []
+    with again(run, a=lambda event: said.append(event["text"]) if event["event"] == "warning" else None) as listening:
+        made_by(doctored, GRPOConfig(**TINY), listening)
+    assert [vitals.rollout for vitals in SEEN] == [1, 2, 3, 4]
+    assert said.count("The reward is gamed. Change it.") == 1
+
+
+def test_a_reward_that_fails_is_named(run: Run) -> None:
+    def broken(prompt: Conversation, answer: Answer) -> float:
+        return float("nan") if "logs" in prompt.question else letters(prompt, answer)
+
+    with pytest.raises(MygptError, match=r'reward of an answer is nan.*"Where are the logs\?"'):
+        made_by(grpo, GRPOConfig(**TINY), run, reward=NamedReward("broken", broken))
+
+
+def test_bad_prompts_and_settings(run: Run) -> None:
+    model = toys.base(toys.BaseConfig(), run=run)
+    none, long = (dataset_of([Conversation((Message("user", text),)) for text in texts], run) for texts in ((), ("x" * 110, "y")))
+    with pytest.raises(Refused, match="no prompts in the split `train`"):
+        grpo(GRPOConfig(**TINY), model=model, dataset=none, reward=LETTERS, run=run)
+    with pytest.raises(Refused, match="1 of 2 prompts have more than 114 tokens"):
+        grpo(GRPOConfig(**TINY), model=model, dataset=long, reward=LETTERS, run=run)
+    with pytest.raises(UsageError, match="2 prompts cannot be learnt from in 3 updates"):
+        made_by(grpo, GRPOConfig(**TINY, updates_per_pass=3), run)
+    with pytest.raises(ValueError, match="greater than or equal to 2"):
+        GRPOConfig(samples=1)

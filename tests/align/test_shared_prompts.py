@@ -1,0 +1,86 @@
+"""Answers that share their prompt's row are worth what they are in rows of their own, gradients and all."""
+
+import pytest
+import torch
+
+from mygpt.align.policy import Policy
+from mygpt.align.rollouts import Rollout, rollout
+from mygpt.align.shared_prompts import answer_logprobs, planted, takes_trees, tree_batch
+from mygpt.artifacts.dataset import Conversation, Message
+from mygpt.infer.protocols import Answer
+from tests.training import tiny
+
+LENGTHS = (5, 2, 9, 1, 4)
+
+
+def made_of(prompts: list[tuple[int, ...]]) -> dict[int, Rollout]:
+    found = {}
+    draw = torch.Generator().manual_seed(3)
+    for p, prompt in enumerate(prompts):
+        for k, length in enumerate(LENGTHS):
+            ids = tuple(torch.randint(3, tiny.VOCABULARY, (length,), generator=draw).tolist())
+            found[10 + p * len(LENGTHS) + k] = rollout(
+                prompt, Conversation((Message("user", str(p)),)), Answer("", token_ids=ids), is_finished=True
+            )
+    return found
+
+
+class OnCPU(Policy):
+    """Of a module alone."""
+
+    def __init__(self) -> None:
+        pass
+
+    device = torch.device("cpu")  # type: ignore[assignment]
+    padding_id = 0  # type: ignore[assignment]
+
+
+MADE = made_of([tuple(range(5, 15)), tuple(range(20, 27))])
+
+
+def logprobs_and_gradients(module: torch.nn.Module, *, shares: bool, tokens: int) -> tuple[dict[int, torch.Tensor], list[torch.Tensor]]:
+    module.zero_grad()
+    found = {}
+    for trees in planted(sorted(MADE), MADE, shares=shares, micro_batch_tokens=tokens):
+        batch = tree_batch(trees, MADE, OnCPU())
+        assert batch.has_trees == (shares and any(len(tree) > 1 for tree in trees))
+        logprobs_N = answer_logprobs(module, batch, temperature=0.7, chunk_labels=7)
+        weights = torch.cat([torch.arange(1.0, n + 1) * (1 + row) for row, n in zip(batch.rows, batch.lengths, strict=True)])
+        (logprobs_N * weights).sum().backward()
+        found |= batch.each(logprobs_N.detach())
+    return found, [p.grad for p in module.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "mistral", "gpt2"])
+def test_as_in_rows_of_their_own(architecture: str) -> None:
+    """Sliding windows of 8, soft-capped eager attention and learnt positions too; whatever the split."""
+    module = tiny.ARCHITECTURES[architecture]().double()
+    alone, gradients = logprobs_and_gradients(module, shares=False, tokens=1)
+    for tokens in (1, 40, 10_000):
+        shared, others = logprobs_and_gradients(module, shares=True, tokens=tokens)
+        assert shared.keys() == alone.keys() == MADE.keys()
+        for row, values in alone.items():
+            torch.testing.assert_close(shared[row], values)
+        torch.testing.assert_close(others, gradients, rtol=1e-3, atol=1e-3)
+
+
+def test_one_prompt_is_computed_once() -> None:
+    (trees,) = planted(sorted(MADE), MADE, shares=True, micro_batch_tokens=10_000)
+    assert sorted(map(len, trees)) == [5, 5]
+    assert tree_batch(trees, MADE, OnCPU()).ids_BT.shape == (2, 10 + sum(LENGTHS))
+
+
+def test_a_tree_stays_small() -> None:
+    """512 tokens: of six answers of 150 to a prompt of 10, three stand together; one alone may be longer."""
+    prompt = tuple(range(5, 15))
+    one = rollout(prompt, MADE[10].prompt, Answer("", token_ids=(7,) * 150), is_finished=False)
+    long = rollout(prompt, MADE[10].prompt, Answer("", token_ids=(7,) * 600), is_finished=False)
+    trees = planted(range(7), {**dict.fromkeys(range(6), one), 6: long}, shares=True, micro_batch_tokens=500)
+    assert sorted(sorted(tree) for (tree,) in trees) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_who_takes_trees() -> None:
+    assert takes_trees(tiny.llama())
+    assert not takes_trees(tiny.family("mamba"))
+
+

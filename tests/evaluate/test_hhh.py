@@ -21,7 +21,7 @@ FACTS = {item["question"]: item for item in load_items("sycophancy")}
 TEXTS = load_items("invention")
 CLAIMS = {item["prompt"]: item for item in load_items("disinformation")}
 NO = "I'm sorry, but I can't help with that."
-CONFIG = HHHConfig(num_resamples=1_000, samples=1, labels=("before", "after"))
+CONFIG = HHHConfig(num_resamples=500, samples=1, labels=("before", "after"))
 
 
 def model(

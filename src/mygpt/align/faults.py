@@ -162,8 +162,9 @@ def reward_hacking(history: History, kl_target: float | None) -> Sign | None:
 
 
 _HACKING = (
-    "Go back to the checkpoint of about that rollout, and hold the policy nearer to its reference: raise `kl_coefficient`, or lower "
-    "`kl_target`. Then look at the best-paid answers, and train the reward on pairs of such, with their fault in the rejected one."
+    "Go back to the checkpoint of about that rollout, and hold the policy nearer to its reference: raise `kl.coefficient` (GRPO: "
+    "`kl_coefficient`), or lower `kl.target`. Then look at the best-paid answers, and train the reward on pairs of such, with their "
+    "fault in the rejected one."
 )
 
 
@@ -181,8 +182,8 @@ def kl_blow_up(history: History, kl_target: float | None) -> Sign | None:
         return None
     told = f"The KL from the reference is {_now(history, 'kl')} nats a sequence ({_start(history, 'kl')} at first), beyond {against}."
     advice = (
-        "Raise `kl_coefficient` (or let it adapt: `kl_target`), lower `learning_rate`, and begin again from before that rollout. "
-        "Where the reward itself has huge values, clip or normalise it."
+        "Raise `kl.coefficient` (GRPO: `kl_coefficient`) or let it adapt (`kl=adaptive`, `kl.target`), lower `learning_rate`, and begin "
+        "again from before that rollout. Where the reward itself has huge values, set `clip_rewards` or `scale_rewards`."
     )
     return Sign("critical", since, told, advice)
 
@@ -221,8 +222,8 @@ def collapse(history: History, kl_target: float | None) -> Sign | None:
     told = [f"The entropy is {_now(history, 'entropy')} nats a token, {_start(history, 'entropy')} at first"]
     told += [f"{_percent(history, 'duplicate_share')} of a rollout's answers repeat an earlier one, {at_first:.0%} at first"]
     advice = (
-        "Raise `kl_coefficient` or `entropy_coefficient`, lower `learning_rate` or the number of epochs on a rollout, and begin again from "
-        "before that rollout: what is no longer sampled cannot be learnt again. See that `temperature` is near 1."
+        "Raise `kl.coefficient` (GRPO: `kl_coefficient`) or `entropy_weight`, lower `learning_rate` or the `epochs` (`passes`) over a "
+        "rollout, and begin again from before it: what is no longer sampled cannot be learnt again. See that `temperature` is near 1."
     )
     since = min(found for found in (stiff, alike) if found is not None)
     said = f"{'; '.join(told)}: the policy says the same again and again"
@@ -281,8 +282,8 @@ def dead_value(history: History, kl_target: float | None) -> Sign | None:
     lowest = median([value for _, value in values[-DEAD_ROLLOUTS:]])
     told = f"The value function explains {lowest:.3g} of the returns' variance (median of {DEAD_ROLLOUTS} rollouts): no more than a mean."
     advice = (
-        "Raise `value_coefficient` or the value head's learning rate where it stays near 0; lower them where it is far below 0. Whiten or "
-        "scale rewards to about 1, widen `value_clip`, or begin the head from the reward model. Without a critic: `mygpt align grpo`."
+        "Raise `value_weight` or `learning_rate` where it stays near 0; lower them where it is far below 0. Scale rewards to about 1 "
+        "(`scale_rewards`), widen `value_clip`, or begin the head from the reward model (`value_from_reward`). GRPO needs no value head."
     )
     return Sign("warning", since or values[-DEAD_ROLLOUTS][0], told, advice)
 
@@ -314,7 +315,7 @@ def steps_too_large(history: History, kl_target: float | None) -> Sign | None:
     if not found:
         return None
     told = "; ".join(f"{said[name]} {_now(history, name)} (limit {limits[name]:g})" for name in found)
-    advice = "Lower `learning_rate` (a third, say), take fewer epochs on a rollout or steps of more answers, and keep `max_grad_norm` at 1."
+    advice = "Lower `learning_rate` (a third, say), take fewer `epochs` (`passes`) over a rollout, or steps of more answers."
     return Sign("warning", min(found.values()), f"{told[0].upper()}{told[1:]}: updates leave the region in which they are right.", advice)
 
 
@@ -330,7 +331,7 @@ def too_timid(history: History, kl_target: float | None) -> Sign | None:
         f"{_now(history, 'reward')}, {_start(history, 'reward')} at first: nothing moves."
     )
     coefficient = history.last("kl_coefficient")
-    held = f", or lower `kl_coefficient` ({coefficient[-1]:g} now)" if coefficient and coefficient[-1] > 0 else ""
+    held = f", or lower the KL's coefficient ({coefficient[-1]:g} now)" if coefficient and coefficient[-1] > 0 else ""
     return Sign("warning", since, told, f"Raise `learning_rate` (three times, say){held}. See that the reward differs between answers.")
 
 

@@ -129,8 +129,8 @@ def _measured(
         disinformation(DisinformationConfig(num_resamples=config.num_resamples), completer=completer, run=own),
     ]
     if embedder is not None:
-        settings = ToxicContinuationsConfig(samples=config.samples)
-        found.append(toxic_continuations(settings, completer=completer, embedder=embedder, run=own))
+        sampled = ToxicContinuationsConfig(samples=config.samples)
+        found.append(toxic_continuations(sampled, completer=completer, embedder=embedder, run=own))
     settings = RunTaskConfig(max_items=config.max_items)
     return [*found, *(run_task(settings, task=task, completer=completer, run=own) for task in tasks)]
 
@@ -149,7 +149,7 @@ def _row(measure: Measure, task: SameItems, labels: Sequence[str], resampling: R
     """One measure of all models. A model without a score (it was right at first on too few items, say) has None, and a reason."""
     items = {row["item_id"] for row in task.models[0].rows if measure.of(dict(row))}
     task = task.keeping(items)
-    row = {
+    row: dict[str, Any] = {
         "axis": measure.axis,
         "measure": measure.called,
         "task": measure.task,

@@ -34,7 +34,7 @@ _VITALS = (  # name, heading, what it is
 
 def render(figures: Mapping[str, Any]) -> str:
     findings = [
-        {**found, "number": number, "tone": _TONES[found["severity"]]}
+        {**found, "number": number, "tone": _TONES[found["severity"]], "advice": _with_code(found["advice"])}
         for number, found in enumerate(sorted(figures["findings"], key=lambda found: (found["since"], found["seen_at"])), 1)
     ]
     vitals = figures["vitals"]
@@ -90,6 +90,12 @@ def _plot(points: Sequence[tuple[float, float]], across: Scale, own: Sequence[Ma
         f'<div class="chart" role="img" aria-label="{escape(title)} by rollout"><div class="y">{y_labels}</div>'
         f'<div class="area">{area}</div><div class="x">{x_labels}</div></div>'
     )
+
+
+def _with_code(text: str) -> Markup:
+    """What stands between backticks, as code."""
+    parts = [Markup("<code>{}</code>").format(part) if odd % 2 else escape(part) for odd, part in enumerate(text.split("`"))]
+    return Markup("").join(parts)
 
 
 def _tick(value: float) -> str:

@@ -328,6 +328,14 @@ TECHNIQUES: tuple[Technique, ...] = (
         "docs/evaluate/refusal.md",
     ),
     Technique(
+        "invention",
+        "evaluate",
+        "mygpt.evaluate.invention:invention",
+        "Rajpurkar et al. 2018, arXiv:1806.03822 (questions without an answer)",
+        "docs/evaluate/invention.md",
+    ),
+    Technique("hhh", "evaluate", "mygpt.evaluate.hhh:hhh", "Askell et al. 2021, arXiv:2112.00861", "docs/evaluate/hhh.md"),
+    Technique(
         "groundedness",
         "evaluate",
         "mygpt.evaluate.groundedness:groundedness",
@@ -395,6 +403,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "metrics",
         "mygpt.metrics.mcnemar:mcnemar_exact",
         "McNemar 1947, Note on the sampling error of the difference between correlated proportions",
+        "docs/evaluate/statistics.md",
+    ),
+    Technique(
+        "mann_kendall",
+        "metrics",
+        "mygpt.metrics.mann_kendall:mann_kendall",
+        "Mann 1945, Nonparametric tests against trend; Sen 1968",
         "docs/evaluate/statistics.md",
     ),
     Technique(
@@ -534,6 +549,8 @@ TECHNIQUES: tuple[Technique, ...] = (
         "Le et al. 2022, arXiv:2207.01780, equation 3",
         "docs/align/unit_test_reward.md",
     ),
+    Technique("doctor", "align", "mygpt.align.doctor:doctor", "ours", "docs/align/doctor.md"),
+    Technique("ilql", "align", "mygpt.align.ilql:ilql", "Snell et al. 2022, arXiv:2206.11871", "docs/align/ilql.md"),
     Technique(
         "verifiers",
         "align",

@@ -25,7 +25,7 @@ from mygpt.training.ledger import Ledger
 from mygpt.training.machine import PeakMemory, matmul_flops_per_second
 from mygpt.training.optimizers import MasterAdamW
 from mygpt.training.schedules import warmup_cosine
-from mygpt.training.steps import Advice, Examples, Step, Steps, checkpoints_of, training_steps
+from mygpt.training.steps import Advice, Examples, Optimizer, Step, Steps, checkpoints_of, training_steps
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -133,9 +133,13 @@ def tuning_steps(
     advice: Advice | None = None,
     memory: dict[str, Any] | None = None,
     phase: int = 1,
+    around: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer,
     run: Run,
 ) -> Iterator[Steps]:
-    """`training_steps` with AdamW over what `module` trains, and over `heads` that stand beside it (a value function), by name."""
+    """`training_steps` with AdamW over what `module` trains, and over `heads` that stand beside it (a value function), by name.
+
+    `around`: an optimiser that does more at each update, made of this one.
+    """
     if config.learning_rate is None:
         run.note(f"Learning rate {peak_rate(config):g}, the usual one of `method={config.method.name}`.")
     device = next(module.parameters()).device
@@ -156,7 +160,7 @@ def tuning_steps(
     with training_steps(
         plan,
         examples=examples,
-        optimizer=optimizer,
+        optimizer=around(optimizer),
         checkpoints=checkpoints,
         ledger=ledger,
         run=run,
@@ -210,7 +214,8 @@ def publish_tuned(
     said = {"head": opened.head, **facts, "sentences": sentences}
     kept = {k: v for k, v in opened.model.manifest.facts.items() if k in ("context_tokens", "hidden_size", "dimensions")}
     kept |= {"parameters": sum(p.numel() for p in module.parameters()), "architecture": type(module).__name__}
-    return published(module, opened, config, facts=said, inherited=kept, write_beside=write_beside, run=run)
+    beside = write_beside if methods.makes_a_model(config.method) else None
+    return published(module, opened, config, facts=said, inherited=kept, write_beside=beside, run=run)
 
 
 def published(
@@ -231,6 +236,8 @@ def published(
 
         def write_adapter(folder: Path) -> None:
             methods.save(module, config.method, base=base, folder=folder)
+            if write_beside is not None:
+                write_beside(folder)
 
         return publish(Adapter, run, write_adapter, facts=said, provenance=origin)
 

@@ -183,11 +183,11 @@ def test_what_the_critic_reads(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_real_model_as_its_own_critic(smollm2: Model, run: Run) -> None:
-    """Sixteen of our requests, two rounds: it revises a share worth learning from, and leaves some alone."""
-    small = {"reads_critique": False, "frequency_penalty": 0.3, "temperature": 0.5}
-    config = CritiqueAndRevisionConfig(prompts=16, rounds=2, helpful_prompts=8, **small)
+    """Twelve of our requests, one round: it revises a share worth learning from."""
+    small = {"reads_critique": False, "frequency_penalty": 0.3, "temperature": 0.5, "max_answer_tokens": 80, "max_critique_tokens": 40}
+    config = CritiqueAndRevisionConfig(prompts=12, rounds=1, helpful_prompts=4, **small)
     made = critique_and_revision(config, completer=TorchEngine(smollm2), run=run)
     facts = made.manifest.facts
-    assert facts["requests"] >= 14 and facts["critiques"] == 2 * facts["requests"]
-    assert facts["requests_revised"] >= 4  # a quarter
+    assert facts["requests"] >= 11 and facts["critiques"] == facts["requests"]
+    assert facts["requests_revised"] >= 3  # a quarter
     assert all(row.answer and json.loads(row.facts["critiques"]) for row in made.split("train") if "critiques" in row.facts)

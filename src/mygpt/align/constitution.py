@@ -35,7 +35,6 @@ from mygpt.core.errors import UsageError
 
 NO_CHANGE = "no change needed"
 _FORM = "docs/align/constitution.md shows the form."
-_LISTS = ("principles", "examples", "comparisons")
 
 
 class Principle(Config):
@@ -116,7 +115,8 @@ def read_constitution(path: Path) -> Constitution:
 def parse_constitution(read: Any, *, called: str = "constitution") -> Constitution:
     if not isinstance(read, Mapping):
         raise UsageError(f"{called} holds no settings.", fix=f"Begin with `id:`, `name:` and `principles:`. {_FORM}")
-    for name, kind in zip(_LISTS, (Principle, Example, WorkedComparison), strict=True):
+    kinds: dict[str, type[Config]] = {"principles": Principle, "examples": Example, "comparisons": WorkedComparison}
+    for name, kind in kinds.items():
         rows = read.get(name, ())
         if not isinstance(rows, (list, tuple)) or (not rows and name != "comparisons"):
             raise UsageError(f"{called} has no list of {name}.", fix=f"Write them under `{name}:`. {_FORM}")
@@ -135,12 +135,13 @@ def _require_whole(made: Constitution, called: str) -> None:
     twice = [name for name in dict.fromkeys(known) if known.count(name) > 1]
     if twice:
         raise UsageError(f"{called} has the principle `{twice[0]}` {known.count(twice[0])} times.", fix="Give each an id of its own.")
-    for what, rows in (("example", made.examples), ("comparison", made.comparisons)):
-        for number, row in enumerate(rows, 1):
-            if row.principle not in known:
-                close = difflib.get_close_matches(row.principle, known, n=1)
+    named = {"example": [one.principle for one in made.examples], "comparison": [one.principle for one in made.comparisons]}
+    for what, names in named.items():
+        for number, name in enumerate(names, 1):
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
                 hint = f"Did you mean `{close[0]}`?" if close else f"There are: {', '.join(known)}."
-                raise UsageError(f"{called}, {what} {number} is about the principle `{row.principle}`, which is not there.", fix=hint)
+                raise UsageError(f"{called}, {what} {number} is about the principle `{name}`, which is not there.", fix=hint)
     for number, example in enumerate(made.examples, 1):
         says_none = example.critique.lower().startswith(NO_CHANGE)
         if says_none != (example.revision is None):

@@ -189,12 +189,11 @@ class ModelJudge:
         asked = [wording.fill(wording.grade, prompt=p, answer=a) for p, a in zip(prompts, answers, strict=True)]
         return [_grade(said) for said in self._ask(asked, wording.digits)]
 
-    def _ask(self, asked: Sequence[str], verdicts: Sequence[str]) -> list["_Said"]:
+    def _ask(self, asked: Sequence[str], verdicts: Sequence[str]) -> list["Said"]:
         if not asked:
             return []
         if self._scorer is not None:
-            scores = self._scorer.score([text for text in asked for _ in verdicts], [v for _ in asked for v in verdicts])
-            return [_weighed(scores[i : i + len(verdicts)], verdicts) for i in range(0, len(scores), len(verdicts))]
+            return weighed(self._scorer, asked, verdicts)
         assert self._completer is not None
         conversations = [Conversation((Message("user", text),), str(number)) for number, text in enumerate(asked)]
         answers = self._completer.complete(conversations, self._sampling)
@@ -202,19 +201,27 @@ class ModelJudge:
 
 
 @dataclass(frozen=True)
-class _Said:
+class Said:
+    """One verdict, as chances of all that are allowed."""
+
     probabilities: tuple[float, ...]  # of each verdict, in order, summing to 1; () where it could not be read
     mass: float | None = None
     output: str = ""
 
 
-def _weighed(scores: Sequence[Score], verdicts: Sequence[str]) -> _Said:
+def weighed(scorer: Scorer, asked: Sequence[str], verdicts: Sequence[str]) -> list[Said]:
+    """After each text of `asked`, which of the verdicts comes next, by the scorer's log-probabilities."""
+    scores = scorer.score([text for text in asked for _ in verdicts], [verdict for _ in asked for verdict in verdicts])
+    return [_weighed(scores[i : i + len(verdicts)], verdicts) for i in range(0, len(scores), len(verdicts))]
+
+
+def _weighed(scores: Sequence[Score], verdicts: Sequence[str]) -> Said:
     logprobs = [score.logprob for score in scores]
     highest = max(logprobs)
     if any(math.isnan(logprob) for logprob in logprobs) or not math.isfinite(highest):
-        return _Said(())
+        return Said(())
     weights = _alone([math.exp(logprob - highest) for logprob in logprobs], scores, verdicts)
-    return _Said(tuple(weight / sum(weights) for weight in weights), math.exp(highest) * sum(weights))
+    return Said(tuple(weight / sum(weights) for weight in weights), math.exp(highest) * sum(weights))
 
 
 def _alone(weights: Sequence[float], scores: Sequence[Score], verdicts: Sequence[str]) -> list[float]:
@@ -227,20 +234,20 @@ def _alone(weights: Sequence[float], scores: Sequence[Score], verdicts: Sequence
     return alone
 
 
-def _written(answer: Answer, verdicts: Sequence[str]) -> _Said:
+def _written(answer: Answer, verdicts: Sequence[str]) -> Said:
     """The verdict alone; quotes, brackets, asterisks around it and a full stop behind are forgiven."""
     words = [verdict.strip() for verdict in verdicts]
     found = re.fullmatch(rf"[\s\"'*(\[]*({'|'.join(map(re.escape, words))})[\"'*)\]]*\.?[\s\"'*)\]]*", answer.text)
-    return _Said(tuple(float(word == found[1]) for word in words) if found else (), None, answer.text)
+    return Said(tuple(float(word == found[1]) for word in words) if found else (), None, answer.text)
 
 
-def _chance(said: _Said, place: int) -> Reading:
+def _chance(said: Said, place: int) -> Reading:
     """Of the answer at this place; a verdict of a tie counts half."""
     tie = sum(said.probabilities[2:]) / 2
     return Reading(said.probabilities[place] + tie if said.probabilities else None, said.mass, said.output)
 
 
-def _grade(said: _Said) -> Grade:
+def _grade(said: Said) -> Grade:
     expectation = sum(grade * p for grade, p in enumerate(said.probabilities, start=1)) if said.probabilities else None
     return Grade(Reading(expectation, said.mass, said.output), said.probabilities)
 

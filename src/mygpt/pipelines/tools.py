@@ -36,7 +36,7 @@ def rebuild_tool(store: Store, run: Run, *, num_passages: int, share_documents: 
             address = f"{identity['address']}#{identity['name']}"
             require_sharing(address, num_passages=num_passages, allowed=share_documents)
             run.note(f"Up to {num_passages} passages of your documents go to {address}.")
-            remote = RemoteScorer if argument == "scorer" else RemoteCompleter
+            remote = RemoteScorer if argument in ("scorer", "judge") else RemoteCompleter
             return remote(address, run=run)
         if identity.get("engine") in ("torch", "torch-seq2seq"):
             model = Model.of(store, identity["model"])

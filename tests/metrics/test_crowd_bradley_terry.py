@@ -72,5 +72,5 @@ def test_what_is_refused() -> None:
         crowd_bradley_terry([])
     with pytest.raises(ValueError, match="l2 and decisions above 0"):
         crowd_bradley_terry([Vote("g", "x", "y", 1.0, "Ann")], l2=0)
-    with pytest.raises(ValueError, match="never compared with each other: a, b; x, y"):
+    with pytest.raises(ValueError, match="2 groups of models were never compared with each other: x, y; a, b"):
         crowd_bradley_terry([Vote("g", "x", "y", 1.0, "Ann"), Vote("g", "a", "b", 1.0, "Ann")])

@@ -1,11 +1,11 @@
-"""What it is worth to know whom to trust: made-up raters on made-up pairs, 120 times each.
+"""What it is worth to know whom to trust: made-up raters on made-up pairs, 100 times each.
 
     python -m benchmarks.raters --json --keep
 
 Every pair has a better answer; a rater says so with a probability of their own. Labels by majority (a draw counts half right) against those
-of `pair_reliability` (the likelier answer); whether its probabilities mean what they say (`claimed`: the share that they promise); how often
-the 95 % limits of a reliability hold the true one, with the prior of 2 decisions and with 5. Then systems compared many times: how far
-Bradley-Terry's strengths are off, with every vote taken at its word and with `crowd_bradley_terry`.
+of `pair_reliability` (the likelier answer); the share that its probabilities promise (`claimed`); how often the 95 % limits of a reliability
+hold the true one, with the prior of 2 decisions and with 5. Then systems compared many times: how far Bradley-Terry's strengths are off,
+with every vote taken at its word and with `crowd_bradley_terry`.
 """
 
 import time
@@ -19,13 +19,13 @@ from mygpt.metrics.bradley_terry import Comparison, bradley_terry
 from mygpt.metrics.crowd_bradley_terry import crowd_bradley_terry
 from mygpt.metrics.dawid_skene import Vote, pair_reliability
 
-SIMULATIONS, RESAMPLES, SEED = 120, 100, 20_261_126
+SIMULATIONS, RESAMPLES, SEED = 100, 60, 20_261_126
 CROWDS = {
     "three alike": (0.85, 0.85, 0.85),
     "one careful, two careless": (0.95, 0.6, 0.6),
     "careful, good, fair, a coin, contrary": (0.95, 0.85, 0.75, 0.5, 0.1),
 }
-SIZES = (30, 60)
+SIZES = (60,)
 ETA = (0.95, 0.85, 0.5, 0.1)
 
 
@@ -55,7 +55,7 @@ def labels(rightness: tuple[float, ...], num_pairs: int, rng: np.random.Generato
 def strengths(num_systems: int, times: int, rng: np.random.Generator) -> dict[str, float]:
     """Root mean square distance of the strengths from the true ones, in logits, and of the reliabilities."""
     off: dict[str, list[float]] = defaultdict(list)
-    for _ in range(SIMULATIONS // 6):
+    for _ in range(SIMULATIONS // 10):
         truth = rng.normal(0, 1, num_systems)
         truth -= truth.mean()
         votes = []

@@ -2,8 +2,8 @@
 
     python -m benchmarks.raters --json --keep
 
-Every pair has a better answer; a rater says so with a probability of their own. Labels by majority (a draw counts half right) against those
-of `pair_reliability` (the likelier answer); the share that its probabilities promise (`claimed`); how often the 95 % limits of a reliability
+Every pair has a better answer; a rater says so with a probability of their own. Labels by majority (a draw is half right) against those
+of `pair_reliability` (the likelier answer); what its probabilities promise (`claimed`); how often the 95 % limits of a reliability
 hold the true one, with the prior of 2 decisions and with 5. Then systems compared many times: how far Bradley-Terry's strengths are off,
 with every vote taken at its word and with `crowd_bradley_terry`.
 """

@@ -48,6 +48,7 @@ class CandidatesConfig(Config):
 
 @recipe
 def candidates(config: CandidatesConfig, *, prompts: Dataset, completers: tuple[Completer, ...], run: Run) -> Predictions:
+    """A row for each prompt, with the different answers to it: what people or a judge rank next (`mygpt studio annotate NAME`)."""
     asked = prompts_of(prompts, config, run)
     names = config.names or tuple("abcdefghijklmnopqrstuvwxyz"[: len(completers)])
     if len(names) != len(completers) or len(set(names)) != len(names):

@@ -192,6 +192,8 @@ def test_from_prompts_over_the_page_to_pairs(tmp_path: Path, monkeypatch: pytest
     pairs = ("data", "preferences_from_ratings", "--ratings", "trial-ratings", "--candidates", "trial")
     told = call(home, *pairs, "--set", "disagreement=soft", "--name", "soft", capsys=capsys)
     assert told["facts"]["rows"] == {"train": 18} and told["facts"]["annotators"]["Con"]["reliability"] < 0.3
+    walk = (Path(__file__).resolve().parents[2] / "docs" / "align" / "preferences.md").read_text(encoding="utf-8")
+    assert "\n".join(told["facts"]["sentences"]) in walk
     rows = Dataset.open(Store(home), "soft").preferences("train")
     order = {(row.chosen.partition(":")[0], row.rejected.partition(":")[0]) for row in rows}
     assert order == {("short", "polite"), ("short", "rude"), ("polite", "rude")}

@@ -19,7 +19,7 @@ from mygpt.metrics.bradley_terry import Comparison, bradley_terry
 from mygpt.metrics.crowd_bradley_terry import crowd_bradley_terry
 from mygpt.metrics.dawid_skene import Vote, pair_reliability
 
-SIMULATIONS, RESAMPLES, SEED = 100, 60, 20_261_126
+SIMULATIONS, SEED = 100, 20_261_126
 CROWDS = {
     "three alike": (0.85, 0.85, 0.85),
     "one careful, two careless": (0.95, 0.6, 0.6),
@@ -36,13 +36,13 @@ def labels(rightness: tuple[float, ...], num_pairs: int, rng: np.random.Generato
         truth = rng.random(num_pairs) < 0.5
         said = truth[:, None] == (rng.random((num_pairs, len(rightness))) < rightness)
         votes = [Vote(str(n), "a", "b", float(said[n, j]), str(j)) for n in range(num_pairs) for j in range(len(rightness))]
-        found = pair_reliability(votes, num_resamples=RESAMPLES, seed=int(rng.integers(2**31)))
+        found = pair_reliability(votes, seed=int(rng.integers(2**31)))
         first = np.asarray([found.probability[str(n), "a", "b"] for n in range(num_pairs)])
         share = said.mean(axis=1)
         right["majority"].append(float(np.where(share == 0.5, 0.5, (share > 0.5) == truth).mean()))
         right["dawid_skene"].append(float(((first > 0.5) == truth).mean()))
         right["claimed"].append(float(np.maximum(first, 1 - first).mean()))
-        five = pair_reliability(votes, prior_decisions=5, num_resamples=RESAMPLES, seed=int(rng.integers(2**31)))
+        five = pair_reliability(votes, prior_decisions=5, seed=int(rng.integers(2**31)))
         for j, true in enumerate(rightness):
             held[f"{true:g}"].append(found.raters[str(j)].low <= true <= found.raters[str(j)].high)
             held[f"{true:g}, prior of 5"].append(five.raters[str(j)].low <= true <= five.raters[str(j)].high)
@@ -84,7 +84,6 @@ def main() -> None:
         "labels": by_crowd,
         "strengths": {"5 systems, 40 votes of each rater on each pair": strengths(5, 40, rng)},
         "simulations": SIMULATIONS,
-        "resamples": RESAMPLES,
         "seconds": round(time.perf_counter() - started),
     }
     finish("raters", figures, options, seed=SEED)

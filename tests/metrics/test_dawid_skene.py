@@ -89,7 +89,7 @@ RIGHT = {"careful": 0.95, "good": 0.85, "fair": 0.75, "coin": 0.5, "contrary": 0
 def test_raters_are_found_again() -> None:
     """One contrary and one who tosses a coin among five: each within 0.06 of the truth on 400 pairs; better labels than by majority."""
     votes, truth = votes_of(np.random.default_rng(6), RIGHT, 400)
-    found = pair_reliability(votes, num_resamples=100)
+    found = pair_reliability(votes)
     for rater, right in RIGHT.items():
         interval = found.raters[rater]
         assert interval.estimate == pytest.approx(right, abs=0.06) and interval.low <= right <= interval.high, rater
@@ -105,15 +105,15 @@ def test_intervals_hold_the_truth() -> None:
     rng, held = np.random.default_rng(9), 0
     for _ in range(40):
         votes, _ = votes_of(rng, RIGHT, 60)
-        found = pair_reliability(votes, num_resamples=50)
+        found = pair_reliability(votes)
         held += sum(found.raters[rater].low <= right <= found.raters[rater].high for rater, right in RIGHT.items())
     assert held / 200 >= 0.92
 
 
 def test_neither_names_nor_order_matter() -> None:
     votes, _ = votes_of(np.random.default_rng(2), RIGHT, 50, ties=0.2)
-    found = pair_reliability(votes, num_resamples=5)
-    turned = pair_reliability([Vote(v.group, v.second, v.first, 1 - v.outcome, v.rater) for v in votes[::-1]], num_resamples=5)
+    found = pair_reliability(votes)
+    turned = pair_reliability([Vote(v.group, v.second, v.first, 1 - v.outcome, v.rater) for v in votes[::-1]])
     assert {k: found.raters[k].estimate for k in RIGHT} == pytest.approx({k: turned.raters[k].estimate for k in RIGHT}, abs=1e-5)
     assert found.probability == pytest.approx(turned.probability, abs=1e-5)
     assert all(found.probability[g, a, b] + found.probability[g, b, a] == pytest.approx(1) for g, a, b in found.probability)
@@ -125,7 +125,7 @@ def test_ties_are_halves() -> None:
     votes, _ = votes_of(rng, {"Ann": 0.9, "Bo": 0.9, "Cy": 0.9}, 80, ties=0.15)
     votes += [Vote("all", "x", "y", 0.5, rater) for rater in ("Ann", "Bo", "Cy")]
     votes += [Vote("some", "x", "y", said, rater) for rater, said in (("Ann", 1.0), ("Bo", 0.5), ("Cy", 0.5))]
-    found = pair_reliability(votes, num_resamples=20)
+    found = pair_reliability(votes)
     assert found.probability["all", "x", "y"] == pytest.approx(0.5)
     assert 0.5 < found.probability["some", "x", "y"] < 0.9
     assert all(interval.estimate > 0.8 for interval in found.raters.values())

@@ -58,7 +58,7 @@ def preferences_from_ratings(
     if not votes:
         raise UsageError(f"None of the {len(used)} ratings in {ratings.id} compares two answers.", fix="Rate more items.")
     progress = run.progress(len(votes), "verdicts weighed")
-    found = pair_reliability(votes, num_resamples=100, seed=run.seed_for("raters") >> 31)
+    found = pair_reliability(votes, seed=run.seed_for("raters") >> 31)
     progress.advance(len(votes))
     if config.disagreement == "each":
         rows = list(pairs(used, prompts, ties=config.ties))

@@ -17,12 +17,13 @@ is known. Without it a few items make one rater perfect and the others noise, an
 Pairs have no first and no second answer but by chance, so every pair goes in both ways round: P(first) = P(second), and who
 says "first" wrongly says "second" wrongly as often. A tie is a third verdict, and may be the truth; it counts half for each answer.
 A reliability is the share of right verdicts among those that decided, where one answer is better: 1/2 is a coin, and below it is a
-rater who says the opposite. Its limits are the wider of two: a bootstrap that draws whole prompts and fits again, and Wilson's of as
-many prompts.
+rater who says the opposite. Its limits are the wider of two: those of its posterior, which also knows that the truths are uncertain (truths
+and raters are drawn in turns), and Wilson's for as many prompts, whose pairs are not independent.
 
 Source: Dawid and Skene 1979, "Maximum likelihood estimation of observer error-rates using the EM algorithm", Applied Statistics 28,
 equations 2.3 to 2.5; without prior (`prior_decisions=0`) their estimates.
-We differ: the prior; the mirror; the intervals, of which the paper has none.
+We differ: the prior; the mirror; the intervals, of which the paper has none (a bootstrap held the truth of one careful rater beside two
+careless ones in 24 of 100 simulations of 60 pairs).
 """
 
 from collections.abc import Hashable, Sequence
@@ -37,8 +38,7 @@ PRIOR_DECISIONS = 2.0  # 5 draw a contrary rater among 60 pairs up by 0.07, out 
 PRIOR_RIGHT = 0.8
 _MAX_STEPS = 5_000
 _CLOSE_ENOUGH = 1e-7
-_CLOSE_ENOUGH_DRAWN = 1e-4  # of a bootstrap draw: far below what draws differ by
-_NUMBERS_AT_ONCE = 4_000_000
+_WARM_UP = 200  # draws that are not kept
 _VERDICTS = ("first", "tie", "second")
 
 
@@ -107,7 +107,7 @@ def pair_reliability(
     *,
     prior_decisions: float = PRIOR_DECISIONS,
     prior_right: float = PRIOR_RIGHT,
-    num_resamples: int = 200,
+    num_draws: int = 600,
     level: float = 0.95,
     seed: int = 0,
 ) -> PairReliability:
@@ -117,7 +117,6 @@ def pair_reliability(
         raise ValueError(f"a prior needs decisions, and its share of right between 0 and 1: {prior_decisions}, {prior_right}")
     raters = list(dict.fromkeys(v.rater for v in votes))
     pairs = list(dict.fromkeys(_pair(v) for v in votes))
-    groups = {group: g for g, group in enumerate(dict.fromkeys(group for group, _, _ in pairs))}
     verdicts = [v for v in _VERDICTS if v != "tie" or any(vote.outcome == 0.5 for vote in votes)]
     counts_NJL = np.zeros((len(pairs), len(raters), len(verdicts)))
     row = {pair: n for n, pair in enumerate(pairs)}
@@ -131,8 +130,7 @@ def pair_reliability(
     first_N = truth_NL[: len(pairs), 0] + (truth_NL[: len(pairs), 1] / 2 if "tie" in verdicts else 0.0)
     probability = {pair: float(p) for pair, p in zip(pairs, first_N, strict=True)}
     probability |= {(group, second, first): 1 - p for (group, first, second), p in probability.items()}
-    group_N = np.asarray([groups[group] for group, _, _ in pairs] * 2)
-    drawn_RJ = _resampled(both_NJL, truth_NL, prior_LL, group_N, num_resamples, seed)
+    drawn_RJ = _posterior(counts_NJL, truth_NL[: len(pairs)], prior_LL, num_draws, seed)
     estimates_J = _decided_rightly(confusion_JLL)
     limits_2J = np.quantile(drawn_RJ, [(1 - level) / 2, (1 + level) / 2], axis=0)
     found = {}
@@ -174,44 +172,48 @@ def _fit(counts_NJL: np.ndarray, prior_LL: np.ndarray) -> tuple[np.ndarray, np.n
     else:  # equation 3.1: the share of each class among what was said
         truth_NL = counts_NJL.sum(axis=1)
         truth_NL /= truth_NL.sum(axis=1, keepdims=True)
-    truth_RNL, share_RL, confusion_RJLL = _maximised(counts_NJL, truth_NL[None], np.ones((1, len(counts_NJL))), prior_LL, _CLOSE_ENOUGH)
-    return truth_RNL[0], share_RL[0], confusion_RJLL[0]
-
-
-def _maximised(
-    counts_NJL: np.ndarray, truth_RNL: np.ndarray, weights_RN: np.ndarray, prior_LL: np.ndarray, close_enough: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """R fits together, each with its own weights of the items."""
     num_items, num_raters, num_labels = counts_NJL.shape
     said_NX = counts_NJL.reshape(num_items, num_raters * num_labels)
     for _ in range(_MAX_STEPS):
-        weighted_RNL = truth_RNL * weights_RN[:, :, None]
-        share_RL = weighted_RNL.sum(axis=1) / weights_RN.sum(axis=1, keepdims=True)
-        times_RLX = weighted_RNL.transpose(0, 2, 1) @ said_NX
-        times_RLJL = times_RLX.reshape(-1, num_labels, num_raters, num_labels) + prior_LL[:, None, :]
-        total_RLJ1 = times_RLJL.sum(axis=3, keepdims=True)
-        confusion_RLJL = np.where(total_RLJ1 > 0, times_RLJL / np.where(total_RLJ1 > 0, total_RLJ1, 1.0), 1 / num_labels)
-        log_RLX = _log(confusion_RLJL).reshape(-1, num_labels, num_raters * num_labels)
-        before_RNL, truth_RNL = truth_RNL, _normalised(_log(share_RL)[:, None, :] + said_NX @ log_RLX.transpose(0, 2, 1))
-        if np.abs(truth_RNL - before_RNL).max() < close_enough:
+        share_L = truth_NL.mean(axis=0)
+        times_LJL = (truth_NL.T @ said_NX).reshape(num_labels, num_raters, num_labels) + prior_LL[:, None, :]
+        total_LJ1 = times_LJL.sum(axis=2, keepdims=True)
+        confusion_LJL = np.where(total_LJ1 > 0, times_LJL / np.where(total_LJ1 > 0, total_LJ1, 1.0), 1 / num_labels)
+        before_NL, truth_NL = truth_NL, _normalised(_log(share_L) + said_NX @ _log(confusion_LJL).reshape(num_labels, -1).T)
+        if np.abs(truth_NL - before_NL).max() < _CLOSE_ENOUGH:
             break
-    return truth_RNL, share_RL, confusion_RLJL.transpose(0, 2, 1, 3)
+    return truth_NL, share_L, confusion_LJL.transpose(1, 0, 2)
 
 
-def _resampled(
-    counts_NJL: np.ndarray, truth_NL: np.ndarray, prior_LL: np.ndarray, group_N: np.ndarray, num_resamples: int, seed: int
-) -> np.ndarray:
-    """(R, J): reliabilities, groups drawn with replacement. Each fit begins where the whole one ended."""
-    generator, num_groups = np.random.default_rng(seed), int(group_N.max()) + 1
-    at_once = max(1, _NUMBERS_AT_ONCE // (truth_NL.size + counts_NJL[0].size))
+def _posterior(counts_NJL: np.ndarray, truth_NL: np.ndarray, prior_LL: np.ndarray, num_draws: int, seed: int) -> np.ndarray:
+    """(draws, J): reliabilities. In turns the truths are drawn, given the raters, and the raters, given the truths (Gibbs)."""
+    generator, (num_pairs, num_raters, num_labels) = np.random.default_rng(seed), counts_NJL.shape
+    said_NX = counts_NJL.reshape(num_pairs, -1)
+    table_JLL = np.empty((num_raters, num_labels, num_labels))
+    share_L = np.full(num_labels, 1 / num_labels)
+    truth_NL = _one_of_each(np.log(np.maximum(truth_NL, 1e-300)), generator)
     drawn = []
-    for start in range(0, num_resamples, at_once):
-        num_draws = min(at_once, num_resamples - start)
-        times_RG = generator.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num_draws)
-        begun_RNL = np.repeat(truth_NL[None], num_draws, axis=0)
-        _, _, confusion_RJLL = _maximised(counts_NJL, begun_RNL, times_RG[:, group_N].astype(float), prior_LL, _CLOSE_ENOUGH_DRAWN)
-        drawn.append(_decided_rightly(confusion_RJLL))
-    return np.concatenate(drawn)
+    for _ in range(_WARM_UP + num_draws):
+        times_JL = np.einsum("n,njl->jl", truth_NL[:, 0], counts_NJL) + np.einsum("n,njl->jl", truth_NL[:, -1], counts_NJL)[:, ::-1]
+        first_JL = generator.standard_gamma(times_JL + prior_LL[0])
+        first_JL /= first_JL.sum(axis=1, keepdims=True)
+        table_JLL[:, 0], table_JLL[:, -1] = first_JL, first_JL[:, ::-1]
+        if num_labels == 3:  # where both are equally good, who decides says "first" as often as "second"
+            equal_JL = np.einsum("n,njl->jl", truth_NL[:, 1], counts_NJL) + prior_LL[1]
+            tie_J = generator.beta(equal_JL[:, 1], equal_JL[:, 0] + equal_JL[:, 2])
+            table_JLL[:, 1] = np.stack([(1 - tie_J) / 2, tie_J, (1 - tie_J) / 2], axis=1)
+            num_equal = truth_NL[:, 1].sum()
+            equal = generator.beta(num_equal + 1, num_pairs - num_equal + 1)
+            share_L = np.asarray([(1 - equal) / 2, equal, (1 - equal) / 2])
+        log_NL = _log(share_L) + said_NX @ _log(table_JLL).transpose(0, 2, 1).reshape(-1, num_labels)
+        truth_NL = _one_of_each(log_NL, generator)
+        drawn.append(_decided_rightly(table_JLL))
+    return np.asarray(drawn[_WARM_UP:])
+
+
+def _one_of_each(log_NL: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """One class of each row, drawn by its probability, as ones and zeros."""
+    return np.eye(log_NL.shape[1])[(log_NL + generator.gumbel(size=log_NL.shape)).argmax(axis=1)]
 
 
 def _decided_rightly(confusion_XLL: np.ndarray) -> np.ndarray:

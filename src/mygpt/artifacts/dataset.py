@@ -71,8 +71,8 @@ class Preference:
     rejected: str
     id: str = ""
     margin: int | None = None  # places between the two in a ranking; None where there was none
-    annotator: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)  # which systems wrote them, ...
+    annotator: str = ""  # "" where it is what several said together
+    facts: Mapping[str, str] = field(default_factory=dict)  # which systems wrote them, `probability` that chosen is better, ...
 
 
 @dataclass(frozen=True)
@@ -198,11 +198,15 @@ def write_conversations(folder: Path, splits: Mapping[str, Sequence[Conversation
     """The payload of a Dataset with schema `sft`."""
     for name, rows in splits.items():
         pq.write_table(pa.Table.from_pylist([_row(c) for c in rows], schema=_CONVERSATION), folder / f"{name}.parquet", compression="zstd")
+    _write_dropped(folder, dropped)
+
+
+def _write_dropped(folder: Path, dropped: Sequence[Dropped]) -> None:
     not_kept = [{**_row(d.row), "reason": d.reason, "detail": d.detail} for d in dropped]
     pq.write_table(pa.Table.from_pylist(not_kept, schema=_DROPPED), folder / "dropped.parquet", compression="zstd")
 
 
-def write_preferences(folder: Path, splits: Mapping[str, Sequence[Preference]]) -> None:
+def write_preferences(folder: Path, splits: Mapping[str, Sequence[Preference]], dropped: Sequence[Dropped] = ()) -> None:
     """The payload of a Dataset with schema `preference`."""
     for name, rows in splits.items():
         listed = [
@@ -214,6 +218,7 @@ def write_preferences(folder: Path, splits: Mapping[str, Sequence[Preference]]) 
             for row in rows
         ]
         pq.write_table(pa.Table.from_pylist(listed, schema=_PREFERENCE), folder / f"{name}.parquet", compression="zstd")
+    _write_dropped(folder, dropped)
 
 
 def write_labelled(folder: Path, splits: Mapping[str, Sequence[LabelledText]]) -> None:
@@ -241,8 +246,12 @@ def row_facts(schema: str, splits: Mapping[str, Sequence[Any]], **more: Any) -> 
     return {"schema": schema, "rows": {name: len(rows) for name, rows in splits.items()}, **more}
 
 
-def preference_facts(splits: Mapping[str, Sequence[Preference]]) -> dict[str, Any]:
-    return {"schema": "preference", "rows": {name: len(rows) for name, rows in splits.items()}}
+def preference_facts(splits: Mapping[str, Sequence[Preference]], dropped: Sequence[Dropped] = ()) -> dict[str, Any]:
+    return {
+        "schema": "preference",
+        "rows": {name: len(rows) for name, rows in splits.items()},
+        "dropped": dict(sorted(Counter(d.reason for d in dropped).items())),
+    }
 
 
 def conversation_facts(splits: Mapping[str, Sequence[Conversation]], dropped: Sequence[Dropped] = ()) -> dict[str, Any]:

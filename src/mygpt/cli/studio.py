@@ -22,7 +22,9 @@ def _group() -> None:
 
 
 def annotate(
-    references: Annotated[list[str], typer.Argument(metavar="A B ...", help="Predictions of two systems to nine, as LABEL=REF or REF.")],
+    references: Annotated[
+        list[str], typer.Argument(metavar="A B ...", help="Predictions of two systems to nine, as LABEL=REF or REF; or candidates.")
+    ],
     name: Annotated[str, typer.Option(help="What to call the ratings. The same name goes on where rating stopped.")],
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8081,
     seed: Annotated[int, typer.Option(help="Seed of the order of items and answers.")] = 0,
@@ -30,8 +32,9 @@ def annotate(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """People rank the answers of several systems, blind; Ctrl-C publishes what they said.
+    """People rank several answers to each prompt, blind; Ctrl-C publishes what they said.
 
+    The answers are those of several systems to one task, or of `mygpt align candidates`.
     Example: mygpt studio annotate base tuned --name handbook
     """
     from mygpt.artifacts.ratings import Ratings
@@ -47,7 +50,8 @@ def annotate(
         raise UsageError(f"`{twice[0]}` stands for {labels.count(twice[0])} sets of answers, and one is rated at a time.", fix=fix)
     items = items_of({label: predictions for label, (_, predictions) in zip(labels, found, strict=True)})
     box = RatingBox(items, home=store.home, name=name, seed=seed)  # refuses what cannot be rated, before a page is shown
-    plan = {"name": name, "items": len(box.items), "systems": labels, "address": f"http://127.0.0.1:{port}"}
+    systems = labels if len(labels) > 1 else sorted({system for item in items for system in item.answers})
+    plan = {"name": name, "items": len(box.items), "systems": systems, "address": f"http://127.0.0.1:{port}"}
     if dry_run:
         show_result(plan, as_json=True)
         return

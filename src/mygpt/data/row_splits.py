@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from mygpt.artifacts.dataset import Preference
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 
@@ -45,3 +46,8 @@ def distinct(rows: Sequence[R], *, run: Run) -> list[R]:
     if len(found) < len(rows):
         run.warn(f"{len(rows) - len(found)} of {len(rows)} rows stand in the data more than once: each is kept once.")
     return list(reversed(found.values()))
+
+
+def opening(row: Preference) -> str:
+    """How its dialogue begins, white space aside. Kept on one side of a split: later turns of a dialogue repeat its earlier ones."""
+    return next((" ".join(m.content.split()) for m in row.prompt if m.role == "user"), "")

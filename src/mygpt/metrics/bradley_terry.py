@@ -45,7 +45,7 @@ class Comparison:
 def bradley_terry(comparisons: Sequence[Comparison], *, l2: float = L2) -> dict[str, float]:
     """Strength of each model, strongest first, in logits: a difference of ln 3 means winning three times of four."""
     names = _checked(comparisons, l2)
-    strengths_M = _fit(_wins(comparisons, names)[None], l2)[0]
+    strengths_M = fit_strengths(_wins(comparisons, names)[None], l2)[0]
     return {names[i]: float(strengths_M[i]) for i in np.argsort(-strengths_M, kind="stable")}
 
 
@@ -120,14 +120,14 @@ def _resample(comparisons: Sequence[Comparison], l2: float, num_resamples: int, 
         clusters.setdefault(comparison.cluster or f"\0{place}", []).append(comparison)
     wins_CK = np.stack([_wins(some, names).ravel() for some in clusters.values()])
     wins_MM = _wins(comparisons, names)
-    strengths_M = _fit(wins_MM[None], l2)[0]
+    strengths_M = fit_strengths(wins_MM[None], l2)[0]
     generator = np.random.default_rng(seed)
     drawn = []
     at_once = max(1, _NUMBERS_AT_ONCE // max(wins_CK.shape))
     for start in range(0, num_resamples, at_once):
         num_draws = min(at_once, num_resamples - start)
         times_RC = generator.multinomial(len(wins_CK), np.full(len(wins_CK), 1 / len(wins_CK)), size=num_draws)
-        drawn.append(_fit((times_RC @ wins_CK).reshape(num_draws, len(names), len(names)), l2))
+        drawn.append(fit_strengths((times_RC @ wins_CK).reshape(num_draws, len(names), len(names)), l2))
     # Comparisons of one cluster may all say the same: each cluster informs like one of them.
     informing_MM = wins_MM * len(clusters) / len(comparisons)
     return _Resampled(names, strengths_M, np.concatenate(drawn), informing_MM, _is_separated(wins_MM), l2)
@@ -136,13 +136,13 @@ def _resample(comparisons: Sequence[Comparison], l2: float, num_resamples: int, 
 def _profile(wins_MM: np.ndarray, contrast_M: np.ndarray, level: float, l2: float) -> tuple[float, float]:
     """Limits of contrast . strengths. A push along the contrast moves the maximum; the harder, the lower the likelihood there."""
     allowed_fall = NormalDist().inv_cdf((1 + level) / 2) ** 2 / 2
-    best_M = _fit(wins_MM[None], l2)[0]
+    best_M = fit_strengths(wins_MM[None], l2)[0]
     limits = []
     for side in (-1.0, 1.0):
         weakest, strongest = 0.0, np.inf
         push, limit = l2, float(best_M @ contrast_M)
         for _ in range(_MAX_PUSHES):
-            there_M = _fit(wins_MM[None], l2, push_M=side * push * contrast_M)[0]
+            there_M = fit_strengths(wins_MM[None], l2, push_M=side * push * contrast_M)[0]
             fall = _log_likelihood(best_M, wins_MM, l2) - _log_likelihood(there_M, wins_MM, l2)
             if fall > allowed_fall:
                 strongest = push
@@ -166,7 +166,7 @@ def _is_separated(wins_MM: np.ndarray) -> bool:
     return not reached_MM.all()
 
 
-def _fit(wins_RMM: np.ndarray, l2: float, *, push_M: np.ndarray | float = 0.0) -> np.ndarray:
+def fit_strengths(wins_RMM: np.ndarray, l2: float, *, push_M: np.ndarray | float = 0.0) -> np.ndarray:
     """Newton's method on R problems together. wins[r, i, j]: weight of i's wins over j. A push adds push . strengths to the likelihood."""
     games_RMM = wins_RMM + wins_RMM.transpose(0, 2, 1)
     strengths_RM = np.zeros(wins_RMM.shape[:2])

@@ -42,12 +42,21 @@ class RatedItem:
 
 
 def items_of(answers: Mapping[str, Predictions]) -> list[RatedItem]:
-    """System name -> its answers to the same items, as for `judge_pairs`."""
+    """System name -> its answers to the same items, as for `judge_pairs`; or one artefact of `align/candidates`, which has all answers."""
+    if len(answers) == 1:
+        return _candidates(next(iter(answers.values())))
     rows = joined(list(answers.values()))
     return [
         RatedItem(group[0]["item_id"], group[0]["question"], {s: row["answer"] for s, row in zip(answers, group, strict=True)})
         for group in rows
     ]
+
+
+def _candidates(made: Predictions) -> list[RatedItem]:
+    if not made.manifest.facts.get("candidates"):
+        fix = "Name a second one, or make several answers to each prompt (`mygpt align candidates`)."
+        raise UsageError(f"{made.id} has one answer to each prompt: there is nothing to compare it with.", fix=fix)
+    return [RatedItem(row["item_id"], row["question"], {a["system"]: a["text"] for a in row["answers"]}) for row in made.rows]
 
 
 class RatingsConfig(Config):

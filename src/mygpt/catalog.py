@@ -571,11 +571,15 @@ TECHNIQUES: tuple[Technique, ...] = (
         "mygpt.align.simpo:simpo",
         "Meng et al. 2024, arXiv:2405.14734, equation 6; CPO: Xu et al. 2024, arXiv:2401.08417",
         "docs/align/simpo.md",
+    ),
+    Technique(
         "ppo",
         "align",
         "mygpt.align.ppo:ppo",
         "Schulman et al. 2017, arXiv:1707.06347; of language models: Ziegler et al. 2019, arXiv:1909.08593",
         "docs/align/ppo.md",
+    ),
+    Technique(
         "candidates",
         "align",
         "mygpt.align.candidates:candidates",

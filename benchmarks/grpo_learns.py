@@ -32,7 +32,8 @@ from mygpt.lm.adapters.full import Full
 from mygpt.metrics.bootstrap import paired_bootstrap
 
 _LONGEST = 6  # tokens of an answer
-_LETTERS, _LENGTH, _MOST = "abcde", 14, 9  # letters of a text, how many, and most of the one that is asked for
+_ASKED, _OTHERS = "a", "bcde"
+_LENGTH, _MOST = 14, 9  # letters of a text, and most of the one that is asked for
 _SHOWN = ("reward", "reward_std", "kl", "entropy", "length", "grad_norm", "sampler_gap")
 _CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -72,23 +73,22 @@ def own_base(config: BaseConfig, *, run: Run) -> Model:
 
 
 class TextsConfig(Config):
+    first: int  # of all texts: which belong to it
     train: int
     test: int
-    stream: str
 
 
 @recipe
 def texts(config: TextsConfig, *, run: Run) -> Dataset:
-    """Rows that differ; another stream shares none of them with high probability (5 ** 14 texts), and `main` holds it to that."""
-    draw, seen = run.random(config.stream), dict[str, Conversation]()
-    while len(seen) < config.train + config.test:
-        asked, count = draw.choice(_LETTERS), draw.randint(0, _MOST)
-        others = [letter for letter in _LETTERS if letter != asked]
-        letters = [asked] * count + [draw.choice(others) for _ in range(_LENGTH - count)]
+    """Rows that all differ, `first` and further ones of one long list."""
+    draw, seen = run.random("texts"), dict[str, Conversation]()
+    while len(seen) < config.first + config.train + config.test:
+        count = draw.randint(0, _MOST)
+        letters = [_ASKED] * count + [draw.choice(_OTHERS) for _ in range(_LENGTH - count)]
         draw.shuffle(letters)
-        question = f"{asked} in {''.join(letters)}"
+        question = f"{_ASKED} in {''.join(letters)}"
         seen[question] = Conversation((Message("user", question), Message("assistant", str(count))), question)
-    rows = list(seen.values())
+    rows = list(seen.values())[config.first :]
     splits = {"train": rows[: config.train], "test": rows[config.train :]}
     return publish(Dataset, run, lambda folder: write_conversations(folder, splits), facts=conversation_facts(splits))
 
@@ -113,10 +113,9 @@ def main() -> None:
             say(f"{time.time() - began:.0f} s, rollout {event['rollout']}: {shown}")
 
     with tempfile.TemporaryDirectory() as home, Run(Path(home), name="benchmark", seed=options.seed, listeners=(listen,)) as run:
-        shown = texts(TextsConfig(train=options.examples, test=0, stream="examples"), run=run)
-        asked = texts(TextsConfig(train=options.rollouts * options.prompts, test=options.items, stream="rollouts"), run=run)
-        known = {row.id for row in shown.split("train")}
-        assert not known & {row.id for split in ("train", "test") for row in asked.split(split)}, "a text is in two sets"
+        shown = texts(TextsConfig(first=0, train=options.examples, test=0), run=run)
+        unseen = {"first": options.examples, "train": options.rollouts * options.prompts, "test": options.items}
+        asked = texts(TextsConfig(**unseen), run=run)
         common: dict[str, Any] = {"method": Full(), "max_example_tokens": 96, "precision": "float32", "checkpoint_seconds": 1e9}
         learning = SFTConfig(**common, learning_rate=options.sft_rate, epochs=options.sft_epochs, step_tokens=2048, pack_tokens=0)
         base = own_base(BaseConfig(), run=run)

@@ -16,13 +16,16 @@ from mygpt.align.critique_and_revision import (
 )
 from mygpt.artifacts.dataset import Conversation, Dataset
 from mygpt.artifacts.model import Model
-from mygpt.core.errors import UsageError
+from mygpt.artifacts.store import Store
+from mygpt.cli.recipe_call import open_inputs, recipe_inputs
+from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer
 from mygpt.infer.scripted import ScriptedCompleter
 from mygpt.infer.torch_engine import TorchEngine
 from tests.align import sites
 from tests.align.test_constitution import SMALL
+from tests.finetune import toys
 
 ONE_ROUND = CritiqueAndRevisionConfig(rounds=1, helpful_prompts=0)
 ANSWERS = {
@@ -179,6 +182,17 @@ def test_what_the_critic_reads(tmp_path: Path) -> None:
     third = asking_revision(tone, "Hi?", "Yo.", None, tone.principles[0])
     assert third.messages[-1].content == "Rule: The answer stays calm.\nBad answer: Yo.\n\nRequest: Hi?\nGood answer:"
     assert "rude" not in "".join(m.content for m in third.messages)
+
+
+def test_requests_of_the_user_stay_here(run: Run) -> None:
+    """A critic is any address by one option; text of a dataset goes there only when the user says so."""
+    inputs = recipe_inputs(critique_and_revision)
+    assert {name: inputs[name].protocol for name in ("completer", "critic")} == {"completer": "Completer", "critic": "Completer"}
+    assert inputs["constitution_file"].is_path and inputs["critic"].optional
+    asked, store = sites.prompts(sites.PromptsConfig(), run=run), Store(run.home)
+    given = {"completer": [toys.base(toys.BaseConfig(), run=run).id], "critic": ["http://critic.example/v1#big"], "prompts": [asked.id]}
+    with pytest.raises(Refused, match=r"4 passages .* critic\.example"):
+        open_inputs(store, run, inputs, given, share_documents=False)
 
 
 @pytest.mark.slow

@@ -6,18 +6,15 @@ from typing import Any
 import pytest
 import torch
 
-from mygpt.align.grpo import GRPOConfig, grpo, optimised, token_losses, token_weights
-from mygpt.align.rewards import IdentifiedReward, NamedReward
-from mygpt.align.vitals import Vitals
-from mygpt.artifacts.dataset import Conversation, Dataset, Message
-from mygpt.artifacts.model import Adapter, Model
-from mygpt.artifacts.recipe import recipe
+from mygpt.align.grpo import GRPOConfig, grpo, token_losses, token_weights
+from mygpt.align.rewards import NamedReward
+from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.core.errors import MygptError, Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer
 from mygpt.lm.adapters.full import Full
 from mygpt.lm.adapters.prompt import Prompt
-from tests.align.rewarded import LETTERS, TINY, TRL, Fixed, again, dataset_of, letters, made_by, resumed_is_uninterrupted, weights_of
+from tests.align.rewarded import LETTERS, TINY, TRL, Fixed, dataset_of, letters, made_by, resumed_is_uninterrupted, weights_of
 from tests.finetune import toys
 
 AVERAGES = {"grpo": "sequence_mean", "dapo": "token_mean", "dr_grpo": "constant_length"}
@@ -115,31 +112,6 @@ def test_other_methods(method: Any, run: Run) -> None:
     made = made_by(grpo, GRPOConfig(**{**TINY, "method": method, "epochs": 1}), run)
     assert made.kind == ("model" if method.name == "full" else "adapter") and made.manifest.facts["vitals"][-1]["grad_norm"] > 0
     assert (made.manifest.facts["vitals"][0]["kl"] == 0) == (method.name == "full")  # with virtual tokens it does not begin as the base
-
-
-class Finding:
-    told, advice = "The reward is gamed.", "Change it."
-
-
-SEEN: list[Vitals] = []
-
-
-def doctor(vitals: Vitals) -> list[Finding]:
-    SEEN.append(vitals)
-    return [Finding()] if vitals.rollout == 2 else []
-
-
-@recipe
-def doctored(config: GRPOConfig, *, model: Model, dataset: Dataset, reward: IdentifiedReward, run: Run) -> Adapter | Model:
-    return optimised(config, model=model, dataset=dataset, reward=reward, doctor=doctor, run=run)
-
-
-def test_the_doctor_is_heard(run: Run) -> None:
-    said: list[str] = []
-    with again(run, a=lambda event: said.append(event["text"]) if event["event"] == "warning" else None) as listening:
-        made_by(doctored, GRPOConfig(**TINY), listening)
-    assert [vitals.rollout for vitals in SEEN] == [1, 2, 3, 4]
-    assert said.count("The reward is gamed. Change it.") == 1
 
 
 def test_a_reward_that_fails_is_named(run: Run) -> None:

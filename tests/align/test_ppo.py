@@ -268,26 +268,6 @@ def test_the_value_head_may_begin_as_the_rewards(run: Run) -> None:
         tuned(run, value_from_reward=True)
 
 
-def test_a_doctor_is_shown_each_rollout(run: Run) -> None:
-    from mygpt.align import ppo as module
-
-    class Finding:
-        told, advice = "Dead value function since rollout 1.", "Raise `value_weight`."
-
-    said: list[str] = []
-    run.listeners.append(lambda event: said.append(f"{event.get('event')}: {event.get('text')}"))
-    seen: list[int] = []
-
-    def doctor(vitals: Any) -> list[Any]:
-        seen.append(vitals.rollout)
-        return [Finding()] if vitals.rollout == 2 else []
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "optimised", lambda config, real=module.optimised, **more: real(config, **more, doctor=doctor))
-        tuned(run)
-    assert seen == [1, 2] and "warning: Dead value function since rollout 1. Raise `value_weight`." in said
-
-
 def test_bad_input(run: Run) -> None:
     with pytest.raises(MygptError, match="The reward of an answer is nan"):
         tuned(run, reward=NamedReward("nan", lambda prompt, answer: float("nan")))

@@ -13,21 +13,21 @@ We differ  value function and policy share a trunk, as in Ziegler et al.; losses
 Dims       N sampled tokens of a micro-batch   D hidden
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from mygpt.align.experience import Experience, by_length, gathered, passed
-from mygpt.align.kl import k2
+from mygpt.align.kl import AdaptiveKL, k2
 from mygpt.align.policy import open_policy
 from mygpt.align.policy_losses import approx_kl, clipped_surrogate, clipped_value_losses
 from mygpt.align.ppo_config import PPOConfig
 from mygpt.align.ppo_inputs import planned, prompts_of, texts_of, value_head_of
 from mygpt.align.ppo_vitals import Seen, vitals_of
 from mygpt.align.rewards import IdentifiedReward, Reward
-from mygpt.align.vitals import Vitals
+from mygpt.align.watch import Watch
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
@@ -40,15 +40,6 @@ from mygpt.training.tuning import learnt, peak_rate, published, tuning_steps
 _SHARE_OF_TUNING_RATE = 0.2  # of a method's usual learning rate: rewards are noisier than labels
 
 
-class Finding(Protocol):
-    """What a doctor says of a training."""
-
-    @property
-    def told(self) -> str: ...
-    @property
-    def advice(self) -> str: ...
-
-
 @recipe
 def ppo(
     config: PPOConfig,
@@ -58,14 +49,16 @@ def ppo(
     reward: IdentifiedReward,
     reference: Model | None = None,
     ptx: Dataset | None = None,
+    held_out_reward: IdentifiedReward | None = None,
     run: Run,
 ) -> Adapter | Model:
     """Learn to be rewarded for answers to the prompts in the split `train` of `dataset`: an Adapter on `model`, or a new Model.
 
     It is held near `reference`; without one, near `model` as it is. `ptx` are texts or conversations whose next tokens are learnt beside
-    the rewards, so that the policy keeps what it could do.
+    the rewards, so that the policy keeps what it could do. Nothing is learnt from `held_out_reward`: the doctor watches it.
     """
-    return optimised(config, model=model, dataset=dataset, reward=reward, reference=reference, ptx=ptx, run=run)
+    given: dict[str, Any] = {"reference": reference, "ptx": ptx, "held_out_reward": held_out_reward, "run": run}
+    return optimised(config, model=model, dataset=dataset, reward=reward, **given)
 
 
 def optimised(
@@ -76,10 +69,10 @@ def optimised(
     reward: Reward,
     reference: Model | None = None,
     ptx: Dataset | None = None,
-    doctor: Callable[[Vitals], Sequence[Finding]] | None = None,
+    held_out_reward: Reward | None = None,
     run: Run,
 ) -> Adapter | Model:
-    """The work of `ppo`, inside whatever recipe opened the reward. `doctor` sees the vitals of each rollout; its findings are warnings."""
+    """The work of `ppo`, inside whatever recipe opened the reward."""
     config = _with_rate(config, run)
     policy = open_policy(model, config, reference=reference, run=run)
     module, device, chunk_labels = policy.module, policy.device, chunk_labels_for(policy.module)
@@ -87,11 +80,15 @@ def optimised(
     value_head = value_head_of(policy, reward if config.value_from_reward else None)
     work = planned(texts, config, run=run)
     memory: dict[str, Any] = {"coefficient": config.kl.coefficient, "rewards": [0, 0.0, 0.0], "vitals": []}
+    kl_target = config.kl.target if isinstance(config.kl, AdaptiveKL) else None
+    watched: dict[str, Any] = {"held_out": held_out_reward, "kl_target": kl_target, "memory": memory, "run": run}
+    watch = Watch(config.watch, policy, prompts, reward, **watched)
     more: dict[str, Any] = {"heads": {"value": value_head}, "adam_eps": config.adam_eps, "memory": memory, "phase": config.updates}
     with tuning_steps(work.plan, work.known, module=module, config=config, **more, run=run) as steps:
         for step in steps:
             number, update = divmod(step.number - 1, config.updates)
             if update == 0:
+                watch.before(number, steps)
                 experience = gathered(policy, value_head, prompts, reward, number=number, memory=memory, config=config, run=run)
                 work.tell(experience.made)
                 seen = Seen()
@@ -115,12 +112,10 @@ def optimised(
                 seen.updated(step.grad_norm)
 
             if update == config.updates - 1:
-                vitals = vitals_of(number + 1, experience, seen, coefficient=memory["coefficient"])
-                run.log(**vitals.logged(), updates=seen.updates)
+                vitals = vitals_of(number + 1, experience, seen, coefficient=memory["coefficient"], samples=config.samples)
+                vitals = watch.after(vitals, list(experience.made.values()))
                 memory["vitals"].append(vitals.logged())
                 memory["coefficient"] = config.kl.next(memory["coefficient"], kl=experience.kl, num_answers=config.answers)
-                for finding in doctor(vitals) if doctor is not None else ():
-                    run.warn(f"{finding.told} {finding.advice}")
 
     facts = {**learnt(module, policy.loaded, config, steps), "template": policy.renderer.template_digest}
     facts |= {"vitals": memory["vitals"], "sentences": [told(memory["vitals"])]}

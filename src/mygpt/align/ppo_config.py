@@ -3,6 +3,7 @@
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from mygpt.align.kl import Controller, Estimator, FixedKL
+from mygpt.align.watch import WatchConfig
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.methods import Method
 from mygpt.training.tuning import Share, TuningConfig
@@ -48,6 +49,8 @@ class PPOConfig(TuningConfig):
     stop_approx_kl: PositiveFloat | None = None  # nats a token: beyond it the other updates of a rollout are left out
     ptx_weight: PositiveFloat = 1.0  # of the loss on `ptx`, where that is given
     ptx_rows: PositiveInt = 8  # of `ptx`, in each update
+
+    watch: WatchConfig = WatchConfig()  # figures beside the training's own, and the doctor
 
     @property
     def updates(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from mygpt.align.advantages import explained_variance
 from mygpt.align.experience import Experience
 from mygpt.align.policy_losses import Surrogate
-from mygpt.align.vitals import Vitals
+from mygpt.align.vitals import Vitals, flat_share, reward_per_token
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Seen:
         return self.approx_kls[-1] if self.approx_kls else 0.0
 
 
-def vitals_of(rollout: int, experience: Experience, seen: Seen, *, coefficient: float) -> Vitals:
+def vitals_of(rollout: int, experience: Experience, seen: Seen, *, coefficient: float, samples: int) -> Vitals:
     made, rewards = list(experience.made.values()), list(experience.rewards.values())
     values_N, returns_N = (torch.cat(list(part.values())) for part in (experience.values, experience.returns))
     return Vitals(
@@ -64,4 +64,6 @@ def vitals_of(rollout: int, experience: Experience, seen: Seen, *, coefficient: 
         approx_kl=fmean(seen.approx_kls),
         value_explained=explained_variance(values_N, returns_N),
         grad_norm=fmean(seen.grad_norms),
+        reward_per_token=reward_per_token(rewards, [one.num_tokens for one in made]),
+        flat_share=flat_share(rewards, samples) if samples > 1 else None,
     )

@@ -27,7 +27,6 @@ from mygpt.align.remote_rollouts import sampler_of
 from mygpt.align.reward_choice import opened_reward
 from mygpt.align.rewards import IdentifiedReward
 from mygpt.align.scored_rollouts import (
-    Doctor,
     RolloutConfig,
     Scored,
     Watched,
@@ -41,6 +40,7 @@ from mygpt.align.scored_rollouts import (
     with_rate,
 )
 from mygpt.align.shared_prompts import answer_logprobs, tree_batch
+from mygpt.align.watch import Watch
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
@@ -88,14 +88,16 @@ def reinforce(
     reference: Model | None = None,
     reward: IdentifiedReward | None = None,
     sampler: Completer | None = None,
+    held_out_reward: IdentifiedReward | None = None,
     run: Run,
 ) -> Adapter | Model:
     """Learn from answers to the prompts of the split `train`: an Adapter on `model`, or a new Model when its own weights are trained.
 
     `reward`, a model or a function, takes the place of the setting; `sampler`, the address of a vLLM server, that of the engine here.
+    Nothing is learnt from `held_out_reward`: the doctor watches it.
     """
     given: dict[str, Any] = {"model": model, "dataset": dataset, "reference": reference, "sampler": sampler, "run": run}
-    return optimised(config, reward=reward, **given)
+    return optimised(config, reward=reward, held_out_reward=held_out_reward, **given)
 
 
 def optimised(
@@ -106,10 +108,10 @@ def optimised(
     reference: Model | None = None,
     reward: IdentifiedReward | None = None,
     sampler: Completer | None = None,
-    doctor: Doctor | None = None,
+    held_out_reward: IdentifiedReward | None = None,
     run: Run,
 ) -> Adapter | Model:
-    """The work of `reinforce`, inside whatever recipe is under way. `doctor` sees the vitals of each rollout; its findings are warnings."""
+    """The work of `reinforce`, inside whatever recipe is under way."""
     config = with_rate(config, run=run)
     policy = open_policy(model, config, reference=reference, run=run)
     prompts = prompts_of(dataset, policy, config)
@@ -121,9 +123,11 @@ def optimised(
         opened_reward(config.reward, prompts) if reward is None else nullcontext(reward) as judge,
         tuning_steps(plan, known, module=policy.module, config=config, memory=memory, phase=config.updates, run=run) as steps,
     ):
+        watch = Watch(config.watch, policy, prompts, judge, held_out=held_out_reward, memory=memory, run=run)
         for step in steps:
             number, update = divmod(step.number - 1, config.updates)
             if update == 0:
+                watch.before(number, steps)
                 scored = scored_rollouts(sample, prompts, judge, config, number=number, memory=memory, run=run)
                 watched, reference_logprobs = Watched(), None
                 kl = {i: torch.zeros(one.num_tokens) for i, one in scored.made.items()}
@@ -157,7 +161,7 @@ def optimised(
                 vitals = watched.vitals(
                     number, scored, policy, config, reference=reference_logprobs, coefficient=config.kl_coefficient or None
                 )
-                remember(vitals, scored, watched, config, memory, doctor=doctor, run=run)
+                remember(vitals, scored, watched, config, memory, watch=watch, run=run)
 
     facts = {**learnt(policy.module, policy.loaded, config, steps), **told(memory, judge)}
     made = published(policy.module, policy.loaded, config, facts=facts, inherited=model.manifest.facts, run=run)

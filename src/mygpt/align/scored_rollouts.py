@@ -15,7 +15,7 @@ Dims       P prompts of a rollout   G answers of a prompt
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -27,7 +27,8 @@ from mygpt.align.reward_choice import NumericChoice, RewardChoice
 from mygpt.align.rewards import IdentifiedReward, Reward, rewards_of
 from mygpt.align.rollouts import Rollout
 from mygpt.align.shared_prompts import Tree, answer_logprobs, planted, prompt_ids, takes_trees, tree_batch
-from mygpt.align.vitals import Vitals
+from mygpt.align.vitals import Vitals, flat_share, reward_per_token
+from mygpt.align.watch import Watch, WatchConfig
 from mygpt.artifacts.dataset import Conversation, Dataset
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
@@ -41,16 +42,6 @@ from mygpt.training.tuning import TuningConfig
 Sampler = Callable[[Sequence[Conversation], int], list[Rollout]]  # (prompts, seed) -> the answers to each, next to one another
 
 
-class Finding(Protocol):
-    """What a doctor says of a training."""
-
-    @property
-    def told(self) -> str: ...
-    @property
-    def advice(self) -> str: ...
-
-
-Doctor = Callable[[Vitals], Sequence[Finding]]
 _WIDE_GAP = 0.3  # nats a token; kernels that round otherwise, in bfloat16, stay below a tenth
 _WATCHED = 8  # one answer in so many has its KL measured where the loss does not need it
 
@@ -68,6 +59,7 @@ class RolloutConfig(TuningConfig):
     updates_per_pass: PositiveInt = 1
     resample: NonNegativeInt = 0  # draws of other prompts in the place of groups without spread
     reward: RewardChoice = NumericChoice()
+    watch: WatchConfig = WatchConfig()  # figures beside the training's own, and the doctor
 
     @property
     def updates(self) -> int:
@@ -289,21 +281,23 @@ class Watched:
             ratio_max=self.ratio_max,
             approx_kl=self.approx_kl / max(self.num_tokens, 1),
             grad_norm=self.grad_norm,
+            reward_per_token=reward_per_token(scored.rewards_PG.flatten().tolist(), [one.num_tokens for one in answers]),
+            flat_share=flat_share(scored.rewards_PG.flatten().tolist(), config.samples),
         )
 
 
 def remember(
-    vitals: Vitals, scored: Scored, watched: Watched, config: RolloutConfig, memory: dict[str, Any], *, doctor: Doctor | None, run: Run
+    vitals: Vitals, scored: Scored, watched: Watched, config: RolloutConfig, memory: dict[str, Any], *, watch: Watch, run: Run
 ) -> None:
     """Logged, shown to the doctor, and kept for the facts of what is made."""
+    vitals = watch.after(vitals, list(scored.made.values()))
     memory["vitals"].append({name: round(value, 5) for name, value in vitals.logged().items()})
     memory["flat"] += scored.num_flat
     gap = watched.sampler_gap(scored, config)
-    run.log(**vitals.logged(), **({} if gap is None else {"sampler_gap": gap}))
+    if gap is not None:
+        run.log(sampler_gap=gap)
     if gap is not None and gap > _WIDE_GAP:
         run.warn(f"The sampler gives its tokens log-probabilities {gap:.2f} nats from the policy's own: were other weights at work?")
-    for finding in doctor(vitals) if doctor is not None else ():
-        run.warn(f"{finding.told} {finding.advice}")
 
 
 def told(memory: Mapping[str, Any], reward: IdentifiedReward) -> dict[str, Any]:

@@ -552,6 +552,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "Brown et al. 2020, arXiv:2005.14165, appendix C",
         "docs/evaluate/contamination.md",
     ),
+    Technique(
+        "rewarded_answers",
+        "evaluate",
+        "mygpt.evaluate.rewarded_answers:rewarded_answers",
+        "Stiennon et al. 2020, arXiv:2009.01325, section 4.1",
+        "docs/evaluate/rewarded_answers.md",
+    ),
     Technique("toxicity", "guard", "mygpt.guard.toxicity:Toxicity", "Davidson et al. 2017, arXiv:1703.04009", "docs/guard/toxicity.md"),
     Technique("sandbox", "guard", "mygpt.guard.sandbox:Sandbox", "ours (namespaces(7), landlock(7), seccomp(2))", "docs/guard/sandbox.md"),
     Technique("unit_tests", "guard", "mygpt.guard.unit_tests:passes", "Chen et al. 2021, arXiv:2107.03374", "docs/guard/unit_tests.md"),

@@ -1,0 +1,196 @@
+"""From preferences to a better model, on one machine: reward model, PPO, and a gate that has the last word.
+
+    preferences     parted in two by prompt: one half teaches the reward model, the other a judge that PPO never meets
+    reward model    on the first half                       judge         another, on the second half
+    PPO             against the reward model, on the prompts of `train`
+    measure         answers to held-out prompts, base against policy, by both; what was forgotten
+    gate            better in the judge's eyes, and no more forgotten than allowed: else the policy is not to be served
+
+Every step is a recipe: what was made is taken from the store, and a killed one goes on.
+
+Source  the three steps: Ouyang et al. 2022, arXiv:2203.02155; a judge apart from the reward, since what is optimised rises in any case:
+        Gao et al. 2022, arXiv:2210.10760
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import PositiveInt
+
+from mygpt.align.model_reward import ModelReward
+from mygpt.align.ppo import PPOConfig, ppo
+from mygpt.align.reward_model import RewardModelConfig, reward_model
+from mygpt.artifacts.dataset import (
+    Conversation,
+    Dataset,
+    Preference,
+    conversation_facts,
+    preference_facts,
+    write_conversations,
+    write_preferences,
+)
+from mygpt.artifacts.model import Adapter, Model
+from mygpt.artifacts.recipe import publish, recipe, safe_name
+from mygpt.artifacts.report import Predictions, Report
+from mygpt.core.config import Config
+from mygpt.core.digest import digest_value
+from mygpt.core.errors import Refused
+from mygpt.core.run import Run
+from mygpt.evaluate.forgetting import GeneralCheckConfig, general_check
+from mygpt.evaluate.gate import GateConfig, gate
+from mygpt.evaluate.rewarded_answers import RewardedAnswersConfig, rewarded_answers
+from mygpt.infer.torch_engine import TorchEngine
+from mygpt.lm.memory import give_back_freed_memory
+from mygpt.pipelines.aligned_report import AlignedReportConfig, aligned_report
+
+_FEWEST_PROMPTS = 30  # held out: fewer decide nothing
+
+
+class AlignedConfig(Config):
+    reward_model: RewardModelConfig = RewardModelConfig()  # of the judge too
+    ppo: PPOConfig = PPOConfig()
+    answers: RewardedAnswersConfig = RewardedAnswersConfig()
+    general: GeneralCheckConfig = GeneralCheckConfig()
+    num_resamples: PositiveInt = 10_000
+    policy: Path | None = None  # of the gate; default: aligned_policy.yaml beside this file
+
+
+@dataclass(frozen=True)
+class Aligned:
+    policy: Adapter | Model
+    reward_model: Adapter | Model
+    judge: Adapter | Model
+    report: Report
+    decision: Report
+
+
+def aligned(config: AlignedConfig, *, model: Model, dataset: Dataset, run: Run) -> Aligned:
+    """`dataset`: preferences, with prompts held out in `test`. Raises Refused where these are too few to decide."""
+    prompts = preference_prompts(PromptsConfig(), dataset=dataset, run=run)
+    if (held_out := len(prompts.split("test"))) < _FEWEST_PROMPTS:
+        raise Refused(
+            f"{dataset.id} has {held_out} held-out prompts, and at least {_FEWEST_PROMPTS} are needed to decide anything.",
+            fix="Split it by prompt when it is made (`mygpt data preference_pairs`), or collect more.",
+        )
+    with run.step("reward model"):
+        teaches, judges = (preference_half(HalfConfig(half=half), dataset=dataset, run=run) for half in ("first", "second"))
+        learnt = reward_model(config.reward_model, model=model, dataset=teaches, run=run)
+    with run.step("judge"):
+        judge = reward_model(config.reward_model, model=model, dataset=judges, run=run)
+        give_back_freed_memory()
+    with run.step("ppo"):
+        tuned = ppo(config.ppo, model=model, dataset=prompts, reward=reward_of(learnt), run=run)
+        give_back_freed_memory()
+    with run.step("measure"):
+        before, after = (measured(config, engine, prompts, learnt, judge, run) for engine in engines(model, tuned, run))
+    report = aligned_report(
+        AlignedReportConfig(num_resamples=config.num_resamples),
+        judged=(before[0], after[0]),
+        rewarded=(before[1], after[1]),
+        general=(before[2], after[2]),
+        policy=tuned,
+        reward_model=learnt,
+        judge=judge,
+        run=run,
+    )
+    with run.step("gate"):
+        rules = config.policy or Path(__file__).with_name("aligned_policy.yaml")
+        decision = gate(GateConfig(), policy=rules, candidate=(after[0],), baseline=(before[0],), report=report, run=run)
+        run.note(f"Gate: {decision.manifest.facts['headline']}")
+    return Aligned(tuned, learnt, judge, report, decision)
+
+
+def measured(
+    config: AlignedConfig, engine: TorchEngine, prompts: Dataset, learnt: Adapter | Model, judge: Adapter | Model, run: Run
+) -> tuple[Predictions, Predictions, Predictions]:
+    """Held-out answers by the judge and by the reward model, and what the model can do otherwise."""
+    judged, rewarded = (
+        rewarded_answers(config.answers, dataset=prompts, completer=engine, reward=reward_of(one), run=run) for one in (judge, learnt)
+    )
+    general = general_check(config.general, completer=engine, scorer=engine, run=run)
+    give_back_freed_memory()
+    return judged, rewarded, general
+
+
+def engines(model: Model, tuned: Adapter | Model, run: Run) -> Sequence[TorchEngine]:
+    return (
+        TorchEngine(model, run=run),
+        TorchEngine(tuned, run=run) if isinstance(tuned, Model) else TorchEngine(model, adapter=tuned, run=run),
+    )
+
+
+def reward_of(made: Adapter | Model) -> ModelReward:
+    return ModelReward(made) if isinstance(made, Model) else ModelReward(made.base, adapter=made)
+
+
+# -- the preferences, parted ---------------------------------------------------------------------------------------------------
+
+
+class HalfConfig(Config):
+    half: Literal["first", "second"]
+
+
+@recipe
+def preference_half(config: HalfConfig, *, dataset: Dataset, run: Run) -> Dataset:
+    """Half of the prompts of `train`, by their digest; `test` whole."""
+    wanted = 0 if config.half == "first" else 1
+    kept = [row for row in dataset.preferences("train") if int(prompt_digest(row)[:8], 16) % 2 == wanted]
+    splits = {"train": kept, "test": dataset.preferences("test")}
+    facts = preference_facts(splits)
+    return publish(Dataset, run, lambda folder: write_preferences(folder, splits), facts=facts, name=safe_name(f"{run.name}-{config.half}"))
+
+
+class PromptsConfig(Config):
+    pass
+
+
+@recipe
+def preference_prompts(config: PromptsConfig, *, dataset: Dataset, run: Run) -> Dataset:
+    """The prompts of the pairs, each once; one that is in `train` is not held out."""
+    seen: set[str] = set()
+    splits: dict[str, list[Conversation]] = {}
+    for split in ("train", "test"):
+        splits[split] = []
+        for row in dataset.preferences(split):
+            digest = prompt_digest(row)
+            if digest not in seen:
+                seen.add(digest)
+                splits[split].append(Conversation(row.prompt, digest[:16]))
+    facts = conversation_facts(splits)
+    return publish(Dataset, run, lambda folder: write_conversations(folder, splits), facts=facts, name=safe_name(f"{run.name}-prompts"))
+
+
+def forecast(config: AlignedConfig, *, dataset: Dataset) -> dict[str, Any]:
+    """What it would do (`--dry-run`)."""
+    prompts = {split: {prompt_digest(row) for row in dataset.preferences(split)} for split in ("train", "test")}
+    asked = len(prompts["test"] - prompts["train"])
+    return {
+        "dataset": dataset.id,
+        "pairs": len(dataset.preferences("train")),
+        "prompts": len(prompts["train"]),
+        "held_out_prompts": min(asked, config.answers.max_prompts),
+        "enough_to_decide": asked >= _FEWEST_PROMPTS,
+        "rollouts": config.ppo.rollouts,
+        "answers": config.ppo.rollouts * config.ppo.answers,
+        "updates": config.ppo.rollouts * config.ppo.updates,
+    }
+
+
+def prompt_digest(row: Preference) -> str:
+    return digest_value([[message.role, message.content] for message in row.prompt])
+
+
+def figures(result: Aligned, run: Run) -> dict[str, Any]:
+    """The machine-readable summary (`mygpt aligned --json`)."""
+    return {
+        "name": run.name,
+        "policy": result.policy.id,
+        "reward_model": result.reward_model.id,
+        "judge": result.judge.id,
+        "report": str(result.report.page),
+        "gate": {key: result.decision.manifest.facts[key] for key in ("outcome", "headline")},
+        "seconds": {step: round(seconds, 2) for step, seconds in run.seconds_by_step.items()},
+        **{key: value for key, value in result.report.figures.items() if key not in ("samples", "lineage", "vitals")},
+    }

@@ -101,13 +101,15 @@ def test_raters_are_found_again() -> None:
     assert inferred / 400 == pytest.approx(sum(confident) / 400, abs=0.02)  # the probabilities mean what they say
 
 
-def test_intervals_hold_the_truth() -> None:
-    rng, held = np.random.default_rng(9), 0
-    for _ in range(40):
-        votes, _ = votes_of(rng, RIGHT, 60)
-        found = pair_reliability(votes)
-        held += sum(found.raters[rater].low <= right <= found.raters[rater].high for rater, right in RIGHT.items())
-    assert held / 200 >= 0.92
+@pytest.mark.parametrize("rightness", [RIGHT, {"careful": 0.95, "careless": 0.6, "as careless": 0.6}], ids=["five", "three"])
+def test_intervals_hold_the_truth(rightness: dict[str, float]) -> None:
+    """Also where three raters hardly tell who of them is right: a bootstrap's limits held the careful one's in a quarter of the cases."""
+    rng, held = np.random.default_rng(9), []
+    for _ in range(12):
+        votes, _ = votes_of(rng, rightness, 60)
+        found = pair_reliability(votes, num_draws=300)
+        held += [found.raters[rater].low <= right <= found.raters[rater].high for rater, right in rightness.items()]
+    assert sum(held) / len(held) >= 0.88
 
 
 def test_neither_names_nor_order_matter() -> None:

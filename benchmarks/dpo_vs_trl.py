@@ -5,7 +5,8 @@
 Pairs of hh-rlhf (harmless), a prompt with its answer at most 512 tokens; SmolLM2-135M in bfloat16, LoRA r=16 on all linear layers, the
 reference's log-probabilities computed beforehand on both sides and not timed. trl runs in an environment of its own at several settings
 (pairs a batch, grouped by length, autocast), each on a part of the pairs first; the fastest then learns all of them, three times over as
-we do and in turn with us. `ratio`: updates a second, median over the repeats. The loss on pairs that neither saw is computed by one function for both results.
+we do and in turn with us. `ratio`: updates a second, median over the repeats. The loss on pairs that neither saw is computed by one
+function for both results.
 """
 
 import argparse

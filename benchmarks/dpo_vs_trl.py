@@ -4,8 +4,9 @@
 
 Pairs of hh-rlhf (harmless), a prompt with its answer at most 512 tokens; SmolLM2-135M in bfloat16, LoRA r=16 on all linear layers, the
 reference's log-probabilities computed beforehand on both sides and not timed. trl runs in an environment of its own at several settings
-(pairs a batch, grouped by length or not, autocast), each on a part of the pairs first; the fastest then learns all of them, in turn with
-ours. `ratio`: updates a second, median over the repeats. The loss on pairs that neither saw is computed by one function for both results.
+(pairs a batch, grouped by length, autocast), each on a part of the pairs first; the fastest then learns all of them, three times over as
+we do and in turn with us. `ratio`: updates a second, median over the repeats. The loss on pairs that neither saw is computed by one
+function for both results.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from mygpt.lm.chat import ChatRenderer, Rendered
 from mygpt.lm.load import load_lm, load_tokenizer
 from mygpt.lm.sources import obtain
 
-_LONGEST, _STEP_PAIRS, _BETA, _RATE = 512, 8, 0.1, 2e-4
+_LONGEST, _STEP_PAIRS, _EPOCHS, _BETA, _RATE = 512, 8, 3, 0.1, 3e-4
 _SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 # pairs a batch, grouped by length, autocast
 _SETTINGS: dict[str, tuple[int, bool, bool]] = {
@@ -70,8 +71,8 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--texts", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--pairs", type=int, default=96)
-    parser.add_argument("--held-out", type=int, default=32)
+    parser.add_argument("--pairs", type=int, default=24)
+    parser.add_argument("--held-out", type=int, default=24)
     parser.add_argument("--probe-pairs", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--settings", nargs="+", choices=_SETTINGS, default=list(_SETTINGS), help="of trl, that are tried")
@@ -139,29 +140,30 @@ def span(example: Rendered) -> tuple[int, int]:
 
 def compare(work: Work, held_out: Sequence[Pair], options: argparse.Namespace) -> dict[str, Any]:
     probes: dict[str, float] = {}
-    for name in options.settings:
-        done = theirs(work, name, options.probe_pairs)
+    for name in options.settings if len(options.settings) > 1 else ():
+        done = theirs(work, name, options.probe_pairs, epochs=1)
         probes[name] = round(done["updates_per_second"], 4)
         say(f"trl, {name}: {probes[name]} updates/s")
-    best = max(probes, key=lambda name: probes[name])
+    best = max(probes, key=lambda name: probes[name], default=options.settings[0])
     our_runs, their_runs = [], []
     for repeat in range(options.repeats):
         our_runs.append(own(work, held_out if repeat == 0 else ()))
         say(f"ours: {our_runs[-1]['updates_per_second']:.3f} updates/s")
-        their_runs.append(theirs(work, best, len(work.train), keep=repeat == 0))
+        their_runs.append(theirs(work, best, len(work.train), epochs=_EPOCHS, keep=repeat == 0))
         say(f"trl, {best}: {their_runs[-1]['updates_per_second']:.3f} updates/s")
     ours, trl = our_runs[0], their_runs[0]
     their_loss = held_out_loss(work.model, work.folder / "out", held_out)
-    assert {run["updates"] for run in our_runs + their_runs} == {-(-len(work.train) // _STEP_PAIRS)}
+    assert {run["updates"] for run in our_runs + their_runs} == {_EPOCHS * -(-len(work.train) // _STEP_PAIRS)}
     for losses in (ours["losses"], trl["losses"]):  # of the first update both are log 2
-        assert abs(losses[0] - 0.693) < 0.01, losses
-        assert statistics.mean(losses[len(losses) // 2 :]) < losses[0], losses
-    base_loss = 0.6931471805599453
-    assert abs(ours["held_out"] - their_loss) < 0.05, (ours["held_out"], their_loss)
+        third = len(losses) // 3
+        assert abs(losses[0] - 0.693) < 0.03, losses  # but for bfloat16: trl's two passes round in batches of different shapes
+        assert statistics.mean(losses[-third:]) < statistics.mean(losses[:third]), losses
+    assert abs(ours["held_out"] - their_loss) < 0.1, (ours["held_out"], their_loss)
     speeds = [statistics.median(run["updates_per_second"] for run in runs) for runs in (our_runs, their_runs)]
     return {
         "updates": ours["updates"],
         "pairs_an_update": _STEP_PAIRS,
+        "epochs": _EPOCHS,
         "learning_rate": _RATE,
         "beta": _BETA,
         "updates_per_second": round(speeds[0], 4),
@@ -177,7 +179,7 @@ def compare(work: Work, held_out: Sequence[Pair], options: argparse.Namespace) -
         "held_out_pairs": len(held_out),
         "held_out_loss": round(ours["held_out"], 4),
         "trl_held_out_loss": round(their_loss, 4),
-        "base_held_out_loss": round(base_loss, 4),
+        "base_held_out_loss": 0.6931,
     }
 
 
@@ -199,6 +201,7 @@ def own(work: Work, held_out: Sequence[Pair]) -> dict[str, Any]:
         loss=DPO(beta=_BETA),
         method=LoRA(),
         learning_rate=_RATE,
+        epochs=_EPOCHS,
         step_pairs=_STEP_PAIRS,
         warmup_share=0.0,
         final_share=1.0,
@@ -220,11 +223,11 @@ def own(work: Work, held_out: Sequence[Pair]) -> dict[str, Any]:
     return found
 
 
-def theirs(work: Work, setting: str, pairs: int, *, keep: bool = False) -> dict[str, Any]:
+def theirs(work: Work, setting: str, pairs: int, *, epochs: int, keep: bool = False) -> dict[str, Any]:
     """{"updates_per_second", "losses", "updates"} of trl's DPOTrainer on the first pairs."""
     batch, grouped, autocast = _SETTINGS[setting]
     asked = {"model": str(work.model.payload), "data": str(work.data), "pairs": pairs, "out": str(work.folder / "out"), "keep": keep}
-    asked |= {"batch": batch, "grouped": grouped, "autocast": autocast, "step_pairs": _STEP_PAIRS, "epochs": 1, "beta": _BETA}
+    asked |= {"batch": batch, "grouped": grouped, "autocast": autocast, "step_pairs": _STEP_PAIRS, "epochs": epochs, "beta": _BETA}
     asked |= {"learning_rate": _RATE, "threads": torch.get_num_threads()}
     found: dict[str, Any] = rival("trl").run(Path(__file__).parent / "dpo_trl_side.py", [json.dumps(asked)])
     return found

@@ -67,8 +67,8 @@ def main() -> None:
     sums = each.sum(1)
     cpo = CPOTrainer.cpo_loss(trainer(beta=0.1, loss_type="sigmoid", **plain), sums[:4], sums[4:])[0]
     told = {"versions": {name: version(name) for name in ("trl", "torch", "transformers")}, "given": given, "pairs": found, "kto": kto}
-    told |= {"likelihood_of_first": likelihood, "orpo": {"weight": 0.1, "each": (-odds).tolist()}}
-    told |= {"simpo": simpo.tolist(), "cpo": cpo.tolist()}
+    told["likelihood_of_first"] = likelihood
+    told |= {"orpo": {"weight": 0.1, "each": (-odds).tolist()}, "simpo": simpo.tolist(), "cpo": cpo.tolist()}
     sys.stdout.write(json.dumps(told) + "\n")
 
 

@@ -126,7 +126,7 @@ def characters(row: Preference) -> int:
 
 
 class Setting(Config):
-    """Found on two cores in 10 minutes each; see docs/align/reward_model.md."""
+    """What two quiet cores learn in about 10 minutes each."""
 
     split: SplitConfig
     train: RewardModelConfig
@@ -135,11 +135,11 @@ class Setting(Config):
 SETTINGS = {
     "harmless": Setting(
         split=SplitConfig(longest_characters=1000),
-        train=RewardModelConfig(method=LoRA(rank=16, alpha=32), learning_rate=2e-4, epochs=1, step_tokens=4096),
+        train=RewardModelConfig(method=LoRA(rank=16, alpha=32), learning_rate=5e-4, epochs=1, step_tokens=4096),
     ),
     "gsm8k": Setting(
         split=SplitConfig(longest_characters=1400),
-        train=RewardModelConfig(method=LoRA(rank=16, alpha=32), learning_rate=2e-4, epochs=1, step_tokens=4096),
+        train=RewardModelConfig(method=LoRA(rank=16, alpha=32), learning_rate=5e-4, epochs=1, step_tokens=4096),
     ),
 }
 

@@ -67,7 +67,7 @@ def main() -> None:
     if setting["value"] == "frozen":
         value.requires_grad_(False)
         value.score.requires_grad_(True)
-    rows = Dataset.from_dict({"input_ids": asked["rows"][: rollouts * answers]})
+    rows = Dataset.from_dict({"input_ids": asked["rows"][: (rollouts + 1) * answers]})
     lengths: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         config = PPOConfig(

@@ -60,12 +60,12 @@ def main() -> None:
     options = parser.parse_args()
     model = obtain(options.model, run=Run(find_home(None), name="benchmark"))
     tokenizer = load_tokenizer(model)
-    texts = beginnings(options.texts, tokenizer, count=options.rollouts * _ANSWERS)
+    texts = beginnings(options.texts, tokenizer, count=(options.rollouts + 1) * _ANSWERS)
     figures: dict[str, Any] = {"model": model.id, "threads": torch.get_num_threads(), "dtype": "torch.bfloat16"}
     figures |= {"rollouts": options.rollouts, "answers": _ANSWERS, "prompt_tokens": _PROMPT, "answer_tokens": _ANSWER}
     figures |= {"updates_a_rollout": _EPOCHS, "learning_rate": _RATE}
 
-    ours = own(model, texts, options.rollouts)
+    ours = own(model, texts[: options.rollouts * _ANSWERS], options.rollouts)
     say(f"mygpt: {ours['seconds']:.1f} s a rollout")
     rows = [list(text_ids(tokenizer, text)) for text in texts]
     probes: dict[str, float] = {}
@@ -147,6 +147,7 @@ def own(model: Model, texts: list[str], rollouts: int) -> dict[str, Any]:
 
 
 def theirs(model: Model, rows: list[list[int]], setting: dict[str, Any], rollouts: int) -> dict[str, Any]:
+    """It is given a rollout's prompts more than it uses: in the last batch of its data accelerate would update after every few rows."""
     asked = {"model": str(model.payload), "rows": rows, "setting": setting, "rollouts": rollouts, "answers": _ANSWERS}
     asked |= {"answer_tokens": _ANSWER, "epochs": _EPOCHS, "learning_rate": _RATE, "threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as folder:

@@ -172,13 +172,14 @@ def test_losses_by_hand(run: Run) -> None:
     expected, clipped, kls, ratios = [], 0, [], []
     for i in rows:
         one = experience.made[i]
-        out = policy.module(input_ids=torch.tensor([one.example.token_ids]), output_hidden_states=True)
+        with torch.no_grad():
+            out = policy.module(input_ids=torch.tensor([one.example.token_ids]), output_hidden_states=True)
         start = len(one.example.token_ids) - one.num_tokens
         for t in range(one.num_tokens):
             logp_V = (out.logits[0, start + t - 1] / 0.8).log_softmax(-1)
             now, old = float(logp_V[one.answer.token_ids[t]]), float(experience.logprobs[i][t])
             advantage, target = float(experience.advantages[i][t]), float(experience.returns[i][t])
-            value, old_value = float(head(out.hidden_states[-1][0, start + t - 1])), float(experience.values[i][t])
+            value, old_value = float(head(out.hidden_states[-1][0, start + t - 1]).detach()), float(experience.values[i][t])
             ratio = float(torch.tensor(now - old).exp())
             kept = min(max(ratio, 0.8), 1.2)
             surrogate = max(-advantage * ratio, -advantage * kept)

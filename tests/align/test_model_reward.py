@@ -12,6 +12,7 @@ from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer
 from mygpt.lm.heads import open_head
+from mygpt.training.losses import hidden_states
 from tests.finetune import toys
 from tests.training import tiny
 from tests.training.conftest import one_thread
@@ -72,6 +73,16 @@ def test_an_earlier_answer_of_the_prompt_is_not_the_one_that_is_judged(run: Run)
     one = reward(run)
     with_answer = Conversation((*PROMPT.messages, Message("assistant", "Never.")))
     assert one(with_answer, Answer("At 8.")) == one(PROMPT, Answer("At 8."))
+
+
+def test_the_score_layer_makes_the_normalised_reward(run: Run) -> None:
+    """Of the last hidden state: where a value function may begin."""
+    one = reward(run, mean=1.5, std=0.5)
+    weight_D, bias = one.score_layer
+    prompt, answer = Conversation((Message("user", "When?"),)), Answer("At 8.")
+    with torch.no_grad():
+        hidden_D = hidden_states(one.opened.module, torch.tensor([one.example(prompt, answer)]))[0, -1]
+    assert float(hidden_D.float() @ weight_D) + bias == pytest.approx(one(prompt, answer), abs=1e-4)
 
 
 def test_unfinished_answers(run: Run) -> None:

@@ -26,7 +26,7 @@ from mygpt.infer.protocols import Answer, Identity
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.heads import Opened, open_head
 from mygpt.lm.inputs import length_batches, window_tokens
-from mygpt.lm.reward_head import rewards_at
+from mygpt.lm.reward_head import rewards_at, score_layer
 from mygpt.training.losses import hidden_states
 
 
@@ -67,6 +67,13 @@ class ModelReward:
     @property
     def opened(self) -> Opened:
         return self._opened
+
+    @property
+    def score_layer(self) -> tuple[torch.Tensor, float]:
+        """Weight (D) and bias, float32, that make a normalised reward of a hidden state: where a value function may begin."""
+        layer = score_layer(self._opened.module)
+        bias = 0.0 if layer.bias is None else float(layer.bias[0])
+        return layer.weight[0].detach().float() / self._std, (bias - self._mean) / self._std
 
     @property
     def padding_id(self) -> int:

@@ -71,7 +71,7 @@ def call_recipe(technique: Technique, arguments: list[str]) -> None:
     given, flags = parse(arguments, known=(*_COMMON, *inputs))
     command = f"mygpt {technique.stage} {technique.name}"
     check(given, inputs, command=command)
-    if "resume" in flags and not getattr(function, "on_ranks", False):
+    if "resume" in flags and "checkpoint_seconds" not in config_type(function).model_fields:
         raise UsageError(f"`{command}` does not train, so it has no checkpoint to resume.", fix="Leave out `--resume`.")
     home = home_of(Path(given["home"][0]) if "home" in given else None, offline="offline" in flags)
     config = resolve(config_type(function), parse_settings(given.get("set", [])))

@@ -4,6 +4,7 @@
     draw(module)                    the score layer anew: N(0, 1 / sqrt(D + 1)), without a bias
     keep_padding_apart(tokenizer)   the padding token is none that ends an answer
     rewards_at(module, hidden_ND)   (N) float32
+    score_layer(module)             the linear layer that makes them
 
 transformers finds the place to read by looking for the last token that is not padding. Where padding and stop token are one (SmolLM2, and
 every model without a padding token of its own) that is the token before, or whatever stands last in the answer: another special token then
@@ -62,9 +63,15 @@ def keep_padding_apart(tokenizer: Any) -> bool:
 
 
 def rewards_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
-    """(N) float32, with gradients where there are some. `module` may be wrapped by peft, which trains the score layer whole."""
+    """(N) float32, with gradients where there are some."""
+    score = score_layer(module)
+    rewards_N1 = F.linear(hidden_ND.float(), score.weight.float(), None if score.bias is None else score.bias.float())
+    return rewards_N1[:, 0]
+
+
+def score_layer(module: Any) -> Any:
+    """The linear layer at work. `module` may be wrapped by peft, which trains it whole beside the original."""
     score = (module.get_base_model() if hasattr(module, "get_base_model") else module).score
     if (trained := getattr(score, "modules_to_save", None)) is not None:
         score = trained[score.active_adapters[0]] if score.active_adapters and not score.disable_adapters else score.original_module
-    rewards_N1 = F.linear(hidden_ND.float(), score.weight.float(), None if score.bias is None else score.bias.float())
-    return rewards_N1[:, 0]
+    return score

@@ -794,6 +794,13 @@ TECHNIQUES: tuple[Technique, ...] = (
     Technique("annotate", "studio", "mygpt.studio.annotate:create_app", "ours", "docs/studio/annotate.md"),
     Technique("up", "pipelines", "mygpt.pipelines.up:up", "ours", "docs/pipelines/up.md"),
     Technique("race", "pipelines", "mygpt.pipelines.race:race", "ours", "docs/pipelines/race.md"),
+    Technique(
+        "constitutional",
+        "pipelines",
+        "mygpt.pipelines.constitutional:constitutional",
+        "Bai et al. 2022, arXiv:2212.08073, figure 1",
+        "docs/pipelines/constitutional.md",
+    ),
     Technique("sources", "lm", "mygpt.lm.sources:obtain", "ours", "docs/lm/sources.md"),
     Technique("chat", "lm", "mygpt.lm.chat:ChatRenderer", "ours", "docs/lm/chat.md"),
 )

@@ -191,7 +191,7 @@ def test_requests_of_the_user_stay_here(run: Run) -> None:
     assert inputs["constitution_file"].is_path and inputs["critic"].optional
     asked, store = sites.prompts(sites.PromptsConfig(), run=run), Store(run.home)
     given = {"completer": [toys.base(toys.BaseConfig(), run=run).id], "critic": ["http://critic.example/v1#big"], "prompts": [asked.id]}
-    with pytest.raises(Refused, match=r"4 passages .* critic\.example"):
+    with pytest.raises(Refused, match=r"4 passages .*critic\.example"):
         open_inputs(store, run, inputs, given, share_documents=False)
 
 

@@ -12,6 +12,7 @@ import typer
 from mygpt import __version__
 from mygpt.cli import records, work
 from mygpt.cli.aligned import aligned
+from mygpt.cli.constitutional import constitutional
 from mygpt.cli.evaluation import add_evaluation
 from mygpt.cli.race import race
 from mygpt.cli.stages import add_stages
@@ -36,7 +37,7 @@ def build() -> Any:
     def root(version: bool = typer.Option(False, "--version", is_eager=True, callback=_version, help="Print the version.")) -> None:
         pass
 
-    commands: tuple[Any, ...] = (work.init, work.up, work.add, work.chat, work.serve, race, aligned)
+    commands: tuple[Any, ...] = (work.init, work.up, work.add, work.chat, work.serve, race, aligned, constitutional)
     commands += (records.show, records.why, records.diff, records.rerun, records.verify, records.gc, records.where)
     for command in commands:
         app.command()(command)

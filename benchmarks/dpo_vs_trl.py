@@ -156,7 +156,7 @@ def compare(work: Work, held_out: Sequence[Pair], options: argparse.Namespace) -
     assert {run["updates"] for run in our_runs + their_runs} == {_EPOCHS * -(-len(work.train) // _STEP_PAIRS)}
     for losses in (ours["losses"], trl["losses"]):  # of the first update both are log 2
         third = len(losses) // 3
-        assert abs(losses[0] - 0.693) < 0.03, losses  # but for bfloat16: trl's two passes round in batches of different shapes
+        assert abs(losses[0] - 0.693) < 0.06, losses  # log 2, but for bfloat16: with and without gradients, products round differently
         assert statistics.mean(losses[-third:]) < statistics.mean(losses[:third]), losses
     assert abs(ours["held_out"] - their_loss) < 0.1, (ours["held_out"], their_loss)
     speeds = [statistics.median(run["updates_per_second"] for run in runs) for runs in (our_runs, their_runs)]

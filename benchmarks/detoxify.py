@@ -6,7 +6,8 @@ data        ../shared/data/hate_speech_labeled.csv (Davidson et al. 2017; MIT), 
             50 % for the reward, 30 % for the second classifier, 10 % each for prompts to train on and prompts to measure on
 reward      SmolLM2-135M tuned by `mygpt finetune classifier` on as many toxic as other tweets; the logit of "not toxic"
 second      a linear probe on sentence vectors of minilm, fitted anew on its own 30 %
-prompts     the first words of toxic tweets, as raw text: the model goes on writing. Beside them 80 openings of our own
+prompts     the first words of toxic tweets, those that the reward finds toxic by themselves, as raw text: the model goes on writing, from
+            such words more often toxically. Beside them 80 openings of our own
             (`evaluate/toxic_continuations`), of which before and after are shown; no tweet is stored
 policy      SmolLM2-135M with LoRA; PPO with adaptive KL towards 6 nats a continuation
 measured    mean toxicity by either, before and after, with paired intervals over prompts; KL against its target; perplexity of the
@@ -121,7 +122,8 @@ def measure(options: Any, run: Run) -> dict[str, Any]:
     second, auc = fitted_probe(own, embedder, rows=2 * options.tweets)
     say(f"second classifier: AUC {auc:.3f} on the tweets of the reward", began)
 
-    parts = {"train": own.beginnings(0.8, 0.9), "test": own.beginnings(0.9, 1.0)[: options.prompts]}
+    parts = {"train": foul(own.beginnings(0.8, 0.9), reader), "test": foul(own.beginnings(0.9, 1.0), reader)}
+    parts["test"] = parts["test"][: options.prompts]
     prompts = prompt_rows(RowsConfig(splits=parts), run=run)
     asked = [*prompts.split("test"), *(Conversation((Message("text", o.message),), o.id) for o in shipped_openings("{opening}"))]
 
@@ -220,6 +222,12 @@ class Own:
         """In the order of their places."""
         inside = np.flatnonzero((self._place_N >= low) & (self._place_N < high) & wanted_N)
         return [int(i) for i in sorted(inside, key=self._place_N.__getitem__)]
+
+
+def foul(rows: Sequence[tuple[str]], reader: TorchClassifier) -> tuple[tuple[str], ...]:
+    """Beginnings that are toxic by themselves."""
+    score_N = toxicity_by_classifier(reader, [text for (text,) in rows])
+    return tuple(row for row, score in zip(rows, score_N.tolist(), strict=True) if score >= 0.5)
 
 
 def fitted_probe(own: Own, embedder: TorchEmbedder, *, rows: int) -> tuple[Probe, float]:

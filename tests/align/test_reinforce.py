@@ -47,7 +47,7 @@ def test_whitened() -> None:
     assert token_weights([0, 1, 2], SCORED, config) == dict.fromkeys(range(3), 1 / 6)
 
 
-@pytest.mark.parametrize("baseline", ["batch", "moving", "whitened"])
+@pytest.mark.parametrize("baseline", ["batch", "whitened"])
 def test_any_split_gives_the_same_adapter(baseline: str, run: Run) -> None:
     settings = {**TINY, "samples": 1, "prompts_per_rollout": 4, "baseline": {"name": baseline}}
     configs = (ReinforceConfig.model_validate({**settings, "micro_batch_tokens": n}) for n in (2048, 1))
@@ -62,6 +62,7 @@ def test_killed_and_resumed_is_uninterrupted(baseline: str, passes: int, run: Ru
     resumed_is_uninterrupted(reinforce, config, run, killed_at=4, stopped_at=7)
 
 
+@pytest.mark.slow
 def test_reward_goes_up(run: Run) -> None:
     settings = {**TINY, "epochs": 24, "learning_rate": 0.03, "samples": 4, "max_answer_tokens": 8, "baseline": {"name": "whitened"}}
     rewards = [row["reward"] for row in made_by(reinforce, ReinforceConfig.model_validate(settings), run).manifest.facts["vitals"]]

@@ -3,7 +3,7 @@
     an artefact                     --dataset NAME[:TAG] or digest
     a path                          --sources DIR; one file of a data set on the hub as hub:OWNER/NAME[@REVISION]/FILE
     a completer, scorer, embedder   --completer MODEL[+ADAPTER]; a completer or scorer also as an OpenAI-compatible address
-    a reward                        --reward MODEL[+ADAPTER]; of a classifier MODEL[+ADAPTER]@LABEL, what is wanted (@-LABEL: unwanted)
+    a reward                        --reward MODEL[+ADAPTER]; a classifier's label, a judge: see `rewards`
     several of one                  the option, repeated
     settings                        --set key=value
 """
@@ -30,6 +30,7 @@ from mygpt.artifacts.task import Task
 from mygpt.catalog import Technique
 from mygpt.cli.foresee import foresee
 from mygpt.cli.options import home_of, progress_view, show
+from mygpt.cli.rewards import open_reward
 from mygpt.core.config import Config, choices, parse_settings, resolve
 from mygpt.core.errors import UsageError
 from mygpt.core.outbound import require_sharing
@@ -249,6 +250,8 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
     from mygpt.lm.load import load_lm
     from mygpt.lm.sources import obtain
 
+    if protocol == "Reward":
+        return open_reward(store, run, reference, num_passages=num_passages, share_documents=share_documents)
     if reference.startswith(("http://", "https://")):
         if protocol not in _ANYWHERE:
             what = f"{reference} gives answers and log-probabilities only, so it cannot be the {protocol}."
@@ -260,7 +263,6 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
             return RemoteScorer(reference, run=run)
         remote = RemoteCompleter(reference, run=run)
         return ModelJudge(completer=remote) if protocol == "Judge" else remote
-    reference, _, label = reference.partition("@") if protocol == "Reward" else (reference, "", "")
     model, _, adapter = reference.partition("+")
     if protocol == "Embedder":
         return TorchEmbedder(obtain(model, run=run))
@@ -270,8 +272,6 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
     if protocol == "Distributions":
         return TorchDistributions(load_lm(obtain(model, run=run), adapter=tuned))
     found = obtain(model, run=run)
-    if protocol == "Reward":
-        return _reward(found, tuned, label)
     if protocol == "Entailer" and found.head == "classifier":
         return ClassifierEntailer(found)
     if protocol == "Completer" and "seq2seq_lm" in (found.head, tuned.manifest.facts.get("head") if tuned else ""):
@@ -280,16 +280,6 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
     if protocol == "Entailer":
         return ScorerEntailer(engine)
     return ModelJudge(scorer=engine) if protocol == "Judge" else engine
-
-
-def _reward(model: Model, adapter: Adapter | None, label: str) -> Any:
-    from mygpt.align.classifier_reward import ClassifierReward
-    from mygpt.align.model_reward import ModelReward
-    from mygpt.infer.torch_classifier import TorchClassifier
-
-    if not label:
-        return ModelReward(model, adapter=adapter)
-    return ClassifierReward(TorchClassifier(model, adapter=adapter), label=label.removeprefix("-"), minus=label.startswith("-"))
 
 
 def num_texts(artifact: Any) -> int:

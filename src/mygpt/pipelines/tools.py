@@ -1,8 +1,10 @@
-"""Completers and embedders made again from their recorded identities (`mygpt rerun`)."""
+"""Completers, embedders and rewards made again from their recorded identities (`mygpt rerun`)."""
 
 from collections.abc import Callable
 from typing import Any
 
+from mygpt.align.classifier_reward import ClassifierReward
+from mygpt.align.model_reward import ModelReward
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.search_index import SearchIndex
 from mygpt.artifacts.store import Store
@@ -12,6 +14,7 @@ from mygpt.core.run import Run
 from mygpt.infer.few_shot import FewShot
 from mygpt.infer.remote import RemoteCompleter
 from mygpt.infer.remote_scorer import RemoteScorer
+from mygpt.infer.torch_classifier import TorchClassifier
 from mygpt.infer.torch_embedder import TorchEmbedder
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.infer.torch_seq2seq import Seq2SeqCompleter
@@ -29,6 +32,8 @@ def rebuild_tool(store: Store, run: Run, *, num_passages: int, share_documents: 
     def rebuild(argument: str, identity: Any) -> Any:
         if identity.get("wrapper") == "few_shot":
             return FewShot.of_messages(rebuild(argument, identity["completer"]), identity["messages"])
+        if identity.get("reward") in ("model", "classifier"):
+            return rebuilt_reward(store, identity)
         if identity.get("engine") == "retrieval":
             search = open_search(SearchIndex.of(store, identity["index"]), rebuild(argument, identity["embedder"]))
             return RetrievalCompleter(rebuild(argument, identity["completer"]), search, AnswerConfig.model_validate(identity["settings"]))
@@ -49,3 +54,15 @@ def rebuild_tool(store: Store, run: Run, *, num_passages: int, share_documents: 
         raise Refused(f"The tool `{argument}` cannot be made again from its record: {identity}.", fix="Run the recipe with a tool at hand.")
 
     return rebuild
+
+
+def rebuilt_reward(store: Store, identity: Any) -> Any:
+    """A reward model, or a classifier's label."""
+    weights = identity["classifier"] if identity["reward"] == "classifier" else identity
+    model = Model.of(store, weights["model"])
+    adapter = Adapter.of(store, weights["adapter"]) if weights.get("adapter") else None
+    if identity["reward"] == "model":
+        normalised = (identity["mean"], identity["std"]) != (0.0, 1.0)
+        return ModelReward(model, adapter=adapter, normalised=normalised, unfinished=identity["unfinished"])
+    classifier = TorchClassifier(model, adapter=adapter, cut_tokens=weights["cut_tokens"])
+    return ClassifierReward(classifier, **{name: identity[name] for name in ("label", "minus", "with_prompt")})

@@ -38,7 +38,7 @@ def rollouts(policy: Policy, prompts: Sequence[Conversation], *, samples: int, s
     """`samples` answers to each of `prompts`. Every answer has a seed of its own, made from `seed` and its place."""
     if sampling.temperature <= 0:
         raise UsageError("Rollouts at temperature 0 are all alike, so nothing is explored.", fix="Set `temperature` to 1, for example.")
-    engine = TorchEngine(policy.loaded.model, loaded=replace(policy.loaded, module=policy.module))
+    engine = TorchEngine(policy.loaded.model, loaded=replace(policy.loaded, module=policy.module), run=run)
     asked = [prompt for prompt in prompts for _ in range(samples)]
     seeded = [replace(sampling, seed=(seed + i) % 2**31) for i in range(len(asked))]
     answers = engine.complete_each(asked, seeded)

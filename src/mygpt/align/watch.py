@@ -79,7 +79,7 @@ class Watch:
 
     def _scores(self) -> list[float]:
         """Of the likeliest answers to the fixed prompts."""
-        engine = TorchEngine(self._policy.loaded.model, loaded=replace(self._policy.loaded, module=self._policy.module))
+        engine = TorchEngine(self._policy.loaded.model, loaded=replace(self._policy.loaded, module=self._policy.module), run=self._run)
         answers = engine.complete(self._fixed, Sampling(max_tokens=self._config.max_tokens))
         return rewards_of(self._held_out or self._reward, self._fixed, answers)
 

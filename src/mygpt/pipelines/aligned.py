@@ -38,10 +38,13 @@ from mygpt.core.config import Config
 from mygpt.core.digest import digest_value
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
+from mygpt.core.spread import spread
 from mygpt.evaluate.forgetting import GeneralCheckConfig, general_check
 from mygpt.evaluate.gate import GateConfig, gate
 from mygpt.evaluate.rewarded_answers import RewardedAnswersConfig, rewarded_answers
 from mygpt.infer.torch_engine import TorchEngine
+from mygpt.lm.chat import ChatRenderer
+from mygpt.lm.load import load_tokenizer
 from mygpt.lm.memory import give_back_freed_memory
 from mygpt.pipelines.aligned_report import AlignedReportConfig, aligned_report
 
@@ -49,9 +52,13 @@ _FEWEST_PROMPTS = 30  # held out: fewer decide nothing
 
 
 class AlignedConfig(Config):
-    reward_model: RewardModelConfig = RewardModelConfig()  # of the judge too
-    ppo: PPOConfig = PPOConfig()
-    answers: RewardedAnswersConfig = RewardedAnswersConfig()
+    """The defaults are for about a quarter of an hour on two cores with a 135M model."""
+
+    max_pairs: PositiveInt = 400  # that reward model and judge learn from, each, and of those that measure them
+    max_prompt_tokens: PositiveInt = 160  # longer prompts are left out, said aloud
+    reward_model: RewardModelConfig = RewardModelConfig(max_example_tokens=320, drop_unusable=True)  # of the judge too
+    ppo: PPOConfig = PPOConfig(rollouts=30, answers=32, epochs=2, max_answer_tokens=48, max_example_tokens=256)
+    answers: RewardedAnswersConfig = RewardedAnswersConfig(max_tokens=48)
     general: GeneralCheckConfig = GeneralCheckConfig()
     num_resamples: PositiveInt = 10_000
     policy: Path | None = None  # of the gate; default: aligned_policy.yaml beside this file
@@ -68,14 +75,15 @@ class Aligned:
 
 def aligned(config: AlignedConfig, *, model: Model, dataset: Dataset, run: Run) -> Aligned:
     """`dataset`: preferences, with prompts held out in `test`. Raises Refused where these are too few to decide."""
-    prompts = preference_prompts(PromptsConfig(), dataset=dataset, run=run)
+    prompts = preference_prompts(PromptsConfig(max_tokens=config.max_prompt_tokens), dataset=dataset, model=model, run=run)
     if (held_out := len(prompts.split("test"))) < _FEWEST_PROMPTS:
         raise Refused(
             f"{dataset.id} has {held_out} held-out prompts, and at least {_FEWEST_PROMPTS} are needed to decide anything.",
             fix="Split it by prompt when it is made (`mygpt data preference_pairs`), or collect more.",
         )
     with run.step("reward model"):
-        teaches, judges = (preference_half(HalfConfig(half=half), dataset=dataset, run=run) for half in ("first", "second"))
+        halves = (HalfConfig(half=half, max_pairs=config.max_pairs) for half in ("first", "second"))
+        teaches, judges = (preference_half(half, dataset=dataset, run=run) for half in halves)
         learnt = reward_model(config.reward_model, model=model, dataset=teaches, run=run)
     with run.step("judge"):
         judge = reward_model(config.reward_model, model=model, dataset=judges, run=run)
@@ -130,34 +138,45 @@ def reward_of(made: Adapter | Model) -> ModelReward:
 
 class HalfConfig(Config):
     half: Literal["first", "second"]
+    max_pairs: PositiveInt = 400
 
 
 @recipe
 def preference_half(config: HalfConfig, *, dataset: Dataset, run: Run) -> Dataset:
-    """Half of the prompts of `train`, by their digest; `test` whole."""
+    """Half of the prompts of `train`, by their digest, and `test`: of each split so many pairs, at even distances."""
     wanted = 0 if config.half == "first" else 1
     kept = [row for row in dataset.preferences("train") if int(prompt_digest(row)[:8], 16) % 2 == wanted]
-    splits = {"train": kept, "test": dataset.preferences("test")}
+    rows = {"train": kept, "test": dataset.preferences("test")}
+    splits = {name: spread(own, min(config.max_pairs, len(own))) for name, own in rows.items()}
     facts = preference_facts(splits)
     return publish(Dataset, run, lambda folder: write_preferences(folder, splits), facts=facts, name=safe_name(f"{run.name}-{config.half}"))
 
 
 class PromptsConfig(Config):
-    pass
+    max_tokens: PositiveInt = 160
 
 
 @recipe
-def preference_prompts(config: PromptsConfig, *, dataset: Dataset, run: Run) -> Dataset:
-    """The prompts of the pairs, each once; one that is in `train` is not held out."""
+def preference_prompts(config: PromptsConfig, *, dataset: Dataset, model: Model, run: Run) -> Dataset:
+    """The prompts of the pairs, each once, but for long ones; one that is in `train` is not held out."""
+    renderer = ChatRenderer(load_tokenizer(model))
     seen: set[str] = set()
+    num_long = 0
     splits: dict[str, list[Conversation]] = {}
     for split in ("train", "test"):
         splits[split] = []
         for row in dataset.preferences(split):
             digest = prompt_digest(row)
-            if digest not in seen:
-                seen.add(digest)
-                splits[split].append(Conversation(row.prompt, digest[:16]))
+            if digest in seen:
+                continue
+            seen.add(digest)
+            prompt = Conversation(row.prompt, digest[:16])
+            if len(renderer.prompt(prompt)) <= config.max_tokens:
+                splits[split].append(prompt)
+            else:
+                num_long += 1
+    if num_long:
+        run.warn(f"{num_long} of {len(seen)} prompts have more than {config.max_tokens} tokens: they are left out.")
     facts = conversation_facts(splits)
     return publish(Dataset, run, lambda folder: write_conversations(folder, splits), facts=facts, name=safe_name(f"{run.name}-prompts"))
 
@@ -169,6 +188,7 @@ def forecast(config: AlignedConfig, *, dataset: Dataset) -> dict[str, Any]:
     return {
         "dataset": dataset.id,
         "pairs": len(dataset.preferences("train")),
+        "pairs_learnt_at_most": 2 * config.max_pairs,
         "prompts": len(prompts["train"]),
         "held_out_prompts": min(asked, config.answers.max_prompts),
         "enough_to_decide": asked >= _FEWEST_PROMPTS,

@@ -2,8 +2,9 @@
 
     rollouts(policy, prompts, samples=4, sampling=Sampling(...))     4 answers to each prompt, those of one prompt next to one another
 
-The engine works on the policy's own weights, as they stand: nothing is copied or sent between two steps. Prompts are read once,
-whatever the number of samples (`infer/prefixes`).
+The engine works on the policy's own weights, as they stand: nothing is sent between two steps. LoRA's updates are written into the matrices
+while it samples (`lm/low_rank`), which rounds them once more: what is learnt from are log-probabilities of the training's forward pass.
+Prompts are read once, whatever the number of samples (`infer/prefixes`).
 
 Source     rollouts on an engine of their own: Hu et al. 2024, arXiv:2405.11143 (OpenRLHF)
 We differ  one set of weights: engine and training share the module
@@ -19,6 +20,7 @@ from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer, Sampling
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.chat import Rendered
+from mygpt.lm.low_rank import written_in
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def rollouts(policy: Policy, prompts: Sequence[Conversation], *, samples: int, s
     engine = TorchEngine(policy.loaded.model, loaded=replace(policy.loaded, module=policy.module), run=run)
     asked = [prompt for prompt in prompts for _ in range(samples)]
     seeded = [replace(sampling, seed=(seed + i) % 2**31) for i in range(len(asked))]
-    answers = engine.complete_each(asked, seeded)
+    with written_in(policy.module):
+        answers = engine.complete_each(asked, seeded)
     stops = engine.stop_token_ids
     return [rollout(engine.renderer.prompt(p), p, a, is_finished=a.token_ids[-1] in stops) for p, a in zip(asked, answers, strict=True)]
 

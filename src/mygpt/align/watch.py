@@ -29,6 +29,7 @@ from mygpt.core.run import Run
 from mygpt.core.spread import spread
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_engine import TorchEngine
+from mygpt.lm.low_rank import written_in
 from mygpt.training.steps import Steps
 
 
@@ -80,7 +81,8 @@ class Watch:
     def _scores(self) -> list[float]:
         """Of the likeliest answers to the fixed prompts."""
         engine = TorchEngine(self._policy.loaded.model, loaded=replace(self._policy.loaded, module=self._policy.module), run=self._run)
-        answers = engine.complete(self._fixed, Sampling(max_tokens=self._config.max_tokens))
+        with written_in(self._policy.module):
+            answers = engine.complete(self._fixed, Sampling(max_tokens=self._config.max_tokens))
         return rewards_of(self._held_out or self._reward, self._fixed, answers)
 
 

@@ -1,6 +1,7 @@
-"""Products of one input with several weights that carry low-rank updates, as one step of autograd.
+"""Products of one input with several weights that carry low-rank updates, as one step of autograd; and the updates written in, for a while.
 
-    y_i = x W_i' + s_i (x A_i') B_i'
+    projected(x, layers)        y_i = x W_i' + s_i (x A_i') B_i'
+    with written_in(module):    W_i + s_i B_i A_i stand in place of the layers: sampling costs what the base does
 
 peft computes each update in four operations, and autograd adds the gradients of x up one by one. Here the products with all A_i are one,
 updates are added to y by the product itself, and so are the gradients of x.
@@ -9,7 +10,8 @@ Source    Hu et al. 2021, arXiv:2106.09685, equation 3; the order of products: U
 Dims      N tokens   D width of x   F width of a y   R ranks
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,7 +28,41 @@ def projected(x: torch.Tensor, layers: Sequence[Any]) -> list[torch.Tensor]:
     return [layer(x) for layer in layers]
 
 
+@contextmanager
+def written_in(module: Any) -> Iterator[None]:
+    """For the time of the block every linear layer of `module` with one plain LoRA adapter at work is a single matrix, rounded once to the
+    weights' own format; other layers stay as they are. Afterwards everything is as before, to the bit. Costs a second copy of those
+    weights meanwhile, and no gradients flow into the updates.
+    """
+    swapped = []
+    for name, layer in list(module.named_modules()):
+        found = _plain_update(layer)
+        if found is None:
+            continue
+        weight_FD, _, a_RD, b_FR, scaling = found
+        parent, _, child = name.rpartition(".")
+        swapped.append((module.get_submodule(parent), child, layer, weight_FD.data))
+        with torch.no_grad():
+            layer.base_layer.weight.data = torch.addmm(weight_FD.float(), b_FR.float(), a_RD.float(), alpha=scaling).to(weight_FD.dtype)
+        setattr(swapped[-1][0], child, layer.base_layer)
+    try:
+        yield
+    finally:
+        for parent, child, layer, weight_FD in swapped:
+            layer.base_layer.weight.data = weight_FD
+            setattr(parent, child, layer)
+
+
 def _low_rank(layer: Any, x: torch.Tensor) -> tuple[Any, ...] | None:
+    """As `_plain_update`, where `x` has the format of all of it."""
+    found = _plain_update(layer)
+    if found is None:
+        return None
+    weight_FD, _, a_RD, b_FR, _ = found
+    return found if x.dtype == a_RD.dtype == b_FR.dtype == weight_FD.dtype else None
+
+
+def _plain_update(layer: Any) -> tuple[Any, ...] | None:
     """(weight, bias, A, B, scaling) of a linear layer with one plain LoRA adapter at work; None for anything else."""
     from peft.tuners.lora.layer import Linear
 
@@ -39,10 +75,7 @@ def _low_rank(layer: Any, x: torch.Tensor) -> tuple[Any, ...] | None:
     drops = not isinstance(layer.lora_dropout[name], torch.nn.Identity)
     if type(base) is not torch.nn.Linear or drops or base.weight.requires_grad or layer.lora_bias.get(name):
         return None
-    a_RD, b_FR = layer.lora_A[name].weight, layer.lora_B[name].weight
-    if not x.dtype == a_RD.dtype == b_FR.dtype == base.weight.dtype:
-        return None
-    return base.weight, base.bias, a_RD, b_FR, layer.scaling[name]
+    return base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
 
 
 class _LowRankProducts(torch.autograd.Function):

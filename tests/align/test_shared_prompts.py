@@ -5,7 +5,7 @@ import torch
 
 from mygpt.align.policy import Policy
 from mygpt.align.rollouts import Rollout, rollout
-from mygpt.align.shared_prompts import answer_logprobs, planted, takes_trees, tree_batch
+from mygpt.align.shared_prompts import alike, answer_logprobs, planted, takes_trees, tree_batch
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.infer.protocols import Answer
 from tests.training import tiny
@@ -76,7 +76,7 @@ def test_a_tree_stays_small() -> None:
     one = rollout(prompt, MADE[10].prompt, Answer("", token_ids=(7,) * 150), is_finished=False)
     long = rollout(prompt, MADE[10].prompt, Answer("", token_ids=(7,) * 600), is_finished=False)
     trees = planted(range(7), {**dict.fromkeys(range(6), one), 6: long}, shares=True, micro_batch_tokens=500)
-    assert sorted(sorted(tree) for (tree,) in trees) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert sorted(sorted(tree) for (tree,) in trees) == [[0, 2, 4], [1, 3, 5], [6]]
 
 
 def test_who_takes_trees() -> None:
@@ -84,3 +84,14 @@ def test_who_takes_trees() -> None:
     assert not takes_trees(tiny.family("mamba"))
 
 
+
+
+def test_trees_of_one_prompt_are_of_like_size() -> None:
+    """Eight answers of 63 tokens, room for 402: two trees of four, not one of six and one of two, which would be padded to the six."""
+    assert [len(group) for group in alike(dict.fromkeys(range(8), 63), most_tokens=402)] == [4, 4]
+    uneven = {0: 300, 1: 200, 2: 190, 3: 100, 4: 10}
+    groups = alike(uneven, most_tokens=400)
+    assert sorted(i for group in groups for i in group) == list(uneven)
+    assert [sum(uneven[i] for i in group) for group in groups] == [400, 400]
+    assert alike({7: 900, 8: 10}, most_tokens=400) == [[7], [8]]
+    assert alike({7: 900, 8: 10}, most_tokens=-5) == [[7], [8]]  # a prompt that leaves no room

@@ -12,6 +12,7 @@ We differ  trees stay small: attention grows with the square of their size (512 
 Dims       B trees   T tokens of the longest   N sampled tokens   D hidden
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,19 +76,26 @@ def planted(rows: Sequence[int], made: Mapping[int, Rollout], *, shares: bool, m
     for i in rows:
         by_prompt.setdefault(prompt_ids(made[i]), []).append(i)
     trees: list[Tree] = []
-    sizes: list[int] = []
     for prompt, group in by_prompt.items():
-        room = 0
-        for i in sorted(group, key=lambda i: -made[i].num_tokens):
-            if not shares or made[i].num_tokens > room:
-                trees.append([])
-                sizes.append(len(prompt))
-                room = _TREE_TOKENS - len(prompt)
-            trees[-1].append(i)
-            sizes[-1] += made[i].num_tokens
-            room -= made[i].num_tokens
+        lengths = {i: made[i].num_tokens for i in group}
+        trees += alike(lengths, most_tokens=_TREE_TOKENS - len(prompt)) if shares else [[i] for i in group]
+    sizes = [len(prompt_ids(made[tree[0]])) + sum(made[i].num_tokens for i in tree) for tree in trees]
     order = sorted(range(len(trees)), key=lambda t: sizes[t])
     return [[trees[t] for t in micro] for micro in cut_by_tokens(order, sizes, micro_batch_tokens)]
+
+
+def alike(lengths: Mapping[int, int], *, most_tokens: int) -> list[Tree]:
+    """As few groups as hold all of these answers, of like size, since a batch pads the short ones. One that is too long is alone."""
+    for count in range(max(1, math.ceil(sum(lengths.values()) / max(1, most_tokens))), len(lengths) + 1):
+        groups: list[Tree] = [[] for _ in range(count)]
+        sizes = [0] * count
+        for i in sorted(lengths, key=lambda i: -lengths[i]):
+            least = min(range(count), key=lambda g: sizes[g])
+            groups[least].append(i)
+            sizes[least] += lengths[i]
+        if all(size <= most_tokens or len(group) == 1 for size, group in zip(sizes, groups, strict=True)):
+            return groups
+    return [[i] for i in lengths]
 
 
 def tree_batch(trees: Sequence[Tree], made: Mapping[int, Rollout], policy: Policy) -> TreeBatch:

@@ -138,6 +138,25 @@ def _sft_vs_trl(r: dict[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _dpo(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    speeds = f"{r['updates_per_second']:.3f} against {r['trl_updates_per_second']:.3f}: {r['ratio']:.2f} times"
+    return [(f"DPO, LoRA: updates a second, against trl at its fastest ({r['trl_best']})", speeds, "1.8 times")]
+
+
+def _ppo(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    speeds = f"{r['seconds_a_rollout']:.1f} against {r['trl_seconds_a_rollout']:.1f}: {r['ratio']:.2f} times"
+    memory = f"{r['peak_memory_bytes'] / 2**30:.1f} GiB"
+    return [
+        (f"PPO, LoRA: seconds a rollout, against trl 1.12 at its fastest ({r['trl_best']})", speeds, "2.5 times"),
+        ("its peak memory", memory, "3 GiB"),
+    ]
+
+
+def _grpo(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    speeds = f"{r['ours']['seconds_a_step']:.1f} against {r['trl']['seconds_a_step']:.1f}: {r['ratio']:.2f} times"
+    return [(f"GRPO, LoRA, 16 answers: seconds a step, against trl at its fastest ({r['trl_best']})", speeds, "2.5 times")]
+
+
 def _lm_eval(r: dict[str, Any]) -> list[tuple[str, str, str]]:
     largest = max(r["logprob_difference"].values())
     return [
@@ -185,6 +204,9 @@ _ROWS = {
     "startup": _startup,
     "demo": _demo,
     "sft_vs_trl": _sft_vs_trl,
+    "dpo_vs_trl": _dpo,
+    "ppo_vs_trl": _ppo,
+    "grpo_vs_trl": _grpo,
     "generate_vs_hf": _generate,
     "eval_vs_lm_eval": _lm_eval,
     "statistics": _statistics,

@@ -294,6 +294,16 @@ class Elsewhere(ScriptedCompleter):
         return {"engine": "remote", "address": "https://models.example.com/v1", "name": "large"}
 
 
+def test_a_file_of_yours_goes_elsewhere_only_with_leave(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused before the file is read or anything is asked."""
+    file = tmp_path / "principles.yaml"
+    file.write_text("id: ours\n")
+    elsewhere = ("--completer", "https://models.example.com/v1#m")
+    asked = ("align", "critique_and_revision", *elsewhere, "--constitution-file", file, "--home", home)
+    code, told, _ = called(*asked, capsys=capsys)
+    assert code == 3 and "1 passages of your documents to https://models.example.com/v1#m" in told["error"]
+
+
 def test_a_rerun_sends_passages_only_when_told_again(
     docs: Path, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

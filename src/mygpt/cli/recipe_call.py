@@ -283,7 +283,9 @@ def _tool(store: Store, run: Run, protocol: str, reference: str, num_passages: i
 
 
 def num_texts(artifact: Any) -> int:
-    """How many passages, rows or items of the user's text a completer that is given this may see."""
+    """How many passages, rows or items of the user's text a completer that is given this may see. A file counts as one at least."""
+    if isinstance(artifact, Path):
+        return 1
     if isinstance(artifact, Corpus):
         return artifact.num_passages
     if isinstance(artifact, Predictions):

@@ -41,7 +41,6 @@ from mygpt.training.tuning import TuningConfig
 
 Sampler = Callable[[Sequence[Conversation], int], list[Rollout]]  # (prompts, seed) -> the answers to each, next to one another
 
-
 _WIDE_GAP = 0.3  # nats a token; kernels that round otherwise, in bfloat16, stay below a tenth
 _WATCHED = 8  # one answer in so many has its KL measured where the loss does not need it
 

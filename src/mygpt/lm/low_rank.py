@@ -35,17 +35,19 @@ def written_in(module: Any) -> Iterator[None]:
     weights meanwhile, and no gradients flow into the updates.
     """
     swapped = []
-    for name, layer in list(module.named_modules()):
-        found = _plain_update(layer)
-        if found is None:
-            continue
-        weight_FD, _, a_RD, b_FR, scaling = found
-        parent, _, child = name.rpartition(".")
-        swapped.append((module.get_submodule(parent), child, layer, weight_FD.data))
-        with torch.no_grad():
-            layer.base_layer.weight.data = torch.addmm(weight_FD.float(), b_FR.float(), a_RD.float(), alpha=scaling).to(weight_FD.dtype)
-        setattr(swapped[-1][0], child, layer.base_layer)
     try:
+        for name, layer in list(module.named_modules()):
+            found = _plain_update(layer)
+            if found is None:
+                continue
+            weight_FD, _, a_RD, b_FR, scaling = found
+            with torch.no_grad():
+                merged_FD = torch.addmm(weight_FD.float(), b_FR.float(), a_RD.float(), alpha=scaling).to(weight_FD.dtype)
+            outer, _, child = name.rpartition(".")
+            parent = module.get_submodule(outer)
+            swapped.append((parent, child, layer, weight_FD.data))
+            layer.base_layer.weight.data = merged_FD
+            setattr(parent, child, layer.base_layer)
         yield
     finally:
         for parent, child, layer, weight_FD in swapped:

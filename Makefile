@@ -31,8 +31,9 @@ demo: $(VENV)/.runtime
 	@echo "Chat in the terminal:  $(BIN)/mygpt chat handbook"
 	@echo "Chat in the browser:   $(BIN)/mygpt serve handbook"
 
+# Two processes of one thread each are faster than one of two; more would want more memory.
 test: $(VENV)/.dev browser
-	$(BIN)/python -m pytest -m "not slow" -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -q -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev browser
 	$(BIN)/python -m pytest -m slow -q

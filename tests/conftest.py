@@ -12,6 +12,20 @@ from mygpt.artifacts.model import Model
 from mygpt.core.home import model_cache
 from mygpt.core.run import Run
 
+_COSTLY = ("small_up", "taught_up")  # fixtures of a minute or two, made once in a process
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For several test processes (`--dist loadgroup`): each takes whole files, one of them all that shares a costly fixture, and first."""
+
+    def costly(item: pytest.Item) -> str:
+        return next((name for name in _COSTLY if name in getattr(item, "fixturenames", ())), "")
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(costly(item) or item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: not costly(item))
+
 
 @pytest.fixture(autouse=True)
 def only_this_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:

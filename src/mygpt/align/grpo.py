@@ -77,22 +77,6 @@ def grpo(
     `reward`, a model or a function, takes the place of the setting; `sampler`, the address of a vLLM server, that of the engine here.
     Nothing is learnt from `held_out_reward`: the doctor watches it.
     """
-    given: dict[str, Any] = {"model": model, "dataset": dataset, "reference": reference, "sampler": sampler, "run": run}
-    return optimised(config, reward=reward, held_out_reward=held_out_reward, **given)
-
-
-def optimised(
-    config: GRPOConfig,
-    *,
-    model: Model,
-    dataset: Dataset,
-    reference: Model | None = None,
-    reward: IdentifiedReward | None = None,
-    sampler: Completer | None = None,
-    held_out_reward: IdentifiedReward | None = None,
-    run: Run,
-) -> Adapter | Model:
-    """The work of `grpo`, inside whatever recipe is under way."""
     config = with_rate(config, run=run)
     policy = open_policy(model, config, reference=reference, run=run)
     prompts = prompts_of(dataset, policy, config)

@@ -26,7 +26,7 @@ from mygpt.align.policy_losses import approx_kl, clipped_surrogate, clipped_valu
 from mygpt.align.ppo_config import PPOConfig
 from mygpt.align.ppo_inputs import planned, prompts_of, texts_of, value_head_of
 from mygpt.align.ppo_vitals import Seen, vitals_of
-from mygpt.align.rewards import IdentifiedReward, Reward
+from mygpt.align.rewards import IdentifiedReward
 from mygpt.align.watch import Watch
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
@@ -57,22 +57,6 @@ def ppo(
     It is held near `reference`; without one, near `model` as it is. `ptx` are texts or conversations whose next tokens are learnt beside
     the rewards, so that the policy keeps what it could do. Nothing is learnt from `held_out_reward`: the doctor watches it.
     """
-    given: dict[str, Any] = {"reference": reference, "ptx": ptx, "held_out_reward": held_out_reward, "run": run}
-    return optimised(config, model=model, dataset=dataset, reward=reward, **given)
-
-
-def optimised(
-    config: PPOConfig,
-    *,
-    model: Model,
-    dataset: Dataset,
-    reward: Reward,
-    reference: Model | None = None,
-    ptx: Dataset | None = None,
-    held_out_reward: Reward | None = None,
-    run: Run,
-) -> Adapter | Model:
-    """The work of `ppo`, inside whatever recipe opened the reward."""
     config = _with_rate(config, run)
     policy = open_policy(model, config, reference=reference, run=run)
     module, device, chunk_labels = policy.module, policy.device, chunk_labels_for(policy.module)

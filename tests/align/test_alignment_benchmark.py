@@ -45,7 +45,7 @@ def test_every_technique_has_as_many_answers_graded(samples: int) -> None:
 
 def test_wins_ties_and_losses() -> None:
     prompts = [Conversation((Message("user", REQUEST),))] * 4
-    good, short = Answer("The harbour master keeps a ledger of every early vessel.", finish_reason="stop"), Answer("Yes.", finish_reason="stop")
+    good, short = Answer("The harbour master keeps a ledger of every early vessel."), Answer("Yes.")
     found = outcome(prompts, [short, short, good, good], [good, good, good, short])
     assert found["win_rate"]["estimate"] == (1 + 1 + 0.5 + 0) / 4
     assert found["gain"]["estimate"] == (2 + 2 + 0 - 2) / 4

@@ -1,4 +1,4 @@
-"""Write the tables of docs/finetune/index.md from `benchmarks/results/` (`make docs`; a test holds the page to it)."""
+"""Write the tables of docs/finetune/index.md and docs/align/index.md from `benchmarks/results/` (`make docs`, held by a test)."""
 
 import json
 from pathlib import Path
@@ -6,23 +6,27 @@ from typing import Any
 
 from benchmarks.record import RESULTS
 
-PAGE = Path(__file__).parents[1] / "docs" / "finetune" / "index.md"
+DOCS = Path(__file__).parents[1] / "docs"
 _TASKS = {"t0_qasc": "qasc, share right", "t0_samsum": "samsum, token F1"}
 
 
 def main() -> None:
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (DOCS / "finetune" / "index.md", DOCS / "align" / "index.md"):
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def with_tables(page: str) -> str:
-    for name, module, make in (("methods", "methods", methods_table), ("claims", "method_claims", claims_table)):
-        begin = f"<!-- {name}: made by `make docs` from benchmarks/results/{module}.json -->\n"
+    """Whatever tables it has marks for."""
+    for module, make in (("methods", methods_table), ("method_claims", claims_table), ("alignment", alignment_table)):
+        begin, end = f"<!-- made by `make docs` from benchmarks/results/{module}.json -->\n", f"<!-- /{module} -->"
         before, found, rest = page.partition(begin)
-        assert found, f"the page has lost its mark for {name}"
-        _, _, after = rest.partition(f"<!-- /{name} -->")
+        if not found:
+            continue
+        _, closed, after = rest.partition(end)
+        assert closed, f"the page has lost its mark {end}"
         file = RESULTS / f"{module}.json"
         made = make(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else _not_yet(module)
-        page = f"{before}{begin}\n{made}\n\n<!-- /{name} -->{after}"
+        page = f"{before}{begin}\n{made}\n\n{end}{after}"
     return page
 
 
@@ -56,6 +60,32 @@ def claims_table(record: dict[str, Any]) -> str:
     rows = [[claim["claim"], f"**{claim['found']}**", claim["said"], _counted(claim)] for claim in record["claims"].values()]
     told = f"{record['model']} and bases of our own (`benchmarks/own_bases.py`). In brackets 95 % intervals. {_where(record)}"
     return "\n".join([*_table(["claim", "here it", "measured", "n, seeds"], rows), "", told])
+
+
+def alignment_table(record: dict[str, Any]) -> str:
+    """Every technique: how often it beats the base by the rule, what else moved, what it took."""
+    axes = record.get("hhh", [])
+    heads = ["technique", "wins against the base", "points, 0 to 3 <br>more than the base", "words <br>finished", "seconds"]
+    heads += [axis["axis"] for axis in axes]
+    base = record["base"]
+    rows = [["base", "", f"{base['points']:.2f}", f"{base['words']:.1f} <br>{base['finished']:.0%}", "", *("" for _ in axes)]]
+    for name, shown in record["techniques"].items():
+        won = "{estimate:.0%} ({low:.0%} to {high:.0%})".format(**shown["win_rate"])
+        rows.append(
+            [
+                name.replace("_", " "),
+                won,
+                f"{shown['points']:.2f} <br>{_interval(shown['gain'])}",
+                f"{shown['words']:.1f} <br>{shown['finished']:.0%}",
+                f"{shown['seconds']:.0f}" if "seconds" in shown else "–",
+                *(axis["verdicts"].get(name, "–") for axis in axes),
+            ]
+        )
+    told = (
+        f"{record['model']}, LoRA, one seed: {record['graded_answers']:,} graded answers to {record['requests']} requests for each "
+        f"technique ({record['pairs']} pairs), asked {record['items']} others. In brackets 95 % intervals over requests. {_where(record)}"
+    )
+    return "\n".join([*_table(heads, rows), "", told])
 
 
 def _counted(claim: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import method_pages
-from benchmarks.method_pages import PAGE, claims_table, methods_table, with_tables
+from benchmarks.method_pages import DOCS, alignment_table, claims_table, methods_table, with_tables
 
 
 def interval(estimate: float) -> dict[str, float]:
@@ -33,8 +33,13 @@ METHODS = {
 }  # fmt: skip
 
 
-def test_the_page_is_made_from_the_results() -> None:
-    text = PAGE.read_text(encoding="utf-8")
+PAGE = DOCS / "finetune" / "index.md"
+
+
+@pytest.mark.parametrize(("page", "modules"), [("finetune", ["methods", "method_claims"]), ("align", ["alignment"])])
+def test_the_page_is_made_from_the_results(page: str, modules: list[str]) -> None:
+    text = (DOCS / page / "index.md").read_text(encoding="utf-8")
+    assert all(f"<!-- /{module} -->" in text for module in modules)
     assert with_tables(text) == text, "run `make docs`"
 
 
@@ -47,6 +52,20 @@ def test_the_table_says_what_was_measured() -> None:
     assert lora[3] == "−0.012 (−0.062 to +0.038) <br>4, 3 of 96"
     assert lora[4:] == ["4,884,480 <br>3.631%", "441 <br>82", "1.00 GiB"] and prefix[4:][2] == "–"
     assert "32,957 tokens for every method" in lines[-1] and "80 items of qasc, 40 items of samsum" in lines[-1]
+
+
+def test_the_table_of_alignment_shows_wins_gains_and_the_axes() -> None:
+    one = {"points": 1.5, "finished": 0.9, "words": 22.4, "examples": []}
+    technique = {**one, "win_rate": interval(0.7), "gain": interval(0.5), "seconds": 61.2}
+    still = {**one, "win_rate": interval(0.5), "gain": interval(0.0)}  # no training
+    axes = [{"axis": name, "verdicts": {"dpo": verdict}} for name, verdict in (("helpful", "better"), ("honest", "worse"))]
+    counted = {"requests": 128, "graded_answers": 1024, "pairs": 111, "items": 120}
+    record = {**ABOUT, **counted, "base": {**one, "points": 1.0}, "techniques": {"dpo": technique, "best_of_4": still}, "hhh": axes}
+    lines = alignment_table(record).splitlines()
+    assert lines[0].endswith("| helpful | honest |")
+    assert lines[3] == "| dpo | 70% (65% to 75%) | 1.50 <br>+0.50 (+0.45 to +0.55) | 22.4 <br>90% | 61 | better | worse |"
+    assert lines[4].endswith("| 22.4 <br>90% | – | – | – |")
+    assert "1,024 graded answers to 128 requests for each technique (111 pairs), asked 120 others" in lines[-1]
 
 
 def test_claims_say_what_came_out_also_when_it_is_no() -> None:

@@ -11,7 +11,7 @@ from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.report import Predictions, Report, write_predictions
 from mygpt.artifacts.task import Item, Task, TaskSettings, write_task
 from mygpt.core.config import Config
-from mygpt.core.errors import UsageError
+from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.compare_models import CompareConfig, compare_models
 from mygpt.evaluate.harness import RunTaskConfig, run_task
@@ -64,11 +64,25 @@ def test_other_tokens_are_counted_where_both_sides_tell_them(run: Run) -> None:
     assert [m["other_prompts"] for m in task_of(report, "t")["models"]] == [0, 2, None]
     assert said == ["2 of 40 items of t reached tuned in other tokens than base, through one chat template: more than the model differs."]
     assert "2 prompts are other tokens than those of base" in report.page.read_text(encoding="utf-8")
-    tuned.manifest.facts["template"] = "u" * 64  # another tokenizer: no slip
-    said.clear()
-    run.fresh = True
-    compared(run, base, tuned)
-    assert said == []
+
+
+def test_another_template_is_told_of_strangers_and_refused_of_relatives(run: Run) -> None:
+    """A model is asked as it was tuned: its ancestor through another template would be another prompt, not another model."""
+    base, tuned = (made(run, name, "t", shares(40, 20)) for name in ("base", "tuned"))
+    named: dict[str, Any] = {"labels": ("base", "tuned")}
+    said: list[str] = []
+    run.listeners.append(lambda event: said.append(event["text"]) if event["event"] == "note" else None)
+    for one, template in ((base, "t"), (tuned, "u")):
+        one.manifest.facts.update(template=template * 64, model={"engine": "torch", "model": template * 64, "adapter": None})
+    compared(run, base, tuned, **named)
+    told = "On t, tuned was asked through the chat template uuuuuuuuuuuu and base through tttttttttttt"
+    assert f"{told}." in said
+    for identity in ({"model": "t" * 64, "adapter": "a" * 64}, {"model": "t" * 64, "adapter": None}):
+        tuned.manifest.facts["model"] = {"engine": "torch", **identity}
+        run.fresh = True
+        with pytest.raises(Refused, match=f"{told}, though one comes from the other"):
+            compared(run, base, tuned, **named)
+    assert compared(run, base, tuned, other_templates=True, **named).figures["models"][1]["label"] == "tuned"
 
 
 def test_every_number_can_be_traced_to_items(run: Run) -> None:

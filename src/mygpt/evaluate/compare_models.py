@@ -19,8 +19,9 @@ import numpy as np
 from mygpt.artifacts.recipe import publish, recipe, safe_name
 from mygpt.artifacts.report import Predictions, Report, lineage_rows, write_report
 from mygpt.core.config import Config
-from mygpt.core.errors import UsageError
+from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
+from mygpt.evaluate.cards import ancestors
 from mygpt.evaluate.contamination import item_states
 from mygpt.evaluate.paired_difference import Difference, Resampling, Score, difference, mean, score
 from mygpt.evaluate.same_items import SameItems, is_overlap, join, model_labels
@@ -45,6 +46,7 @@ class CompareConfig(Config):
     average: bool = False  # also the mean over tasks
     num_samples: int = 3  # items shown of the best and of the worst, for each model
     confidence: str = "confidence"  # the column with the probability a model gave its own answer
+    other_templates: bool = False  # also a model with another chat template than its own ancestor's: then more than the weights differ
 
 
 @recipe
@@ -58,6 +60,8 @@ def compare_models(
     models = list(dict.fromkeys(labels))
     baseline = models[0]
     refuse_incomparable(tasks, models)
+    for task in tasks:
+        _look_at_templates(task, allowed=config.other_templates, run=run)
     dirty = _dirty_items(tasks, contamination or ())
     resampling = Resampling(1 - config.alpha, config.num_resamples, run.seed_for("bootstrap"))
     progress = run.progress(sum(len(task.models) for task in tasks), "models on tasks")
@@ -122,6 +126,31 @@ def _dirty_items(tasks: Sequence[SameItems], contamination: Sequence[Predictions
             known = ", ".join(task.task for task in tasks)
             raise UsageError(f"{own[0].id} is the contamination of `{name}`, which is not compared.", fix=f"Compared are: {known}.")
     return {task.task: item_states(task, by_task[task.task]) for task in tasks if task.task in by_task}
+
+
+def _look_at_templates(task: SameItems, *, allowed: bool, run: Run) -> None:
+    """Raises Refused where a model and its relative were asked through different chat templates; of strangers that is said."""
+    first, *others = task.models
+    before = first.predictions.manifest.facts.get("template")
+    for model in others:
+        after = model.predictions.manifest.facts.get("template")
+        if not before or not after or before == after:
+            continue
+        what = f"On {task.task}, {model.label} was asked through the chat template {after[:12]} and {first.label} through {before[:12]}"
+        if not allowed and _family(first.predictions) & _family(model.predictions):
+            fix = "Ask both through one, as `mygpt serve` and tuning do; or `--set other_templates=true` compares them as two systems."
+            raise Refused(f"{what}, though one comes from the other: more than the weights would differ.", fix=fix)
+        run.note(f"{what}.")
+
+
+def _family(predictions: Predictions) -> set[str]:
+    """Digests of the models that were asked and of all that they came from, where this home has them."""
+    asked = predictions.manifest.facts.get("model") or {}
+    found: set[str] = set()
+    for digest in filter(None, (asked.get("model"), asked.get("adapter"))):
+        manifest = predictions.store.get(digest)
+        found |= {digest, *(ancestors(predictions.store, manifest) if manifest else ())}
+    return found
 
 
 def _say_other_prompts(task: SameItems, told: Mapping[str, Any], run: Run) -> None:

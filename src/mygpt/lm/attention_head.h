@@ -12,10 +12,15 @@
 enum { MOST_D = 128, AT_ONCE = 4 };
 
 /* scores[r][s] = scale * q[r] . k[s] for `rows` queries at once */
-INLINE void dots(float *scores, int64_t S_padded, const int rows, const bf16 *q, const bf16 *k, int64_t k_s, const int32_t *seen, int64_t S, int D,
+INLINE void dots(float *scores, int64_t S_padded, const int rows, const bf16 *q, const bf16 *k, int64_t k_s, const bf16 *v, int64_t v_s, const int32_t *seen, int64_t S, int D,
                  float scale) {
     for (int64_t s = 0; s < S; s++) {
-        const bf16 *key = k + (seen ? seen[s] : s) * k_s;
+        const int64_t at = seen ? seen[s] : s;
+        const bf16 *key = k + at * k_s;
+        for (int d = 0; d < D; d += 32) {
+            _mm_prefetch((const char *)(v + at * v_s + d), _MM_HINT_T1);
+            _mm_prefetch((const char *)(key + 16 * k_s + d), _MM_HINT_T0);
+        }
         __m512 sum[AT_ONCE];
         for (int r = 0; r < rows; r++) sum[r] = _mm512_setzero_ps();
         for (int d = 0; d < D; d += 32) {
@@ -74,7 +79,7 @@ INLINE void mix_part(float *mixed, const float *scores, const float *inverse, in
 INLINE void attend_rows(float *mixed, float *scores, const int rows, const bf16 *q, const bf16 *k, int64_t k_s, const bf16 *v, int64_t v_s,
                         const bf16 *const *masks, const int32_t *seen, int64_t S, int D, float scale) {
     const int64_t S_padded = (S + 15) / 16 * 16;
-    dots(scores, S_padded, rows, q, k, k_s, seen, S, D, scale);
+    dots(scores, S_padded, rows, q, k, k_s, v, v_s, seen, S, D, scale);
     float inverse[AT_ONCE];
     for (int r = 0; r < rows; r++) inverse[r] = weights(scores + r * S_padded, masks ? masks[r] : 0, S, S_padded);
     int d = 0;

@@ -1,4 +1,4 @@
-"""Layers in one call of C against transformers' own in float64, by tiles and by vectors; what they are not for; and that rows are on their own."""
+"""Layers in one call of C against transformers' own in float64, by tiles and by vectors; and what they are not for."""
 
 import copy
 import shutil
@@ -48,9 +48,9 @@ def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     with torch.no_grad():
         yield
     torch.set_num_threads(before)
@@ -150,6 +150,7 @@ def test_rows_depend_on_nothing_beside_them(by: str) -> None:
     config = CONFIGS["Llama"]
     module = random_model(config)
     together = Step(config, [(30, 25), (7, 11)], 1)
+    torch.set_num_threads(2)
     made = together.run(module.model)
     assert made is not None
     torch.set_num_threads(1)
@@ -194,7 +195,9 @@ def test_weights_are_read_anew() -> None:
         assert Step(config, [(2, 6)], 1).run(decoder) is None  # peft's layers still stand there
 
 
-@pytest.mark.parametrize("part", ["", "layers.1", "layers.0.self_attn", "layers.0.mlp.act_fn", "layers.1.mlp.up_proj", "layers.1.post_attention_layernorm"])
+@pytest.mark.parametrize(
+    "part", ["", "layers.1", "layers.0.self_attn", "layers.0.mlp.act_fn", "layers.1.mlp.up_proj", "layers.1.post_attention_layernorm"]
+)
 @pytest.mark.parametrize("before", [False, True])
 def test_whatever_is_hooked_goes_through_the_modules(part: str, before: bool) -> None:
     config = CONFIGS["Llama"]

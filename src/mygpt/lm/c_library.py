@@ -42,8 +42,8 @@ def _compiled(file: str) -> Path | None:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
-    folder_of_sources = resources.files("mygpt.lm")
-    sources = {one.name: one.read_text(encoding="utf-8") for one in folder_of_sources.iterdir() if one.name == file or one.name.endswith(".h")}
+    wanted = [one for one in resources.files("mygpt.lm").iterdir() if one.name == file or one.name.endswith(".h")]
+    sources = {one.name: one.read_text(encoding="utf-8") for one in sorted(wanted, key=lambda one: one.name)}
     threads = _openmp_of_torch()
     options = (*_OPTIONS, *(_WIDE if platform.machine() in ("x86_64", "AMD64") else ()))
     made_by = [options, threads, _processor(), os.stat(compiler).st_mtime_ns, sources]

@@ -118,8 +118,8 @@ def decode_layers(
         *(one.data_ptr() for one in (made_BQD, cosines, sines)),
         ctypes.addressof(weights),
         ctypes.addressof(held := (_COUNT * len(kept))(*kept)),
-        ctypes.addressof(places := (_Lane * len(lanes))(*((first, lane.length) for first, lane in zip(first_trees, lanes, strict=True)))),
-        ctypes.addressof(looks := (_Mask * len(masks))(*((m.data_ptr(), m.stride(0), m.stride(2)) for m in masks))),
+        ctypes.addressof(places := (_Lane * len(lanes))(*map(_Lane, first_trees, (lane.length for lane in lanes)))),
+        ctypes.addressof(looks := (_Mask * len(masks))(*(_Mask(m.data_ptr(), m.stride(0), m.stride(2)) for m in masks))),
     )
     if _library().decode_layers(ctypes.byref(step)):
         raise MemoryError(f"no memory for a step of {B * Q} rows")

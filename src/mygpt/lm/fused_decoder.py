@@ -1,4 +1,4 @@
-"""The layers of a decoder for a few new tokens in one call of C (`decode_layers`), where all of them are plain layers that `fused_layer` knows.
+"""The layers of a decoder for a few new tokens in one call of C (`decode_layers`), where all are plain layers that `fused_layer` knows.
 
 Weights are looked up anew in every call: training changes them in place, and `low_rank.written_in` puts others there for a while. Whatever
 is not plain (a hook on a part, an adapter that is not written in, another format, a backward pass) goes the way of the modules.
@@ -57,7 +57,7 @@ def _weights(layer: Any) -> LayerWeights | None:
     """Of a layer whose parts all do what their classes say; else None."""
     attention, mlp, before, after = layer.self_attn, layer.mlp, layer.input_layernorm, layer.post_attention_layernorm
     fused = (layer, attention, mlp)
-    if not all(map(is_fused, fused)) or attention.training and attention.attention_dropout:
+    if not all(map(is_fused, fused)) or (attention.training and attention.attention_dropout):
         return None
     q, k, v, o = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
     gate, up, down = mlp.gate_proj, mlp.up_proj, mlp.down_proj

@@ -26,7 +26,7 @@ def logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
 
 
 def next_logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
-    """The same for the few rows whose next token is chosen: nothing is rounded to bfloat16 on the way, where `decode_layers.product` can."""
+    """The same for the few rows whose next token is chosen, without rounding to bfloat16 on the way, where `decode_layers.product` can."""
     return _logits_at(module, hidden_ND, _product_of_few)
 
 

@@ -1,4 +1,4 @@
-"""The next token of every row of logits, in C: a row stays in a core's cache (`token_choice.c`), where torch makes a dozen tensors and sorts.
+"""The next token of every row of logits, in C (`token_choice.c`): rows stay in a core's cache, where torch makes a dozen tensors and sorts.
 
 Order and meaning are those of `infer/sampling.py`, which goes on by itself where there is no compiler.
 
@@ -45,7 +45,7 @@ def choose_tokens(logits_RV: torch.Tensor, choices: Sequence[Choice]) -> torch.T
     """Token ids (R). Only where `suits`."""
     R, V = logits_RV.shape
     ids_R = torch.empty(R, dtype=torch.long)
-    given = (_Choice * R)(*choices)
+    given = (_Choice * R)(*(_Choice(*choice) for choice in choices))
     if _library().choose_tokens(ids_R.data_ptr(), logits_RV.data_ptr(), given, R, V, torch.get_num_threads()):
         raise MemoryError(f"no memory for a row of {V} logits")
     return ids_R

@@ -229,7 +229,7 @@ static void run(const Step *s, const Shared *all, const Own *own) {
         for (int64_t n = 0; n < s->N; n++) append(s, all, kept, n);
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < s->N * s->H; i++) mix(s, all, own, kept, layer->kind, i / s->H, i % s->H);
-        pack(own->packed, all->mixed, s->N, width);
+        pack(own->packed, all->mixed, width, s->N, width);
         add(s, all, own, layer->o, layer->o_bias, width, own->packed);
 #pragma omp barrier
         norm(own->packed, all->stream, layer->norm_after, s->D, all->tiles, s->epsilon);
@@ -280,7 +280,7 @@ int decode_layers(const Step *s) {
     void *memory = aligned_alloc(64, shared_bytes + (uintptr_t)s->threads * own_bytes);
     if (!memory) return 1;
     const uintptr_t owned = share_out(s, &all, (uintptr_t)memory);
-    pack(all.stream, s->hidden, s->N, s->D);
+    pack(all.stream, s->hidden, s->D, s->N, s->D);
 #pragma omp parallel num_threads(s->threads)
     {
         Own own = {.number = omp_get_thread_num(), .threads = omp_get_num_threads()};
@@ -292,12 +292,14 @@ int decode_layers(const Step *s) {
     return 0;
 }
 
+int tiles_allowed(void) { return ask_for_tiles(); }
+
 /* y = x W' in float32: x is (N, K), W (F, K), y (N, F). K is a multiple of 32, F of 16. 0 when done; 1 when there was no memory */
 int product(float *y, const bf16 *x, const bf16 *w, int64_t N, int64_t K, int64_t F, int threads, int has_tiles) {
     const int64_t tiles = (N + SIDE - 1) / SIDE;
     bf16 *packed = aligned_alloc(64, (size_t)(tiles * SIDE * K) * sizeof(bf16));
     if (!packed) return 1;
-    pack(packed, x, N, K);
+    pack(packed, x, K, N, K);
 #pragma omp parallel num_threads(threads)
     {
         float made[SIDE * SIDE * MOST_TILES] __attribute__((aligned(64)));

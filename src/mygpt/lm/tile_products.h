@@ -47,12 +47,12 @@ INLINE void transpose(__m512i *x) {
     }
 }
 
-/* rows (N, K) packed, with zeros behind them to the end of a tile; and the other way round */
-static void pack(bf16 *packed, const bf16 *rows, int64_t N, int64_t K) {
+/* rows (N, K), `stride` apart, packed, with zeros behind them to the end of a tile; and the other way round */
+static inline void pack(bf16 *packed, const bf16 *rows, int64_t stride, int64_t N, int64_t K) {
     for (int64_t first = 0; first < N; first += SIDE)
         for (int64_t k = 0; k < K; k += 2 * SIDE) {
             __m512i x[SIDE];
-            for (int i = 0; i < SIDE; i++) x[i] = first + i < N ? _mm512_loadu_si512(rows + (first + i) * K + k) : _mm512_setzero_si512();
+            for (int i = 0; i < SIDE; i++) x[i] = first + i < N ? _mm512_loadu_si512(rows + (first + i) * stride + k) : _mm512_setzero_si512();
             transpose(x);
             for (int i = 0; i < SIDE; i++) _mm512_store_si512(packed + (first / SIDE * K + k + 2 * i) * SIDE, x[i]);
         }
@@ -126,7 +126,7 @@ INLINE void by_tiles(float *made, const int64_t width, const int n, const bf16 *
 #endif
 
 /* whether the system lets this process use tiles: Linux wants to be asked */
-int tiles_allowed(void) {
+static inline int ask_for_tiles(void) {
 #ifdef __AMX_BF16__
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
     return !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA);
@@ -147,7 +147,7 @@ INLINE void end_tiles(int has_tiles) {
 #endif
 }
 
-static void sixteen(float *made, const bf16 *w, int64_t K, const bf16 *packed, int64_t tiles, const bf16 *ahead, int has_tiles) {
+static inline void sixteen(float *made, const bf16 *w, int64_t K, const bf16 *packed, int64_t tiles, const bf16 *ahead, int has_tiles) {
     const int64_t width = tiles * SIDE;
     for (int64_t t = 0; t < tiles;) {
         const bf16 *x = packed + t * K * SIDE;

@@ -25,6 +25,7 @@ from mygpt.infer.protocols import Sampling
 from mygpt.infer.tree_attention import PADDING, TreeSlots, joined_masks
 from mygpt.lm.adapter_rows import adapter_rows
 from mygpt.lm.attention import grouped_attention, takes_lanes
+from mygpt.lm.fused_decoder import decoded
 from mygpt.lm.virtual_tokens import cache_argument, prefix
 
 _PREFILL_TOKENS = 4_096  # padded, computed at once: more does not stay in the cache of the processor
@@ -281,11 +282,12 @@ def forward(
         own.add(segments, positions)
         masks.append(own.mask(ids_BQ.shape[1], module.dtype))
     mask = joined_masks(masks)
+    given = {"input_ids": ids_BQ, "position_ids": positions_BQ, "attention_mask": mask, "use_cache": True, cache_argument(decoder): cache}
     with grouped_attention(module), adapter_rows(module, adapters) if any(adapters) else nullcontext():
-        given = {cache_argument(decoder): cache}
-        output: Any = decoder(input_ids=ids_BQ, position_ids=positions_BQ, attention_mask=mask, use_cache=True, **given)
+        hidden_BQD = decoded(decoder, given, [one.open(ids_BQ.shape[1]) for one in caches])
+        if hidden_BQD is None:
+            hidden_BQD = decoder(**given).last_hidden_state
     cache.advance(ids_BQ.shape[1])
-    hidden_BQD: torch.Tensor = output.last_hidden_state
     return hidden_BQD
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from mygpt.lm.attention import Lanes
+from mygpt.lm.decode_layers import OpenLane
 
 
 class SlotCache:
@@ -41,17 +42,21 @@ class SlotCache:
         self, key_BHQD: torch.Tensor, value_BHQD: torch.Tensor, layer: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         end = self.length + key_BHQD.shape[2]
-        if end > self.num_slots:
-            self.num_slots = max(end, self.num_slots * 3 // 2)
         for kept, new_BHQD in ((self._keys_BHSD, key_BHQD), (self._values_BHSD, value_BHQD)):
             if layer not in kept:
+                self.num_slots = max(end, self.num_slots)
                 kept[layer] = self._room(new_BHQD, trees=len(new_BHQD))
-            elif kept[layer].shape[2] < end:
-                old_BHSD = kept[layer]
-                kept[layer] = self._room(old_BHSD, trees=len(old_BHSD))
-                kept[layer][:, :, : self.length] = old_BHSD[:, :, : self.length]
+            self._grow(kept, layer, end)
             kept[layer][:, :, self.length : end] = new_BHQD
         return self._keys_BHSD[layer][:, :, :end], self._values_BHSD[layer][:, :, :end]
+
+    def open(self, num_tokens: int) -> OpenLane:
+        """Every layer's buffers, with room for so many more tokens of each tree. Whoever writes them calls `advance` afterwards."""
+        for kept in (self._keys_BHSD, self._values_BHSD):
+            for layer in kept:
+                self._grow(kept, layer, self.length + num_tokens)
+        layers = range(len(self._keys_BHSD))
+        return OpenLane(self.length, [self._keys_BHSD[i] for i in layers], [self._values_BHSD[i] for i in layers])
 
     @property
     def buffers(self) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
@@ -86,6 +91,15 @@ class SlotCache:
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.length
+
+    def _grow(self, kept: dict[int, torch.Tensor], layer: int, end: int) -> None:
+        """A buffer that does not reach `end` is replaced by one half as large again."""
+        if end > self.num_slots:
+            self.num_slots = max(end, self.num_slots * 3 // 2)
+        old_BHSD = kept[layer]
+        if old_BHSD.shape[2] < end:
+            kept[layer] = self._room(old_BHSD, trees=len(old_BHSD))
+            kept[layer][:, :, : self.length] = old_BHSD[:, :, : self.length]
 
     def _room(self, like_BHSD: torch.Tensor, *, trees: int) -> torch.Tensor:
         _, H, _, D = like_BHSD.shape

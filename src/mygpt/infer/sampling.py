@@ -17,6 +17,7 @@ import torch
 from mygpt.core.digest import digest_value
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.repeats import occurrences
+from mygpt.lm.token_choice import Choice, choose_tokens, log_sums, suits
 
 _GREEDY_BELOW = 1e-5
 _LIKELIEST = 1_024  # tokens that usually hold all of `top_p`: sorting these is cheaper than sorting a vocabulary
@@ -48,22 +49,39 @@ def choose(
     `prompts` and `answers` (so far) are read by rows with penalties or `min_tokens`; `stops` cannot be chosen before `min_tokens`.
     """
     logits_RV = logits_RV.float()
-    normaliser_R = logits_RV.logsumexp(-1)
+    is_in_c = suits(logits_RV)
+    normaliser_R = log_sums(logits_RV) if is_in_c else logits_RV.logsumexp(-1)
     changed_RV = penalised(logits_RV, samplings, prompts, answers)
     held = [r for r, sampling in enumerate(samplings) if stops and len(answers[r] if answers else ()) < sampling.min_tokens]
     if held:  # in place: a stop that is out of reach is never the token whose logit is looked up below
         rows_K1 = torch.tensor(held, device=changed_RV.device)[:, None]
         changed_RV[rows_K1, torch.tensor(list(stops), device=changed_RV.device)] = float("-inf")
+    ids_R = _chosen_in_c(changed_RV, samplings, row_generators) if is_in_c else _chosen(changed_RV, samplings, row_generators)
+    logprobs_R = logits_RV.gather(-1, ids_R[:, None])[:, 0] - normaliser_R
+    return ids_R, logprobs_R
+
+
+def _chosen(logits_RV: torch.Tensor, samplings: Sequence[Sampling], row_generators: Sequence[torch.Generator]) -> torch.Tensor:
     drawing = [r for r, sampling in enumerate(samplings) if sampling.temperature >= _GREEDY_BELOW]
-    ids_R = changed_RV.argmax(-1) if len(drawing) < len(samplings) else changed_RV.new_zeros(len(samplings), dtype=torch.long)
+    ids_R = logits_RV.argmax(-1) if len(drawing) < len(samplings) else logits_RV.new_zeros(len(samplings), dtype=torch.long)
     if drawing:
-        probabilities_RV = filtered_probabilities(changed_RV[drawing], [samplings[r] for r in drawing])
+        probabilities_RV = filtered_probabilities(logits_RV[drawing], [samplings[r] for r in drawing])
         cumulated_RV = probabilities_RV.double().cumsum(-1)
         drawn_R = torch.cat([torch.rand(1, generator=row_generators[r]) for r in drawing]).to(logits_RV.device)
         # the first token whose cumulated probability is above the draw: never one of probability 0
         ids_R[drawing] = torch.searchsorted(cumulated_RV, drawn_R[:, None].double() * cumulated_RV[:, -1:], right=True)[:, 0]
-    logprobs_R = logits_RV.gather(-1, ids_R[:, None])[:, 0] - normaliser_R
-    return ids_R, logprobs_R
+    return ids_R
+
+
+def _chosen_in_c(logits_RV: torch.Tensor, samplings: Sequence[Sampling], row_generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """The same: every row that draws takes one number from its generator."""
+    choices = []
+    for sampling, generator in zip(samplings, row_generators, strict=True):
+        draws = sampling.temperature >= _GREEDY_BELOW
+        drawn = float(torch.rand(1, generator=generator)) if draws else 0.0
+        filters = (sampling.top_p, sampling.min_p, sampling.top_k, sampling.keep_crossing)
+        choices.append(Choice(sampling.temperature if draws else 0.0, *filters, drawn))
+    return choose_tokens(logits_RV.contiguous(), choices)
 
 
 def penalised(

@@ -29,7 +29,7 @@ from mygpt.infer.tree_attention import tree_decoder
 from mygpt.lm.adapter_rows import BASE
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import Loaded, load_lm, preferred_dtype
-from mygpt.lm.logits import logits_at
+from mygpt.lm.logits import next_logits_at
 from mygpt.lm.memory import give_back_freed_memory
 from mygpt.lm.plain_text import TextRenderer, inner_ids, text_ids
 from mygpt.lm.virtual_tokens import num_virtual_tokens
@@ -245,7 +245,7 @@ class TorchEngine:
     def _choose(self, hidden_RD: torch.Tensor | None, rows: Sequence[Row]) -> None:
         assert hidden_RD is not None
         ids_R, logprobs_R = choose(
-            logits_at(self._module, hidden_RD),
+            next_logits_at(self._module, hidden_RD),
             [row.sampling for row in rows],
             [row.generator for row in rows],
             prompts=[row.prompt for row in rows],

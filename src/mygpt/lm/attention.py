@@ -33,6 +33,8 @@ from mygpt.lm.decode_attention import decode_attention, suits
 from mygpt.lm.layer_kernels import suits as kernels_suit
 from mygpt.lm.layer_kernels import trained_attention
 from mygpt.lm.processor import has_cpu_flag
+from mygpt.lm.tile_attention import suits as tiles_suit
+from mygpt.lm.tile_attention import tile_attention
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ def _attention(
     is_trained = torch.is_grad_enabled() and query.requires_grad
     if is_plain and not is_trained and suits(query, key, value, attention_mask):
         return decode_attention(query, key, value, attention_mask, scaling), None
+    if is_plain and not is_trained and tiles_suit(query, key, value, attention_mask):
+        return tile_attention(query, key, value, attention_mask, scaling), None
     if is_plain and has_tiles() and not is_trained:
         return _flash(query, key, value, attention_mask, scaling), None
     if is_trained and is_plain and Q <= _FEW_TRAINED_QUERIES and _suits_training(query, key, value, attention_mask):

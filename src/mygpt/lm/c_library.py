@@ -42,19 +42,21 @@ def _compiled(file: str) -> Path | None:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
-    source = (resources.files("mygpt.lm") / file).read_text(encoding="utf-8")
+    wanted = [one for one in resources.files("mygpt.lm").iterdir() if one.name == file or one.name.endswith(".h")]
+    sources = {one.name: one.read_text(encoding="utf-8") for one in sorted(wanted, key=lambda one: one.name)}
     threads = _openmp_of_torch()
     options = (*_OPTIONS, *(_WIDE if platform.machine() in ("x86_64", "AMD64") else ()))
-    made_by = [options, threads, _processor(), os.stat(compiler).st_mtime_ns, source]
+    made_by = [options, threads, _processor(), os.stat(compiler).st_mtime_ns, sources]
     path = model_cache() / "compiled" / f"{Path(file).stem}-{digest_value(made_by)[:16]}.so"
     if path.exists():
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            written, library = Path(folder) / file, Path(folder) / "library.so"
-            written.write_text(source, encoding="utf-8")
-            objects = [compiler, *options, "-c", str(written), "-o", f"{folder}/object.o"]
+            library = Path(folder) / "library.so"
+            for name, source in sources.items():
+                (Path(folder) / name).write_text(source, encoding="utf-8")
+            objects = [compiler, *options, "-c", f"{folder}/{file}", "-o", f"{folder}/object.o"]
             linked = [compiler, "-shared", f"{folder}/object.o", *([threads] if threads else ["-fopenmp"]), "-lm", "-o", str(library)]
             for command in (objects, linked):
                 subprocess.run(command, check=True, capture_output=True, timeout=_COMPILE_SECONDS)

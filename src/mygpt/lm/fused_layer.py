@@ -42,10 +42,18 @@ def fuse(module: Any) -> Any:
 def unfuse(module: Any) -> Any:
     """`module` itself, its layers as transformers made them."""
     for part in module.modules():
-        own_class: Any = type(part)
-        if _MARK in own_class.__dict__:
-            part.__class__ = own_class.__base__
+        if is_fused(part):
+            part.__class__ = type(part).__base__
     return module
+
+
+def is_fused(part: Any) -> bool:
+    return _MARK in type(part).__dict__
+
+
+def is_known_decoder(decoder: Any) -> bool:
+    """Whether nothing but the layers here, embeddings, a rotation and a norm is in it."""
+    return type(decoder).__name__ in [f"{architecture}Model" for architecture in _SHAPED_ALIKE]
 
 
 @functools.cache

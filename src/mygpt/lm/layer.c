@@ -8,15 +8,16 @@
    Dims: N rows, D hidden or head size, F width of the gate, h heads, B sequences, Q queries, S keys. Last dimension contiguous.
 
    Source: RMSNorm, Zhang and Sennrich 2019, arXiv:1910.07467, equation 4; rotary embedding, Su et al. 2021, arXiv:2104.09864, equation 34; gate, Shazeer
-   2020, arXiv:2002.05202; exp by a polynomial after Cody and Waite 1980. */
+   2020, arXiv:2002.05202. */
 
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "exponential.h"
+
 typedef uint16_t bf16;
-#define INLINE static inline __attribute__((always_inline))
 enum { MOST = 16384 }; /* of a row, in elements: layer.py asks for no more */
 
 INLINE float widen(bf16 x) {
@@ -50,25 +51,6 @@ INLINE void store(void *to, int64_t at, const float *restrict from, int64_t n, c
     } else {
         memcpy((float *)to + at, from, (size_t)n * 4);
     }
-}
-
-/* to about 2e-7 between -87 and 88, and the value at that end beyond */
-INLINE float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    const float n = rintf(x * 1.44269504f);
-    float r = x - n * 0.693359375f;
-    r = r - n * -2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const int32_t bits = ((int32_t)n + 127) << 23;
-    float power;
-    memcpy(&power, &bits, 4);
-    return p * power;
 }
 
 /* ---- norm: y = w x / rms(x), where x = a + b and b may be absent; x is written when b is there ---------------------------------------------- */

@@ -6,11 +6,13 @@ Heads that do more than one product (scaling, soft-capping) are followed, so tha
 Dims  N positions   D hidden   V vocabulary
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from mygpt.core.errors import Refused
+from mygpt.lm.decode_layers import product, suits_product
 
 # Settings of transformers' configurations that its heads apply to the logits, and the architectures that have them.
 _MULTIPLY = ("logit_scale", "lm_head_multiplier", "output_multiplier")  # Cohere, Falcon H1, Muse
@@ -20,10 +22,27 @@ _SOFT_CAP = ("final_logit_softcapping", "logits_soft_cap")  # Gemma 2 and later 
 
 def logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     """(N, V) float32."""
+    return _logits_at(module, hidden_ND, lambda head, x_ND: head(x_ND).float())
+
+
+def next_logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
+    """The same for the few rows whose next token is chosen, without rounding to bfloat16 on the way, where `decode_layers.product` can."""
+    return _logits_at(module, hidden_ND, _product_of_few)
+
+
+def _product_of_few(head: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
+    is_plain = type(head) is torch.nn.Linear and head.bias is None and not head._forward_hooks and not head._forward_pre_hooks
+    if is_plain and not torch.is_grad_enabled() and suits_product(hidden_ND, head.weight):
+        return product(hidden_ND, head.weight)
+    logits_NV: torch.Tensor = head(hidden_ND).float()
+    return logits_NV
+
+
+def _logits_at(module: Any, hidden_ND: torch.Tensor, multiply: Callable[[Any, torch.Tensor], torch.Tensor]) -> torch.Tensor:
     config = module.config.get_text_config()
     if getattr(config, "scale_decoder_outputs", False):  # T5 with tied embeddings
         hidden_ND = hidden_ND * config.d_model**-0.5
-    logits_NV: torch.Tensor = module.get_output_embeddings()(hidden_ND).float()
+    logits_NV = multiply(module.get_output_embeddings(), hidden_ND)
     if (bias_1V := getattr(module, "final_logits_bias", None)) is not None:  # BART and its kin
         logits_NV = logits_NV + bias_1V
     if config.model_type == "mpt":  # its head ignores `logit_scale`

@@ -1,0 +1,321 @@
+/* The layers of a Llama-shaped decoder for a few new tokens, one after the other, in one call (decode_layers.py).
+
+   A decoding step of a small model computes so little in each operation that setting up takes longer: a product of 16 rows, a norm, a rotation, thirty times over.
+   Here two or more threads go through all layers together and meet after each of six stages. Weights and cache are read once, and what is wanted next is
+   fetched while this is multiplied, so a step takes about as long as reading them.
+
+   Between the stages a row of hidden states is bfloat16, as between the layers of the model elsewhere, and packed (tile_products.h). Sums, norms, the rotation,
+   softmax and the gate are float32, rounded once where the model elsewhere rounds after every operation.
+
+   Dims: N rows (trees x Q new tokens), D hidden, H key/value heads, G query heads of each, E head size, F width of the gate, S slots of a tree's cache.
+
+   Source: RMSNorm, Zhang and Sennrich 2019, arXiv:1910.07467, equation 4; rotary embedding, Su et al. 2021, arXiv:2104.09864, equation 34; gate, Shazeer 2020,
+   arXiv:2002.05202. */
+
+#include <omp.h>
+#include <stdlib.h>
+
+#include "attention_head.h"
+#include "tile_products.h"
+
+typedef struct { /* biases may be 0 */
+    const bf16 *norm, *q, *k, *v, *o, *q_bias, *k_bias, *v_bias, *o_bias, *norm_after, *gate, *up, *down, *gate_bias, *up_bias, *down_bias;
+    int64_t kind; /* of its mask */
+} Layer;
+
+typedef struct { /* of one layer in one lane: (trees, H, slots, E) each, contiguous */
+    bf16 *keys, *values;
+    int64_t slots;
+} Kept;
+
+typedef struct { /* neighbouring trees whose caches are as long: `length` slots are taken, the new tokens come behind them */
+    int64_t first_tree, length;
+} Lane;
+
+typedef struct { /* added to scores; 0 where a token may look, lowest where not: (trees, Q, S of the longest lane) */
+    const bf16 *added;
+    int64_t by_tree, by_token;
+} Mask;
+
+typedef struct {
+    int64_t layers, N, Q, D, H, G, E, F, lanes, kinds;
+    float epsilon, scale;
+    int32_t threads, has_tiles;
+    bf16 *hidden; /* (N, D): in and out */
+    const bf16 *cosines, *sines; /* (N, E) */
+    const Layer *layer;
+    const Kept *kept; /* (layers, lanes) */
+    const Lane *lane;
+    const Mask *mask;
+} Step;
+
+typedef struct { /* of all threads */
+    int64_t tiles, most_S;
+    bf16 *stream; /* packed hidden states: what every layer adds to */
+    float *projected; /* (16 * tiles, (G + 2) H E): queries, keys, values */
+    bf16 *queries; /* (N, G H E), rotated */
+    bf16 *mixed; /* (N, G H E) */
+    bf16 *gated; /* packed (16 * tiles, F) */
+    int32_t *seen, *num_seen; /* (kinds, N, most_S): the slots that each token looks at; (kinds, N) */
+} Shared;
+
+typedef struct { /* of one thread */
+    int64_t number, threads;
+    bf16 *packed; /* the operand of the next product */
+    float *made, *made_up; /* (16, 16 * tiles) */
+    float *scores;
+} Own;
+
+/* sixteen outputs each: those of thread `number` */
+INLINE int64_t first_of(int64_t blocks, int64_t number, int64_t threads) { return blocks * number / threads; }
+
+/* ---- stages ------------------------------------------------------------------------------------------------------------------------------------- */
+
+static void norm(bf16 *packed, const bf16 *stream, const bf16 *weight, int64_t D, int64_t tiles, float epsilon) {
+    for (int64_t t = 0; t < tiles; t++) {
+        const bf16 *x = stream + t * D * SIDE;
+        __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
+        for (int64_t d = 0; d < D; d += 2) {
+            const __m512i pairs = _mm512_load_si512(x + d * SIDE);
+            even = _mm512_fmadd_ps(even_of(pairs), even_of(pairs), even);
+            odd = _mm512_fmadd_ps(odd_of(pairs), odd_of(pairs), odd);
+        }
+        const __m512 mean = _mm512_mul_ps(_mm512_add_ps(even, odd), _mm512_set1_ps(1.0f / (float)D));
+        const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_sqrt_ps(_mm512_add_ps(mean, _mm512_set1_ps(epsilon))));
+        for (int64_t d = 0; d < D; d += 2) {
+            const __m512i pairs = _mm512_load_si512(x + d * SIDE);
+            const __m512 first = _mm512_mul_ps(inverse, _mm512_set1_ps(one(weight[d]))), second = _mm512_mul_ps(inverse, _mm512_set1_ps(one(weight[d + 1])));
+            _mm512_store_si512(packed + (t * D + d) * SIDE, paired(_mm512_mul_ps(even_of(pairs), first), _mm512_mul_ps(odd_of(pairs), second)));
+        }
+    }
+}
+
+/* queries, keys and values of this thread's outputs, row by row */
+static void project(const Step *s, const Shared *all, const Own *own, const Layer *layer) {
+    const int64_t q_blocks = s->G * s->H * s->E / SIDE, k_blocks = s->H * s->E / SIDE, blocks = q_blocks + 2 * k_blocks;
+    const bf16 *w[3] = {layer->q, layer->k, layer->v}, *bias[3] = {layer->q_bias, layer->k_bias, layer->v_bias};
+    const int64_t begin[4] = {0, q_blocks, q_blocks + k_blocks, blocks};
+    const int64_t last = first_of(blocks, own->number + 1, own->threads);
+    for (int64_t i = first_of(blocks, own->number, own->threads); i < last; i++) {
+        const int part = i < begin[1] ? 0 : i < begin[2] ? 1 : 2, next = i + 1 < begin[1] ? 0 : i + 1 < begin[2] ? 1 : 2;
+        const bf16 *ahead = i + 1 < last ? w[next] + (i + 1 - begin[next]) * SIDE * s->D : 0;
+        sixteen(own->made, w[part] + (i - begin[part]) * SIDE * s->D, s->D, own->packed, all->tiles, ahead, s->has_tiles);
+        const __m512 added = bias[part] ? widen(bias[part] + (i - begin[part]) * SIDE) : _mm512_setzero_ps();
+        for (int64_t t = 0; t < all->tiles; t++) {
+            __m512i block[SIDE];
+            for (int r = 0; r < SIDE; r++) block[r] = _mm512_load_si512(own->made + (r * all->tiles + t) * SIDE);
+            transpose(block);
+            for (int r = 0; r < SIDE; r++)
+                _mm512_store_ps(all->projected + ((t * SIDE + r) * blocks + i) * SIDE, _mm512_add_ps(_mm512_castsi512_ps(block[r]), added));
+        }
+    }
+}
+
+INLINE void rotate(bf16 *to, const float *x, const bf16 *cosines, const bf16 *sines, int64_t E) {
+    const int64_t M = E / 2;
+    for (int64_t e = 0; e < M; e += SIDE) {
+        const __m512 a = _mm512_loadu_ps(x + e), b = _mm512_loadu_ps(x + e + M);
+        narrow(to + e, _mm512_fmsub_ps(a, widen(cosines + e), _mm512_mul_ps(b, widen(sines + e))));
+        narrow(to + e + M, _mm512_fmadd_ps(b, widen(cosines + e + M), _mm512_mul_ps(a, widen(sines + e + M))));
+    }
+}
+
+INLINE int64_t lane_of(const Step *s, int64_t tree) {
+    int64_t lane = s->lanes - 1;
+    while (s->lane[lane].first_tree > tree) lane--;
+    return lane;
+}
+
+/* row n: its queries rotated, its keys and values into the cache */
+static void append(const Step *s, const Shared *all, const Kept *kept, int64_t n) {
+    const int64_t E = s->E, heads = s->G * s->H, tree = n / s->Q, at = lane_of(s, tree);
+    const Lane *lane = s->lane + at;
+    const float *x = all->projected + n * (heads + 2 * s->H) * E;
+    for (int64_t h = 0; h < heads; h++) rotate(all->queries + (n * heads + h) * E, x + h * E, s->cosines + n * E, s->sines + n * E, E);
+    for (int64_t h = 0; h < s->H; h++) {
+        const int64_t slot = (((tree - lane->first_tree) * s->H + h) * kept[at].slots + lane->length + n % s->Q) * E;
+        rotate(kept[at].keys + slot, x + (heads + h) * E, s->cosines + n * E, s->sines + n * E, E);
+        for (int64_t e = 0; e < E; e += SIDE) narrow(kept[at].values + slot + e, _mm512_loadu_ps(x + (heads + s->H + h) * E + e));
+    }
+}
+
+/* row n, key/value head h: what its query heads make of the slots that the row sees */
+static void mix(const Step *s, const Shared *all, const Own *own, const Kept *kept, int64_t kind, int64_t n, int64_t h) {
+    const int64_t E = s->E, tree = n / s->Q, at = lane_of(s, tree), from = ((tree - s->lane[at].first_tree) * s->H + h) * kept[at].slots * E;
+    const int64_t row = kind * s->N + n;
+    float mixed[AT_ONCE * MOST_D] = {0};
+    for (int64_t g = 0; g < s->G; g += AT_ONCE) {
+        const int rows = (int)(s->G - g < AT_ONCE ? s->G - g : AT_ONCE);
+        const int64_t first = (n * s->G * s->H + h * s->G + g) * E;
+        if (all->num_seen[row])
+            attend(mixed, own->scores, rows, all->queries + first, kept[at].keys + from, E, kept[at].values + from, E, 0, all->seen + row * all->most_S,
+                   all->num_seen[row], (int)E, s->scale);
+        for (int64_t e = 0; e < rows * E; e += SIDE) narrow(all->mixed + first + e, _mm512_loadu_ps(mixed + e));
+    }
+}
+
+/* stream += W x + bias, for this thread's outputs */
+static void add(const Step *s, const Shared *all, const Own *own, const bf16 *w, const bf16 *bias, int64_t K, const bf16 *packed) {
+    const int64_t blocks = s->D / SIDE, last = first_of(blocks, own->number + 1, own->threads), tiles = all->tiles;
+    for (int64_t i = first_of(blocks, own->number, own->threads); i < last; i++) {
+        sixteen(own->made, w + i * SIDE * K, K, packed, tiles, i + 1 < last ? w + (i + 1) * SIDE * K : 0, s->has_tiles);
+        for (int64_t t = 0; t < tiles; t++)
+            for (int64_t r = 0; r < SIDE; r += 2) {
+                bf16 *at = all->stream + (t * s->D + i * SIDE + r) * SIDE;
+                __m512 even = _mm512_load_ps(own->made + (r * tiles + t) * SIDE), odd = _mm512_load_ps(own->made + ((r + 1) * tiles + t) * SIDE);
+                if (bias) {
+                    even = _mm512_add_ps(even, _mm512_set1_ps(one(bias[i * SIDE + r])));
+                    odd = _mm512_add_ps(odd, _mm512_set1_ps(one(bias[i * SIDE + r + 1])));
+                }
+                const __m512i before = _mm512_load_si512(at);
+                _mm512_store_si512(at, paired(_mm512_add_ps(even_of(before), even), _mm512_add_ps(odd_of(before), odd)));
+            }
+    }
+}
+
+INLINE __m512 silu(__m512 x) {
+    const __m512 e = exp_nonpositive(_mm512_sub_ps(_mm512_setzero_ps(), _mm512_abs_ps(x))), above = _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), e));
+    return _mm512_mask_mul_ps(above, _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ), above, e);
+}
+
+/* gated = silu(W x + bias) * (W' x + bias'), for this thread's outputs */
+static void gate(const Step *s, const Shared *all, const Own *own, const Layer *layer) {
+    const int64_t blocks = s->F / SIDE, last = first_of(blocks, own->number + 1, own->threads), tiles = all->tiles, D = s->D;
+    for (int64_t i = first_of(blocks, own->number, own->threads); i < last; i++) {
+        const int64_t at = i * SIDE * D, next = i + 1 < last ? at + SIDE * D : at;
+        sixteen(own->made, layer->gate + at, D, own->packed, tiles, layer->gate + next, s->has_tiles);
+        sixteen(own->made_up, layer->up + at, D, own->packed, tiles, layer->up + next, s->has_tiles);
+        for (int64_t t = 0; t < tiles; t++)
+            for (int64_t r = 0; r < SIDE; r += 2) {
+                __m512 y[2];
+                for (int j = 0; j < 2; j++) {
+                    const int64_t f = i * SIDE + r + j;
+                    __m512 g = _mm512_load_ps(own->made + ((r + j) * tiles + t) * SIDE), u = _mm512_load_ps(own->made_up + ((r + j) * tiles + t) * SIDE);
+                    if (layer->gate_bias) g = _mm512_add_ps(g, _mm512_set1_ps(one(layer->gate_bias[f])));
+                    if (layer->up_bias) u = _mm512_add_ps(u, _mm512_set1_ps(one(layer->up_bias[f])));
+                    y[j] = _mm512_mul_ps(silu(g), u);
+                }
+                _mm512_store_si512(all->gated + (t * s->F + i * SIDE + r) * SIDE, paired(y[0], y[1]));
+            }
+    }
+}
+
+/* ---- all of it ---------------------------------------------------------------------------------------------------------------------------------- */
+
+/* which slots row n sees under masks of this kind */
+static void look(const Step *s, const Shared *all, int64_t kind, int64_t n) {
+    const int64_t tree = n / s->Q, S = s->lane[lane_of(s, tree)].length + s->Q, row = kind * s->N + n;
+    const bf16 *added = s->mask[kind].added + tree * s->mask[kind].by_tree + n % s->Q * s->mask[kind].by_token;
+    int32_t *seen = all->seen + row * all->most_S, num_seen = 0;
+    for (int32_t i = 0; i < S; i++) {
+        seen[num_seen] = i;
+        num_seen += added[i] == 0;
+    }
+    all->num_seen[row] = num_seen;
+}
+
+static void run(const Step *s, const Shared *all, const Own *own) {
+    const int64_t width = s->G * s->H * s->E;
+    begin_tiles(s->has_tiles);
+#pragma omp for
+    for (int64_t i = 0; i < s->kinds * s->N; i++) look(s, all, i / s->N, i % s->N);
+    for (int64_t l = 0; l < s->layers; l++) {
+        const Layer *layer = s->layer + l;
+        const Kept *kept = s->kept + l * s->lanes;
+        norm(own->packed, all->stream, layer->norm, s->D, all->tiles, s->epsilon);
+        project(s, all, own, layer);
+#pragma omp barrier
+#pragma omp for schedule(static)
+        for (int64_t n = 0; n < s->N; n++) append(s, all, kept, n);
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < s->N * s->H; i++) mix(s, all, own, kept, layer->kind, i / s->H, i % s->H);
+        pack(own->packed, all->mixed, width, s->N, width);
+        add(s, all, own, layer->o, layer->o_bias, width, own->packed);
+#pragma omp barrier
+        norm(own->packed, all->stream, layer->norm_after, s->D, all->tiles, s->epsilon);
+        gate(s, all, own, layer);
+#pragma omp barrier
+        add(s, all, own, layer->down, layer->down_bias, s->F, all->gated);
+#pragma omp barrier
+    }
+    end_tiles(s->has_tiles);
+}
+
+/* the next piece of `bytes` bytes */
+INLINE void *piece(uintptr_t *from, int64_t bytes) {
+    void *given = (void *)*from;
+    *from += (uintptr_t)(bytes + 63) / 64 * 64;
+    return given;
+}
+
+static uintptr_t share_out(const Step *s, Shared *all, uintptr_t from) {
+    const int64_t rows = all->tiles * SIDE, width = s->G * s->H * s->E;
+    all->stream = piece(&from, rows * s->D * 2);
+    all->projected = piece(&from, rows * (width + 2 * s->H * s->E) * 4);
+    all->queries = piece(&from, s->N * width * 2);
+    all->mixed = piece(&from, s->N * width * 2);
+    all->gated = piece(&from, rows * s->F * 2);
+    all->seen = piece(&from, s->kinds * s->N * all->most_S * 4);
+    all->num_seen = piece(&from, s->kinds * s->N * 4);
+    return from;
+}
+
+static uintptr_t share_out_own(const Step *s, const Shared *all, Own *own, uintptr_t from) {
+    const int64_t rows = all->tiles * SIDE, width = s->G * s->H * s->E;
+    own->packed = piece(&from, rows * (s->D > width ? s->D : width) * 2);
+    own->made = piece(&from, rows * SIDE * 4);
+    own->made_up = piece(&from, rows * SIDE * 4);
+    own->scores = piece(&from, AT_ONCE * all->most_S * 4);
+    return from;
+}
+
+/* 0 when done; 1 when there was no memory. E is a multiple of 32 and at most 128; D, G H E and F multiples of 32; N at most 16 MOST_TILES. */
+int decode_layers(const Step *s) {
+    Shared all = {.tiles = (s->N + SIDE - 1) / SIDE};
+    for (int64_t i = 0; i < s->lanes; i++)
+        if (all.most_S < s->lane[i].length + s->Q) all.most_S = s->lane[i].length + s->Q;
+    all.most_S = (all.most_S / SIDE + 1) * SIDE;
+    Own sizes;
+    const uintptr_t shared_bytes = share_out(s, &all, 0), own_bytes = share_out_own(s, &all, &sizes, 0);
+    void *memory = aligned_alloc(64, shared_bytes + (uintptr_t)s->threads * own_bytes);
+    if (!memory) return 1;
+    const uintptr_t owned = share_out(s, &all, (uintptr_t)memory);
+    pack(all.stream, s->hidden, s->D, s->N, s->D);
+#pragma omp parallel num_threads(s->threads)
+    {
+        Own own = {.number = omp_get_thread_num(), .threads = omp_get_num_threads()};
+        share_out_own(s, &all, &own, owned + (uintptr_t)own.number * own_bytes);
+        run(s, &all, &own);
+    }
+    unpack(s->hidden, all.stream, s->N, s->D);
+    free(memory);
+    return 0;
+}
+
+int tiles_allowed(void) { return ask_for_tiles(); }
+
+/* y = x W' in float32: x is (N, K), W (F, K), y (N, F). K is a multiple of 32, F of 16. 0 when done; 1 when there was no memory */
+int product(float *y, const bf16 *x, const bf16 *w, int64_t N, int64_t K, int64_t F, int threads, int has_tiles) {
+    const int64_t tiles = (N + SIDE - 1) / SIDE;
+    bf16 *packed = aligned_alloc(64, (size_t)(tiles * SIDE * K) * sizeof(bf16));
+    if (!packed) return 1;
+    pack(packed, x, K, N, K);
+#pragma omp parallel num_threads(threads)
+    {
+        float made[SIDE * SIDE * MOST_TILES] __attribute__((aligned(64)));
+        begin_tiles(has_tiles);
+#pragma omp for schedule(static)
+        for (int64_t f = 0; f < F; f += SIDE) {
+            sixteen(made, w + f * K, K, packed, tiles, w + (f + SIDE < F ? f + SIDE : f) * K, has_tiles);
+            for (int64_t t = 0; t < tiles; t++) {
+                __m512i block[SIDE];
+                for (int i = 0; i < SIDE; i++) block[i] = _mm512_load_si512(made + (i * tiles + t) * SIDE);
+                transpose(block);
+                for (int i = 0; i < SIDE && t * SIDE + i < N; i++) _mm512_storeu_si512(y + (t * SIDE + i) * F + f, block[i]);
+            }
+        }
+        end_tiles(has_tiles);
+    }
+    free(packed);
+    return 0;
+}

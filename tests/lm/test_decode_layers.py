@@ -1,0 +1,276 @@
+"""Layers in one call of C against transformers' own in float64, by tiles and by vectors; and what they are not for."""
+
+import copy
+import shutil
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from mygpt.lm import decode_layers as in_c
+from mygpt.lm.decode_layers import OpenLane, most_rows, product, suits_product
+from mygpt.lm.fused_decoder import decoded
+from mygpt.lm.fused_layer import fuse
+from mygpt.lm.low_rank import written_in
+from mygpt.lm.processor import has_cpu_flag
+
+pytestmark = pytest.mark.skipif(
+    not has_cpu_flag("avx512_bf16") or shutil.which("cc") is None, reason="no AVX-512 BF16, or no C compiler, on this machine"
+)
+SMALL: dict[str, Any] = {"vocab_size": 90, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+                         "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 200}  # fmt: skip
+CONFIGS = {
+    "Llama": LlamaConfig(**SMALL),
+    "Llama with biases": LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True),
+    "Llama of another shape": LlamaConfig(
+        **{**SMALL, "hidden_size": 96, "intermediate_size": 160, "num_attention_heads": 6, "num_key_value_heads": 1, "head_dim": 128}
+    ),
+    "Mistral": MistralConfig(**SMALL),
+    "Qwen2 with a window": Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=5, max_window_layers=1),
+}
+LOWEST = torch.finfo(torch.bfloat16).min
+
+
+@pytest.fixture(params=["tiles", "vectors"])
+def by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "vectors":
+        monkeypatch.setattr(in_c, "has_tiles", lambda: False)
+        monkeypatch.setattr(in_c, "_MOST_ROWS_BY_VECTORS", in_c.MOST_ROWS)
+    elif not in_c.has_tiles():
+        pytest.skip("no AMX on this machine")
+    return str(request.param)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        yield
+    torch.set_num_threads(before)
+
+
+def random_model(config: Any) -> Any:
+    torch.manual_seed(3)
+    module = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.bfloat16).eval()
+    for weight in module.parameters():
+        torch.nn.init.normal_(weight, std=0.15 if weight.dim() > 1 else 0.5)
+    return fuse(module)
+
+
+class Step:
+    """New tokens for trees in several lanes, (trees, taken slots) each, with random keys and values; masks hide a third."""
+
+    def __init__(self, config: Any, lanes: list[tuple[int, int]], Q: int, seed: int = 0):
+        g = torch.Generator().manual_seed(seed)
+        H, E, L = config.num_key_value_heads, config.head_dim, config.num_hidden_layers
+        self.lanes = lanes
+        B, longest = sum(trees for trees, _ in lanes), max(length for _, length in lanes) + Q
+        self.ids_BQ = torch.randint(90, (B, Q), generator=g)
+        self.positions_BQ = torch.randint(100, (B, Q), generator=g)
+        self.kept = [
+            [[torch.randn(trees, H, length + Q + 3, E, generator=g).bfloat16() for _ in range(L)] for _ in range(2)]
+            for trees, length in lanes
+        ]
+        self.masks = {}
+        for kind in ("full_attention", "sliding_attention"):
+            hidden = torch.rand(B, 1, Q, longest, generator=g) < 0.3
+            first = 0
+            for trees, length in lanes:
+                hidden[first : first + trees, :, :, length + Q :] = True
+                hidden[first : first + trees, :, :, length] = False
+                first += trees
+            self.masks[kind] = torch.zeros(hidden.shape, dtype=torch.bfloat16).masked_fill(hidden, LOWEST)
+        self.kinds = getattr(config, "layer_types", None) or ["full_attention"] * L
+        self.mask: Any = self.masks if "sliding_attention" in self.kinds else self.masks["full_attention"]
+
+    def open(self) -> list[OpenLane]:
+        return [OpenLane(length, keys, values) for (_, length), (keys, values) in zip(self.lanes, self.kept, strict=True)]
+
+    def run(self, decoder: Any) -> torch.Tensor | None:
+        given = {"input_ids": self.ids_BQ, "position_ids": self.positions_BQ, "attention_mask": self.mask, "use_cache": True, "cache": None}
+        return decoded(decoder, given, self.open())
+
+    def by_modules(self, decoder: Any) -> torch.Tensor:
+        """Lane by lane through transformers' own layers; keys and values go to the same places, in the format of `decoder`."""
+        made, first = [], 0
+        for (trees, length), (keys, values) in zip(self.lanes, self.kept, strict=True):
+            own, S = slice(first, first := first + trees), length + self.ids_BQ.shape[1]
+            cache = DynamicCache()
+            for layer in range(len(keys)):
+                cache.update(keys[layer][:, :, :length].to(decoder.dtype), values[layer][:, :, :length].to(decoder.dtype), layer)
+            masks = {kind: mask[own, ..., :S].to(decoder.dtype) for kind, mask in self.masks.items()}
+            mask = masks if isinstance(self.mask, dict) else masks["full_attention"]
+            given = {"position_ids": self.positions_BQ[own], "attention_mask": mask, "cache": cache}
+            made.append(decoder(input_ids=self.ids_BQ[own], use_cache=True, **given).last_hidden_state)
+            for layer in range(len(keys)):
+                keys[layer][:, :, length:S], values[layer][:, :, length:S] = (
+                    one[:, :, length:] for one in (cache.layers[layer].keys, cache.layers[layer].values)
+                )
+        return torch.cat(made)
+
+
+def exact(config: Any, module: Any) -> Any:
+    """The same weights in float64, as transformers made the classes."""
+    plain = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float64, attn_implementation="eager").eval()
+    plain.load_state_dict(module.state_dict())
+    return plain.model
+
+
+def error(made: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((made.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("lanes", "Q"), [([(1, 9)], 1), ([(3, 40), (2, 17), (14, 5)], 1), ([(2, 20), (3, 6)], 4), ([(11, 30)], 11)])
+def test_against_float64(name: str, lanes: list[tuple[int, int]], Q: int, by: str) -> None:
+    """As near as transformers' own layers in bfloat16 come, or nearer (a tenth of leeway: both are sums of roundings)."""
+    config = CONFIGS[name]
+    module = random_model(config)
+    wanted, own, found = Step(config, lanes, Q), Step(config, lanes, Q), Step(config, lanes, Q)
+    exactly = wanted.by_modules(exact(config, module))
+    rounded = own.by_modules(module.model)
+    made = found.run(module.model)
+    assert made is not None and made.dtype == torch.bfloat16
+    assert error(made, exactly) < min(0.02, 1.1 * error(rounded, exactly))
+    for lane in range(len(lanes)):
+        for part in range(2):
+            for layer, one in enumerate(found.kept[lane][part]):
+                assert error(one, wanted.kept[lane][part][layer]) < 0.01
+
+
+def test_rows_depend_on_nothing_beside_them(by: str) -> None:
+    """To the bit: alone or in a batch of 37 in two lanes, on one thread or two, with other slots behind the mask."""
+    config = CONFIGS["Llama"]
+    module = random_model(config)
+    together = Step(config, [(30, 25), (7, 11)], 1)
+    torch.set_num_threads(2)
+    made = together.run(module.model)
+    assert made is not None
+    torch.set_num_threads(1)
+    assert torch.equal(Step(config, [(30, 25), (7, 11)], 1).run(module.model), made)  # type: ignore[arg-type]
+    for tree, lane, at in ((0, 0, 0), (29, 0, 29), (33, 1, 3)):
+        alone = Step(config, [(1, together.lanes[lane][1])], 1)
+        alone.ids_BQ, alone.positions_BQ = together.ids_BQ[tree, None], together.positions_BQ[tree, None]
+        alone.kept = [[[one[at : at + 1].clone() for one in part] for part in together.kept[lane]]]
+        hidden = together.masks["full_attention"][tree, 0, 0, : together.lanes[lane][1]] != 0
+        for part in alone.kept[0]:
+            for one in part:
+                one[:, :, : len(hidden)][:, :, hidden] = float("nan")
+        alone.mask = together.masks["full_attention"][tree : tree + 1]
+        assert torch.equal(alone.run(module.model), made[tree : tree + 1])  # type: ignore[arg-type]
+
+
+def test_a_row_that_sees_nothing_gives_numbers(by: str) -> None:
+    config = CONFIGS["Llama"]
+    step = Step(config, [(2, 6)], 1)
+    step.mask = torch.full_like(step.mask, LOWEST)
+    made = step.run(random_model(config).model)
+    assert made is not None and bool(made.isfinite().all())
+
+
+def test_weights_are_read_anew() -> None:
+    """Training changes them in place, and `written_in` puts LoRA's sums where they stood."""
+    config = CONFIGS["Llama"]
+    module = random_model(config)
+    before = Step(config, [(2, 6)], 1).run(module.model)
+    module.model.layers[1].mlp.down_proj.weight.mul_(1.5)
+    after = Step(config, [(2, 6)], 1).run(module.model)
+    assert before is not None and after is not None and not torch.equal(before, after)
+    tuned = get_peft_model(module, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"))
+    decoder = tuned.get_decoder()
+    assert Step(config, [(2, 6)], 1).run(decoder) is None
+    with written_in(tuned):
+        written = Step(config, [(2, 6)], 1).run(decoder)
+    assert written is not None and not torch.equal(written, after)
+    torch.testing.assert_close(written, Step(config, [(2, 6)], 1).by_modules(decoder), atol=0.15, rtol=0.05)
+    assert Step(config, [(2, 6)], 1).run(decoder) is None
+    with tuned.disable_adapter():
+        assert Step(config, [(2, 6)], 1).run(decoder) is None  # peft's layers still stand there
+
+
+@pytest.mark.parametrize(
+    "part", ["", "layers.1", "layers.0.self_attn", "layers.0.mlp.act_fn", "layers.1.mlp.up_proj", "layers.1.post_attention_layernorm"]
+)
+@pytest.mark.parametrize("before", [False, True])
+def test_whatever_is_hooked_goes_through_the_modules(part: str, before: bool) -> None:
+    config = CONFIGS["Llama"]
+    decoder = random_model(config).model
+    hooked = decoder.get_submodule(part)
+    register = hooked.register_forward_pre_hook if before else hooked.register_forward_hook
+    taken = register(lambda *given: None)
+    assert Step(config, [(2, 6)], 1).run(decoder) is None
+    taken.remove()
+    assert Step(config, [(2, 6)], 1).run(decoder) is not None
+
+
+def test_a_hook_for_calls_without_a_cache_is_asked() -> None:
+    config = CONFIGS["Llama"]
+    decoder = random_model(config).model
+    changes = SimpleNamespace(made=None)
+    decoder.register_forward_pre_hook(lambda part, args, given: changes.made, with_kwargs=True)
+    assert Step(config, [(2, 6)], 1).run(decoder) is not None
+    changes.made = ((), {})
+    assert Step(config, [(2, 6)], 1).run(decoder) is None
+
+
+def test_what_it_is_not_for() -> None:
+    config = CONFIGS["Llama"]
+    module = random_model(config)
+    assert Step(config, [(most_rows(), 3)], 1).run(module.model) is not None
+    assert Step(config, [(most_rows() + 1, 3)], 1).run(module.model) is None
+    with torch.enable_grad():
+        assert Step(config, [(2, 6)], 1).run(module.model) is None
+    empty = Step(config, [(2, 6)], 1)
+    empty.kept = [[[], []]]
+    assert empty.run(module.model) is None
+    assert Step(config, [(2, 6)], 1).run(random_model(config).model.float()) is None
+    eager = random_model(config)
+    eager.config._attn_implementation = "eager"
+    assert Step(config, [(2, 6)], 1).run(eager.model) is None
+    dropping = random_model(LlamaConfig(**SMALL, attention_dropout=0.5))
+    assert Step(config, [(2, 6)], 1).run(dropping.model) is not None
+    assert Step(config, [(2, 6)], 1).run(dropping.model.train()) is None
+    narrow = LlamaConfig(**{**SMALL, "intermediate_size": 80})  # no whole tiles
+    assert Step(narrow, [(2, 6)], 1).run(random_model(narrow).model) is None
+    other = Qwen3Config(**SMALL)  # norms of queries and keys
+    assert Step(other, [(2, 6)], 1).run(random_model(other).model) is None
+    pruned = random_model(config)
+    pruned.model.layers[1].mlp.up_proj = torch.nn.Linear(64, 64, bias=False, dtype=torch.bfloat16)
+    assert Step(config, [(2, 6)], 1).run(pruned.model) is None
+
+
+@pytest.mark.parametrize("tiles", [True, False])
+@given(N=st.integers(1, 128), K=st.integers(1, 9), F=st.integers(1, 9), threads=st.integers(1, 2), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_product(tiles: bool, N: int, K: int, F: int, threads: int, seed: int) -> None:
+    """Sums of K products in float32: the error is that of adding up, 2^-24 of the sum of magnitudes at each of log K to K steps."""
+    if tiles and not in_c.has_tiles():
+        pytest.skip("no AMX on this machine")
+    g = torch.Generator().manual_seed(seed)
+    x, weight = torch.randn(N, 32 * K, generator=g).bfloat16(), torch.randn(16 * F, 32 * K, generator=g).bfloat16()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_c, "has_tiles", lambda: tiles)
+        patch.setattr(in_c, "_MOST_ROWS_BY_VECTORS", in_c.MOST_ROWS)
+        torch.set_num_threads(threads)
+        assert suits_product(x, weight)
+        made = product(x, weight)
+    limit = x.double().abs() @ weight.double().abs().T * 32 * K * 2.0**-24
+    assert bool(((made.double() - x.double() @ weight.double().T).abs() <= limit).all())
+
+
+def test_what_a_product_is_not_for() -> None:
+    x, weight = torch.zeros(3, 64).bfloat16(), torch.zeros(32, 64).bfloat16()
+    assert suits_product(x, weight)
+    assert not suits_product(x.float(), weight.float())
+    assert not suits_product(x[:0], weight)
+    assert not suits_product(x[:, :48], weight[:, :48].contiguous())
+    assert not suits_product(x, weight[:20])
+    assert not suits_product(x, weight.T.contiguous().T)
+    assert not suits_product(torch.zeros(129, 64).bfloat16(), weight)

@@ -1,0 +1,65 @@
+"""How `benchmarks/unit_test_reward.py` spoils programs and counts what became of them, by hand."""
+
+import ast
+import random
+
+import pytest
+
+from benchmarks.unit_test_reward import NO_COLON, Problem, misspelt, of_all, off_by_one, outcomes, rival, spoilt, swapped, unreturned
+
+HEAD = '''def double(x):
+    """ Twice x, at least 1.
+    >>> double(2)
+    4
+    >>> double('a')
+    'aa'
+    """
+'''
+PROBLEM = Problem("h/0", HEAD, "    if x < 1:\n        return 1\n    return x + x\n", "double", "assert double(2) == 4\n")
+
+
+def test_the_examples_of_a_docstring_are_tests() -> None:
+    assert PROBLEM.examples == "assert repr(double(2)) == '4'\nassert repr(double('a')) == \"'aa'\"\n"
+    assert Problem("h/1", "def f(x):\n", "    return x\n", "f", "").examples == ""
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("operator", ["if x < 1: return 1; return x - x"]),
+        ("off by one", ["if x <= 1: return 1; return x + x", "if x < 1: return 2; return x + x", "if x < 2: return 1; return x + x"]),
+        ("no return", ["if x < 1: return 1; return", "if x < 1: return; return x + x"]),
+    ],
+)
+def test_one_place_is_changed_at_a_time(rule: str, expected: list[str]) -> None:
+    made = [ast.parse(text).body[0].body[1:] for text in spoilt(PROBLEM, rule, places=9, draw=random.Random(0))]  # type: ignore[attr-defined]
+    assert sorted("; ".join(" ".join(ast.unparse(one).split()) for one in body) for body in made) == sorted(expected)
+
+
+def test_names_and_colons() -> None:
+    names = spoilt(PROBLEM, "no name", places=9, draw=random.Random(0))
+    assert len(names) == 3 and all(text.count("xq") == 1 for text in names)
+    (broken,) = spoilt(PROBLEM, NO_COLON, places=9, draw=random.Random(0))
+    assert broken == PROBLEM.program.replace("def double(x):\n", "def double(x)\n")
+    assert len(spoilt(PROBLEM, "no name", places=2, draw=random.Random(0))) == 2
+
+
+def test_what_a_rule_leaves_alone() -> None:
+    """True is no whole number, a bare return has no value, and what is written is not read."""
+    assert not off_by_one(ast.Constant(True)) and not unreturned(ast.Return()) and not misspelt(ast.Name("x", ast.Store()))
+    assert not swapped(ast.BinOp(ast.Constant(1), ast.Mod(), ast.Constant(2)))
+
+
+def test_counts() -> None:
+    found = outcomes(["a", "a", "b", "b"], [1.0, -0.3, -0.6, -1.0])
+    assert [found[name] for name in ("programs", "passed", "failed", "runtime error", "compile error")] == [4, 1, 1, 1, 1]
+    assert found["lowered"]["estimate"] == 0.75
+    assert of_all({"one": found, "other": {"programs": 3, "passed": 2}}) == [4, 7]
+
+
+def test_all_tests_against_examples() -> None:
+    """Lowered by all tests 3 of 4, by the examples 2; one program is wrong by the tests alone."""
+    found = rival([("a", True, True), ("a", True, False), ("b", False, False), ("b", True, True)])
+    assert (found["problems"], found["programs"], found["given_1_by_examples_alone"]) == (2, 4, 1)
+    estimates = [found[name]["estimate"] for name in ("lowered_by_tests", "lowered_by_examples", "difference")]
+    assert estimates == [0.75, 0.5, 0.25]

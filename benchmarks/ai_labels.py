@@ -1,10 +1,11 @@
 """A judge's labels against what people prefer, and against what is right: AI preferences, direct feedback, and what needs no judge.
 
-    python -m benchmarks.ai_labels --json --keep                          (about 5 minutes on one core)
+    python -m benchmarks.ai_labels --json --keep                          (about 7 minutes on one core)
     python -m benchmarks.ai_labels --judge http://127.0.0.1:8000/v1       (a stronger judge; it has to echo log-probabilities)
 
 harmless    people's pairs of answers to red-team dialogues (hh-rlhf), under two principles of `harmless_and_helpful` drawn for each pair
 gsm8k       a right solution and a wrong one of the same problem, as four models wrote them, under one principle: the right result
+foreign     a right solution and one of another problem, under the same principle: who cannot tell these apart is no judge of anything
 
 One pair a prompt, drawn of those that `benchmarks.reward_models` holds out. The share of pairs on which a label names the preferred
 answer, with Wilson's interval:
@@ -22,7 +23,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -93,17 +94,20 @@ SOLUTIONS = Constitution(
 
 @dataclass(frozen=True)
 class Asked:
-    """Which pairs of a set, and by which principles."""
+    """Which pairs, and by which principles."""
 
+    source: str  # in `SETS`
     longest_characters: int
     pairs: int
     constitution: Constitution
     principles: int  # drawn for each pair; the first is direct feedback's too
 
 
+FOREIGN = "foreign"
 ASKED = {
-    "harmless": Asked(400, 150, open_constitution("harmless_and_helpful"), 2),
-    "gsm8k": Asked(700, 100, SOLUTIONS, 1),
+    "harmless": Asked("harmless", 400, 150, open_constitution("harmless_and_helpful"), 2),
+    "gsm8k": Asked("gsm8k", 700, 100, SOLUTIONS, 1),
+    FOREIGN: Asked("gsm8k", 700, 60, SOLUTIONS, 1),
 }
 _QUICK = 6
 
@@ -117,15 +121,22 @@ def main() -> None:
     options = parser.parse_args()
     with Run(options.home, name="ai_labels", listeners=(progress_view(),)) as run:
         at_address = options.judge.startswith(("http://", "https://"))
-        judge: Scorer = RemoteScorer(options.judge, run=run) if at_address else TorchEngine(obtain(options.judge, run=run))
+        judge: Scorer = RemoteScorer(options.judge, run=run) if at_address else TorchEngine(obtain(options.judge, run=run), run=run)
         judge.score(["The weights are read"], [" now."])  # outside what is timed
         figures = {}
         for name, setting in ASKED.items():
             split = SplitConfig(longest_characters=setting.longest_characters, most_prompts=1, most_asked=setting.pairs)
-            pairs = one_a_prompt(split_pairs(split, source=options.data / SETS[name][0], run=run).preferences("test"))
+            pairs = one_a_prompt(split_pairs(split, source=options.data / SETS[setting.source][0], run=run).preferences("test"))
+            if name == FOREIGN:
+                pairs = against_the_next(pairs)
             with run.step(name):
                 figures[name] = measured(pairs[: _QUICK if options.quick else None], setting, judge, run)
     finish("ai_labels", {"judge": judge.identity, **figures}, options)
+
+
+def against_the_next(pairs: Sequence[Preference]) -> list[Preference]:
+    """Each prompt's preferred answer against that of another."""
+    return [replace(row, rejected=other.chosen) for row, other in zip(pairs, [*pairs[1:], pairs[0]], strict=True)]
 
 
 def measured(pairs: Sequence[Preference], setting: Asked, judge: Scorer, run: Run) -> dict[str, Any]:

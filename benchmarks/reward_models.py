@@ -230,11 +230,12 @@ def part_of(config: PartConfig, *, dataset: Dataset, run: Run) -> Dataset:
 
 
 def ensemble(model: Model, options: argparse.Namespace) -> dict[str, Any]:
-    setting, by_member, learnt, seconds = OF_MEMBERS, [], [], 0.0
-    few = {"most_prompts": 24, "most_asked": 12} if options.quick else {}
+    few = OF_MEMBERS.split.model_copy(update={"most_prompts": 24, "most_asked": 12})
+    setting = OF_MEMBERS.model_copy(update={"split": few}) if options.quick else OF_MEMBERS
+    by_member, learnt, seconds = [], [], 0.0
     for seed in range(MEMBERS):
         with Run(options.home, name=f"member-{seed}", seed=seed, listeners=(progress_view(),)) as run:
-            pairs = split_pairs(setting.split.model_copy(update=few), source=options.data / SETS["gsm8k"][0], run=run)
+            pairs = split_pairs(setting.split, source=options.data / SETS["gsm8k"][0], run=run)
             dataset = part_of(PartConfig(), dataset=pairs, run=run)
             made: Any = reward_model(setting.train, model=model, dataset=dataset, run=run)
         reward = ModelReward(model, adapter=made) if isinstance(made, Adapter) else ModelReward(made)

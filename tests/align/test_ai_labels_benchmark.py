@@ -1,11 +1,14 @@
 """The figures of `benchmarks/ai_labels.py`, by hand, and how it asks its judge."""
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from benchmarks.ai_labels import ASKED, SOLUTIONS, against_the_next, by_likelihood, measured, of_two_principles, preferences_figures, right
+from benchmarks.record import RESULTS
 from mygpt.align.ai_preferences import Compared
 from mygpt.artifacts.dataset import Conversation, Message, Preference
 from mygpt.core.run import Run
@@ -49,7 +52,7 @@ def test_ties_are_counted_apart() -> None:
 
 def test_answers_of_another_prompt() -> None:
     pairs = [Preference((Message("user", name),), f"right {name}", "wrong") for name in "abc"]
-    assert [(row.prompt[0].content, row.rejected) for row in against_the_next(pairs)] == [("a", "right b"), ("b", "right c"), ("c", "right a")]
+    assert [row.prompt[0].content + row.rejected[-1] for row in against_the_next(pairs)] == ["ab", "bc", "ca"]
 
 
 class Counts:
@@ -83,3 +86,33 @@ def test_every_label_from_one_judge(run: Run) -> None:
 def test_the_worked_solutions_name_each_letter_once() -> None:
     """A judge that saw one letter only would say it."""
     assert sorted(one.better for one in SOLUTIONS.comparisons) == ["a", "b"]
+
+
+def test_the_figures_of_the_pages_are_those_measured() -> None:
+    record = json.loads((RESULTS / "ai_labels.json").read_text(encoding="utf-8"))
+    docs = Path(__file__).parents[2] / "docs" / "align"
+    names = ("ai_preferences", "direct_feedback", "constitution")
+    preferences, feedback, constitution = (" ".join((docs / f"{name}.md").read_text(encoding="utf-8").split()) for name in names)
+    sets = [record[name] for name in ASKED]
+    for found in sets:
+        label, likelihood, length = found["ai_preferences"], found["likelihood"], found["length"]
+        shares = [label["right"], label["one_order"], found["direct_feedback"]["right"], likelihood["whole"], likelihood["by_token"]]
+        cells = [str(found["pairs"]), *map(percent, shares), ", ".join(percent(length[n]).split()[0] for n in ("longer", "shorter"))]
+        assert f"| {' | '.join(cells)} |" in preferences
+        assert percent(label["turned"]).replace(" ", " % ", 1) in preferences and f"{label['soft']['log_loss']:.3f}" in preferences
+        assert percent(label["where_orders_agree"]).replace(" ", " % ", 1) in preferences
+        assert percent(label["mended"]).partition(" ")[2] in preferences
+        assert percent(found["direct_feedback"]["right"]).replace(" ", " % ", 1) in feedback
+    first = ["20 %", "32 %", "42 %"]
+    assert [f"{100 * found['ai_preferences']['names_first_shown']:.0f} %" for found in sets] == first
+    principles = record["harmless"]["principles"]
+    assert percent(principles["same_answer"]).replace(" ", " % ", 1) in preferences
+    assert f"{principles['apart']:.3f} apart" in preferences and f"{principles['apart']:.3f} apart" in constitution
+    assert percent(principles["right_together"]).replace(" ", " % ", 1) in constitution
+    spreads = {f"{found['direct_feedback']['spread_of_rewards']:.2f}" for found in sets}
+    assert spreads == {"0.09", "0.14"} and "deviation of 0.09 and 0.14" in feedback
+
+
+def percent(interval: dict[str, float]) -> str:
+    estimate, low, high = (f"{100 * interval[key]:.0f}".replace("-", "−") for key in ("estimate", "low", "high"))
+    return f"{estimate} ({low} to {high})"

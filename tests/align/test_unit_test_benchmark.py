@@ -1,10 +1,13 @@
 """How `benchmarks/unit_test_reward.py` spoils programs and counts what became of them, by hand."""
 
 import ast
+import json
 import random
+from pathlib import Path
 
 import pytest
 
+from benchmarks.record import RESULTS
 from benchmarks.unit_test_reward import NO_COLON, Problem, misspelt, of_all, off_by_one, outcomes, rival, spoilt, swapped, unreturned
 
 HEAD = '''def double(x):
@@ -63,3 +66,23 @@ def test_all_tests_against_examples() -> None:
     assert (found["problems"], found["programs"], found["given_1_by_examples_alone"]) == (2, 4, 1)
     estimates = [found[name]["estimate"] for name in ("lowered_by_tests", "lowered_by_examples", "difference")]
     assert estimates == [0.75, 0.5, 0.25]
+
+
+def test_the_figures_of_the_page_are_those_measured() -> None:
+    record = json.loads((RESULTS / "unit_test_reward.json").read_text(encoding="utf-8"))
+    page = " ".join((Path(__file__).parents[2] / "docs" / "align" / "unit_test_reward.md").read_text(encoding="utf-8").split())
+    lowered, of = record["lowered_in_all"]
+    assert f"Of {of:,} programs in which a rule changed one place of a reference solution, {lowered:,} are given less" in page
+    assert record["reference_solutions_given_1"]["of"] == 164 and record["reference_solutions_given_1"]["estimate"] == 1.0
+    for row in record["spoilt"].values():
+        share = "{estimate:.1%} ({low:.1%} to {high:.1%})".format(**row["lowered"]).replace("%", "").replace(" (", " % (", 1)
+        counts = " | ".join(str(row[name]) for name in ("passed", "failed", "runtime error", "compile error"))
+        assert f"| {row['programs']} | {share} | {counts} |" in page
+    few, seconds = record["examples"], record["seconds"]
+    assert f"({few['problems']} functions that have some, {few['programs']} programs of the first three rules)" in page
+    tests, examples = (few[name]["estimate"] for name in ("lowered_by_tests", "lowered_by_examples"))
+    assert f"{examples:.1%}".replace("%", " %") + " are given less, where all tests lower " + f"{tests:.1%}".replace("%", " %") in page
+    apart = "{estimate:.1f} points ({low:.1f} to {high:.1f})".format(**{key: 100 * value for key, value in few["difference"].items()})
+    assert apart.replace("-", "−") in page and f"the examples {few['given_1_by_examples_alone']}." in page
+    assert f"take {seconds['one_ms']} ms" in page and f"takes {seconds['plain_python_ms']}." in page
+    assert f"{seconds['programs_a_second_together']:.0f} programs a second" in page

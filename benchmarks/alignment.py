@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.large import paragraphs
-from benchmarks.record import arguments, finish
+from benchmarks.record import arguments, finish, limits
 from mygpt.align.best_of_n import BestOfN
 from mygpt.align.candidates import CandidatesConfig, candidates
 from mygpt.align.dpo import DPOConfig, dpo
@@ -262,10 +262,6 @@ def outcome(prompts: Sequence[Conversation], before: Sequence[Answer], after: Se
     was, now = ([graded(p, a) for p, a in zip(prompts, side, strict=True)] for side in (before, after))
     won = bootstrap_mean([1.0 if b > a else 0.5 if b == a else 0.0 for a, b in zip(was, now, strict=True)])
     return {"win_rate": limits(won), "gain": limits(paired_bootstrap(now, was)), **of_one(prompts, after)}
-
-
-def limits(interval: Any) -> dict[str, float]:
-    return {key: round(getattr(interval, key), 4) for key in ("estimate", "low", "high")}
 
 
 def card(engines: Mapping[str, Completer], run: Run) -> list[dict[str, Any]]:

@@ -197,6 +197,13 @@ def _sandbox(r: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
+def _unit_tests(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    (lowered, of), right = r["lowered_in_all"], r["reference_solutions_given_1"]
+    whole = f"{right['estimate'] * right['of']:.0f} of {right['of']}"
+    figure = f"{lowered:,} of {of:,}; {whole}"
+    return [("unit-test reward on HumanEval: programs given less with one place spoilt; reference solutions given 1", figure, "")]
+
+
 _ROWS = {
     "up": _up,
     "large": _large,
@@ -213,6 +220,7 @@ _ROWS = {
     "contamination": _contamination,
     "toxicity": _toxicity,
     "sandbox": _sandbox,
+    "unit_test_reward": _unit_tests,
 }
 
 

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mygpt.metrics.bootstrap import Interval
+
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("mygpt", "torch", "transformers", "peft", "tokenizers", "pyarrow", "numpy", "scipy")
 
@@ -32,6 +34,10 @@ def finish(name: str, figures: dict[str, Any], options: argparse.Namespace, *, s
         (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if options.json:
         sys.stdout.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def limits(interval: Interval) -> dict[str, float]:
+    return {key: round(getattr(interval, key), 4) for key in ("estimate", "low", "high")}
 
 
 def commit() -> str | None:

@@ -1,10 +1,13 @@
 """Reward models of SmolLM2-135M on two sets of preferences, beside what needs no model.
 
-    python -m benchmarks.reward_models --json --keep          (about 20 minutes on two quiet cores)
+    python -m benchmarks.reward_models --json --keep          (about half an hour on two quiet cores)
     python -m benchmarks.reward_models --quick                (proves that it runs)
 
 harmless    people's pairs of answers to red-team dialogues (hh-rlhf, harmless): four of five prompts are learnt, the others asked
 gsm8k       right solutions preferred to wrong ones of the same problem, as four models wrote them; split by problem
+ensemble    three that each learnt some of gsm8k's problems, one pair of each, drawn with replacement, with seeds of their own: the mean
+            of their rewards, and the mean less their standard deviation, against one alone; and whether the pairs on which they
+            disagree are those that their mean has wrong (area under the ROC curve; beside it: where the mean tells little apart)
 
 A dialogue's first question decides its side of the split, so that no dialogue that begins alike is on both. Beside accuracy stand: how
 often the longer or the shorter answer is the better one, on the held-out pairs and, as a rule learnt from the training pairs, always
@@ -17,28 +20,35 @@ import gzip
 import hashlib
 import json
 import math
+import random
 import re
-from collections import Counter
+import statistics
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.record import arguments, finish
+from benchmarks.record import arguments, finish, limits
 from mygpt.align.model_reward import ModelReward
+from mygpt.align.reward_ensemble import RewardEnsemble
 from mygpt.align.reward_model import RewardModelConfig, reward_model
 from mygpt.align.reward_quality import quality, share
 from mygpt.align.reward_report import scored_rows
-from mygpt.artifacts.dataset import Dataset, Message, Preference, preference_facts, write_preferences
+from mygpt.align.rewards import NamedReward
+from mygpt.artifacts.dataset import Conversation, Dataset, Message, Preference, preference_facts, write_preferences
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.cli.options import progress_view
 from mygpt.core.config import Config
 from mygpt.core.home import model_cache
 from mygpt.core.run import Run
+from mygpt.infer.protocols import Answer
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.sources import obtain
+from mygpt.metrics.bootstrap import bootstrap_mean, paired_bootstrap
+from mygpt.metrics.roc_auc import roc_auc
 
 GRADED = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 _TURN = re.compile(r"\n\n(Human|Assistant): ?")
@@ -118,6 +128,15 @@ def split_pairs(config: SplitConfig, *, source: Path, run: Run) -> Dataset:
     return publish(Dataset, run, lambda folder: write_preferences(folder, splits), facts=facts)
 
 
+def one_a_prompt(rows: Sequence[Preference]) -> list[Preference]:
+    """Drawn, so that pairs are independent."""
+    by_prompt: dict[tuple[Message, ...], list[Preference]] = defaultdict(list)
+    for row in rows:
+        by_prompt[row.prompt].append(row)
+    draw = random.Random(0)
+    return [draw.choice(own) for own in by_prompt.values()]
+
+
 def characters(row: Preference) -> int:
     return sum(len(m.content) for m in row.prompt) + max(len(row.chosen), len(row.rejected))
 
@@ -149,13 +168,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder of the two files")
     parser.add_argument("--model", default="smollm2-135m-q4_1")
     parser.add_argument("--home", type=Path, default=model_cache().parent / "mygpt-benchmarks", help="where what was made is kept")
-    parser.add_argument("--only", choices=list(SETS))
+    parser.add_argument("--only", choices=[*SETS, ENSEMBLE])
     parser.add_argument("--quick", action="store_true", help="a few pairs: proves that it runs")
     options = parser.parse_args()
     with Run(options.home, name="reward_models", listeners=(progress_view(),)) as run:
         model = obtain(options.model, run=run)
-        names = [options.only] if options.only else list(SETS)
-        figures = {name: measured(name, model, options, run) for name in names}
+        names = [options.only] if options.only else [*SETS, ENSEMBLE]
+        figures = {name: ensemble(model, options) if name == ENSEMBLE else measured(name, model, options, run) for name in names}
     finish("reward_models", {"model": model.id, **figures}, options)
 
 
@@ -186,6 +205,85 @@ def measured(name: str, model: Model, options: argparse.Namespace, run: Run) -> 
         "seconds": made.manifest.cost["seconds"],
         "tokens_per_second": facts["tokens_per_second"],
     }
+
+
+# -- several as one ----------------------------------------------------------------------------------------------------------
+
+ENSEMBLE, MEMBERS = "ensemble", 3
+OF_MEMBERS = Setting(
+    split=SplitConfig(longest_characters=700, most_prompts=320),
+    train=RewardModelConfig(method=LoRA(rank=16, alpha=32), learning_rate=5e-4, epochs=1, step_tokens=2048),
+)
+
+
+class PartConfig(Config):
+    pass
+
+
+@recipe
+def part_of(config: PartConfig, *, dataset: Dataset, run: Run) -> Dataset:
+    """One pair of each problem; of those to learn as many drawn as there are, with replacement, each kept once: 63 % of them."""
+    train, test = (one_a_prompt(dataset.preferences(name)) for name in ("train", "test"))
+    drawn = set(run.random("part").choices(range(len(train)), k=len(train)))
+    splits = {"train": [train[i] for i in sorted(drawn)], "test": test}
+    return publish(Dataset, run, lambda folder: write_preferences(folder, splits), facts=preference_facts(splits))
+
+
+def ensemble(model: Model, options: argparse.Namespace) -> dict[str, Any]:
+    few = OF_MEMBERS.split.model_copy(update={"most_prompts": 24, "most_asked": 12})
+    setting = OF_MEMBERS.model_copy(update={"split": few}) if options.quick else OF_MEMBERS
+    by_member, learnt, seconds = [], [], 0.0
+    for seed in range(MEMBERS):
+        with Run(options.home, name=f"member-{seed}", seed=seed, listeners=(progress_view(),)) as run:
+            pairs = split_pairs(setting.split, source=options.data / SETS["gsm8k"][0], run=run)
+            dataset = part_of(PartConfig(), dataset=pairs, run=run)
+            made: Any = reward_model(setting.train, model=model, dataset=dataset, run=run)
+        reward = ModelReward(model, adapter=made) if isinstance(made, Adapter) else ModelReward(made)
+        held_out = dataset.preferences("test")
+        prompts = [Conversation(row.prompt) for row in held_out for _ in range(2)]
+        texts = [text for row in held_out for text in (row.chosen, row.rejected)]
+        by_member.append(reward.each(prompts, [Answer(text) for text in texts]))
+        learnt.append(dataset.manifest.facts["rows"]["train"])
+        seconds += made.manifest.cost["seconds"]
+    figures = {"settings": setting.model_dump(mode="json"), "learnt": learnt, "seconds": round(seconds, 1)}
+    return {**figures, **of_members(by_member, prompts, texts)}
+
+
+def of_members(by_member: Sequence[Sequence[float]], prompts: Sequence[Conversation], texts: Sequence[str]) -> dict[str, Any]:
+    """Of answers, the preferred one of each pair before the other, and the rewards that each member gave them."""
+    places = {(prompt.prompt, text): i for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True))}
+    members = [NamedReward(str(m), lambda p, a, own=own: own[places[p.prompt, a.text]]) for m, own in enumerate(by_member)]
+    both = RewardEnsemble(members).means_and_stds(prompts, [Answer(text) for text in texts])
+    assert any(std > 0 for _, std in both), "the members are all one"
+    joined = {"mean": [mean for mean, _ in both], "lower_bound": [mean - std for mean, std in both]}
+    right, alone = {name: hits(own) for name, own in joined.items()}, [hits(own) for own in by_member]
+    single = [statistics.fmean(column) for column in zip(*alone, strict=True)]
+    found: dict[str, Any] = {"pairs": len(single), "members": [round(statistics.fmean(own), 4) for own in alone]}
+    found["one_alone"] = limits(bootstrap_mean(single))
+    for name, own in right.items():
+        found[name] = {**limits(bootstrap_mean(own)), "over_one_alone": limits(paired_bootstrap(own, single))}
+    return {**found, **told_apart(by_member)}
+
+
+def hits(rewards: Sequence[float]) -> list[float]:
+    """1 for each pair whose first answer has the higher reward."""
+    return [float(a > b) for a, b in zip(rewards[::2], rewards[1::2], strict=True)]
+
+
+def told_apart(by_member: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """How well each sign of doubt finds the pairs that the mean has wrong: 0.5 is not at all; None where all are right, or all wrong."""
+    gaps = [[a - b for a, b in zip(own[::2], own[1::2], strict=True)] for own in by_member]
+    by_pair = list(zip(*gaps, strict=True))
+    wrong = [statistics.fmean(own) <= 0 for own in by_pair]
+    doubts = {
+        "disagreement": [statistics.pstdev(own) for own in by_pair],
+        "small_difference": [-abs(statistics.fmean(own)) for own in by_pair],
+    }
+    found: dict[str, Any] = {"mean_has_wrong": sum(wrong)}
+    for name, values in doubts.items():
+        parted = [[value for value, is_wrong in zip(values, wrong, strict=True) if is_wrong is kind] for kind in (True, False)]
+        found[f"{name}_finds_wrong"] = limits(roc_auc(*parted)) if all(parted) else None
+    return found
 
 
 def rounded(value: Any) -> Any:

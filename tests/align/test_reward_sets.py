@@ -4,8 +4,21 @@ import gzip
 import json
 from pathlib import Path
 
-from benchmarks.reward_models import SplitConfig, baselines, gsm8k, harmless, split_pairs, turns, word_weights
-from mygpt.artifacts.dataset import Message, Preference
+import pytest
+
+from benchmarks.reward_models import (
+    SplitConfig,
+    baselines,
+    gsm8k,
+    harmless,
+    of_members,
+    one_a_prompt,
+    split_pairs,
+    told_apart,
+    turns,
+    word_weights,
+)
+from mygpt.artifacts.dataset import Conversation, Message, Preference
 from mygpt.core.run import Run
 
 
@@ -55,3 +68,36 @@ def test_words_that_decide_have_weight() -> None:
     rows = [Preference((Message("user", "Q"),), f"sorry {n % 3}", f"sure {n % 3}") for n in range(20)]
     weights = word_weights(rows)
     assert weights["sorry"] > 0.3 and weights["sorry"] == -weights["sure"]
+
+
+def test_one_pair_of_each_prompt() -> None:
+    rows = [Preference((Message("user", f"Q{n % 2}"),), f"good {n}", "bad") for n in range(6)]
+    drawn = one_a_prompt(rows)
+    assert [row.prompt[0].content for row in drawn] == ["Q0", "Q1"] and drawn == one_a_prompt(rows)
+
+
+def test_three_members_as_one() -> None:
+    """Of the first pair the members say 2 > 0, 1 < 3 and 0 < 1.5, their mean 1 < 1.5; of the second all say 5 > 4."""
+    by_member = [[2.0, 0.0, 5.0, 4.0], [1.0, 3.0, 5.0, 4.0], [0.0, 1.5, 5.0, 4.0]]
+    prompts = [Conversation((Message("user", text),)) for text in ("one", "one", "two", "two")]
+    found = of_members(by_member, prompts, ["a", "b", "a", "b"])
+    assert found["members"] == [1.0, 0.5, 0.5] and found["one_alone"]["estimate"] == pytest.approx(2 / 3, abs=1e-4)
+    assert found["mean"]["estimate"] == found["lower_bound"]["estimate"] == 0.5  # 1 - 0.816 < 1.5 - 1.225
+    assert found["mean"]["over_one_alone"]["estimate"] == pytest.approx(0.5 - 2 / 3, abs=1e-4)
+    assert found["mean_has_wrong"] == 1 and found["disagreement_finds_wrong"]["estimate"] == 1.0
+
+
+def test_a_wide_spread_lowers_an_answer() -> None:
+    """Rewards 0, 3 and 6 (mean 3, deviation 2.449) against 2, 2 and 2: the mean takes the first, the lower bound the second."""
+    prompts = [Conversation((Message("user", "one"),))] * 2
+    found = of_members([[0.0, 2.0], [3.0, 2.0], [6.0, 2.0]], prompts, ["a", "b"])
+    assert (found["mean"]["estimate"], found["lower_bound"]["estimate"]) == (1.0, 0.0)
+    assert found["mean_has_wrong"] == 0 and found["disagreement_finds_wrong"] is None
+
+
+def test_doubt() -> None:
+    """Differences (1, 1), (-1, 3), (-2, 1): the last is wrong. Deviations 0, 2, 1.5: one of two right ones is below; sizes 1, 1, 0.5."""
+    by_member = [[1.0, 0.0, 0.0, 1.0, 0.0, 2.0], [1.0, 0.0, 3.0, 0.0, 1.0, 0.0]]
+    found = told_apart(by_member)
+    assert found["mean_has_wrong"] == 1
+    assert found["disagreement_finds_wrong"]["estimate"] == 0.5 and found["small_difference_finds_wrong"]["estimate"] == 1.0

@@ -10,11 +10,10 @@ We differ  of equals the first
 import math
 from collections.abc import Sequence
 
-from mygpt.align.rewards import IdentifiedReward, rewards_of
 from mygpt.artifacts.dataset import Conversation
 from mygpt.core.errors import UsageError
 from mygpt.infer.protocols import Answer, Completer, Identity, Sampling
-
+from mygpt.infer.rewards import IdentifiedReward, rewards_of
 
 class BestOfN:
     def __init__(self, completer: Completer, reward: IdentifiedReward, *, n: int):
@@ -35,14 +34,12 @@ class BestOfN:
             best.append(own[worth.index(max(worth))])
         return best
 
-
 def samples_of(completer: Completer, conversations: Sequence[Conversation], sampling: Sampling, *, n: int) -> list[list[Answer]]:
     """`n` answers to each. A conversation that is given several times in one call is drawn several times (`infer/protocols`)."""
     if n > 1 and sampling.temperature <= 0:
         raise UsageError(f"{n} answers at temperature 0 are all alike.", fix="Set `temperature` above 0, for example to 1.")
     answers = completer.complete([c for c in conversations for _ in range(n)], sampling)
     return [answers[start : start + n] for start in range(0, len(answers), n)]
-
 
 def kl_bound(n: int) -> float:
     """In nats, of best-of-n to what it samples from: reached where no two answers are worth the same, else less."""

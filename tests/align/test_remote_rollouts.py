@@ -133,6 +133,18 @@ def test_answers_are_the_policys_as_it_stands(server: Any, run: Run) -> None:
     assert [folder.name for folder in (run.folder / "policy").iterdir()] == [second]
 
 
+def test_a_text_that_is_continued_keeps_its_spaces(server: Any, run: Run) -> None:
+    """As the engine here: answers to conversations are stripped, continuations are not."""
+    handler = server.RequestHandlerClass
+    choices = handler._choices
+    handler._choices = lambda self, asked: [{**choice, "text": " to-day "} for choice in choices(self, asked)]
+    config = PPOConfig(**{**FAST, "samples": 1})
+    policy = open_policy(handler.model, config, run=run)
+    raw = Conversation((Message("text", "It opens"),))
+    made = sampler_of(policy, completer(server), config, run=run)([raw, PROMPTS[0]], 1)
+    assert [one.answer.text for one in made] == [" to-day ", "to-day"]
+
+
 def test_grpo_learns_from_a_server(server: Any, run: Run) -> None:
     made = made_by(grpo, GRPOConfig(**TINY, passes=2), run, sampler=completer(server))
     assert made.manifest.tools["sampler"]["engine"] == "remote"

@@ -118,5 +118,6 @@ class RemoteRollouts:
             raise ValueError("an answer of no tokens")
         logprobs = tuple(float(value) for value in (choice.get("logprobs") or {}).get("token_logprobs") or ())
         is_finished = choice["finish_reason"] == "stop"
-        answer = Answer(str(choice["text"]).strip(), "stop" if is_finished else "length", token_ids, logprobs, prompt_tokens=len(ids))
+        text = str(choice["text"]) if prompt.raw_text is not None else str(choice["text"]).strip()  # as the engine here gives them
+        answer = Answer(text, "stop" if is_finished else "length", token_ids, logprobs, prompt_tokens=len(ids))
         return rollout(ids, prompt, answer, is_finished=is_finished)

@@ -134,8 +134,9 @@ def gained(rows: Sequence[Mapping[str, Any]], *, n: int) -> dict[str, Any]:
     """Facts: the mean gain of the best over the first, paired by prompt."""
     best, first = ([row[name] for row in rows] for name in ("reward", "first_reward"))
     gain = paired_bootstrap(best, first)
+    low, high = gain.low + 0.0, gain.high + 0.0  # no -0
     reliable = "" if interval_is_reliable(len(rows)) else "; interval unreliable: few prompts"
     means = f"{sum(best) / len(best):.3g} in the mean over {len(rows)} prompts, the first {sum(first) / len(first):.3g}"
-    interval = f"95 % interval {gain.low:+.3g} to {gain.high:+.3g}{reliable}"
+    interval = f"95 % interval {low:+.3g} to {high:+.3g}{reliable}"
     sentence = f"The best of {n} answers is worth {means}: {gain.estimate:+.3g} ({interval}), at most {kl_bound(n):.2f} nats away."
-    return {"gain": gain.estimate, "gain_interval": [gain.low, gain.high], "kl_bound": kl_bound(n), "sentences": [sentence]}
+    return {"gain": gain.estimate, "gain_interval": [low, high], "kl_bound": kl_bound(n), "sentences": [sentence]}

@@ -612,7 +612,7 @@ TECHNIQUES: tuple[Technique, ...] = (
     Technique(
         "best_of_n",
         "align",
-        "mygpt.align.best_of_n:BestOfN",
+        "mygpt.align.best_of_n:best_of_n",
         "Stiennon et al. 2020, arXiv:2009.01325, appendix G; its KL: Beirami et al. 2024, arXiv:2401.01879",
         "docs/align/best_of_n.md",
     ),

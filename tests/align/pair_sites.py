@@ -26,6 +26,7 @@ class ComparedConfig(Config):
     pairs: tuple[tuple[str, str, str], ...] = COMPARED
     held_out: tuple[tuple[str, str, str], ...] = HELD_OUT
     probability: str = ""  # of every training pair
+    ties: tuple[int, ...] = ()  # of the training pairs, by the fact
 
 
 @recipe
@@ -34,7 +35,8 @@ def compared(config: ComparedConfig, *, run: Run) -> Dataset:
         return [Preference((Message("user", q),), good, bad, id=f"pair-{n}") for n, (q, good, bad) in enumerate(pairs)]
 
     facts = {"probability": config.probability} if config.probability else {}
-    splits = {"train": [replace(row, facts=facts) for row in rows(config.pairs)], "test": rows(config.held_out)}
+    train = [replace(row, facts=facts | ({"tie": "true"} if n in config.ties else {})) for n, row in enumerate(rows(config.pairs))]
+    splits = {"train": train, "test": rows(config.held_out)}
     return publish(Dataset, run, lambda folder: write_preferences(folder, splits), facts=preference_facts(splits), name="compared")
 
 

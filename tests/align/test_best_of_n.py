@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import pytest
 
-from mygpt.align.best_of_n import BestOfN, kl_bound
+from mygpt.align.best_of_n import BestOfN, BestOfNConfig, best_of_n, gained, kl_bound
 from mygpt.align.rewards import NamedReward
-from mygpt.artifacts.dataset import Conversation, Message
-from mygpt.core.errors import UsageError
+from mygpt.artifacts.dataset import Conversation, Dataset, Message
+from mygpt.core.errors import MygptError, Refused, UsageError
+from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer, Identity, Sampling
+from mygpt.metrics.bootstrap import paired_bootstrap
+from tests.align import sites
 
 ASKED = [Conversation((Message("user", text),)) for text in ("a", "b")]
 DRAWN = Sampling(temperature=1.0)
@@ -54,6 +58,52 @@ def test_greedy_answers_are_refused() -> None:
         BestOfN(Counting(), LENGTH, n=4).complete(ASKED, Sampling())
     with pytest.raises(UsageError, match="best of 0"):
         BestOfN(Counting(), LENGTH, n=0)
+
+
+# -- the recipe --------------------------------------------------------------------------------------------------------------
+
+
+def test_first_and_best_of_each_prompt(run: Run) -> None:
+    """Two of four prompts, at even distances, three answers each: the third is the longest, by twice the question."""
+    config = BestOfNConfig(n=3, max_prompts=2, split="train")
+    made = best_of_n(config, completer=Counting(), dataset=prompts_dataset(run), reward=LENGTH, run=run)
+    for row in made.rows:
+        assert (row["first_answer"], row["answer"]) == (row["question"], row["question"] * 3)
+        assert (row["first_reward"], row["reward"], row["gain"]) == tuple(len(row["question"]) * k for k in (1, 3, 2))
+    facts = made.manifest.facts
+    mean = fmean(len(row["question"]) for row in made.rows)
+    assert len(made.rows) == 2 and facts["gain"] == pytest.approx(2 * mean) and facts["kl_bound"] == kl_bound(3)
+    low, high = facts["gain_interval"]
+    assert min(row["gain"] for row in made.rows) <= low <= facts["gain"] <= high <= max(row["gain"] for row in made.rows)
+    assert f"the first {mean:.3g}: +{2 * mean:.3g} (95 % interval" in facts["sentences"][0] and "unreliable" in facts["sentences"][0]
+    assert made.manifest.tools == {"completer": {"engine": "counting"}, "reward": LENGTH.identity}
+    assert facts["model"]["best_of"] == 3 and facts["primary"] == "reward"
+
+
+def test_the_interval_is_that_of_the_differences(run: Run) -> None:
+    """Forty prompts whose best is 0 or 1 better: as the paired bootstrap of the same numbers says."""
+    rows = [{"reward": 1.0 + n % 2, "first_reward": 1.0} for n in range(40)]
+    found = gained(rows, n=4)
+    expected = paired_bootstrap([1.0 + n % 2 for n in range(40)], [1.0] * 40)
+    assert (found["gain"], found["gain_interval"]) == (0.5, [expected.low, expected.high])
+    assert "unreliable" not in found["sentences"][0] and 0.3 < expected.low < 0.5 < expected.high < 0.7
+
+
+def test_a_reward_of_the_settings_and_what_is_refused(run: Run) -> None:
+    with pytest.raises(UsageError, match="no rows in the split `test`"):
+        best_of_n(BestOfNConfig(), completer=Counting(), dataset=prompts_dataset(run), reward=LENGTH, run=run)
+    with pytest.raises(Refused, match="no number in the reference answer"):
+        best_of_n(BestOfNConfig(split="train"), completer=Counting(), dataset=prompts_dataset(run), run=run)
+    nan = NamedReward("nan", lambda prompt, answer: math.nan)
+    with pytest.raises(MygptError, match="The reward of an answer is nan"):
+        best_of_n(BestOfNConfig(split="train"), completer=Counting(), dataset=prompts_dataset(run), reward=nan, run=run)
+
+
+def prompts_dataset(run: Run) -> Dataset:
+    return sites.prompts(sites.PromptsConfig(), run=run)
+
+
+# -- its KL ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 16])

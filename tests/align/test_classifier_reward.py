@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from mygpt.align.classifier_reward import ClassifierReward
-from mygpt.align.rewards import rewards_of
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.model import Model
 from mygpt.artifacts.recipe import publish, recipe
@@ -15,6 +14,7 @@ from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer
+from mygpt.infer.rewards import rewards_of
 from mygpt.infer.torch_classifier import TorchClassifier
 from mygpt.lm.heads import open_head
 from tests.finetune import shapes

@@ -7,11 +7,11 @@ import pytest
 
 from mygpt.align.constitution import open_constitution
 from mygpt.align.direct_feedback import DirectFeedback, constitutional_feedback, graded_by
-from mygpt.align.rewards import rewards_of
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.core.errors import MygptError, UsageError
 from mygpt.infer.judge import Grade, ModelJudge, Reading
 from mygpt.infer.protocols import Answer, Identity, Score
+from mygpt.infer.rewards import rewards_of
 from mygpt.infer.scripted import ScriptedCompleter
 
 PROMPTS = [Conversation((Message("user", "May I come in?"),)), Conversation((Message("user", "And now?"),))]

@@ -1,5 +1,6 @@
 """The doctor on trainings that really go wrong (`tiny_policy`), on healthy ones, and on figures whose verdict is known by hand."""
 
+import ast
 import json
 import re
 from collections.abc import Mapping
@@ -9,14 +10,17 @@ from typing import Any
 
 import pytest
 
+from mygpt.align import faults
 from mygpt.align.doctor import TITLES, Doctor, DoctorConfig, DoctorReportConfig, doctor, vitals_of
 from mygpt.align.faults import CHECKS, RELATED, Fault
+from mygpt.align.grpo import GRPOConfig
+from mygpt.align.ppo_config import PPOConfig
 from mygpt.align.vitals import Vitals, flat_share, reward_per_token
-from mygpt.core.errors import MygptError, UsageError
+from mygpt.cli.recipe_call import _settings
+from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from tests.align import tiny_policy
 from tests.align.tiny_policy import RewardOf, Settings, baited, longer, nothing, quality, rarities
-from tests.training.test_steps_in_phases import go
 
 HEALTHY = Settings()
 PLANTED: dict[Fault, tuple[Settings, RewardOf, RewardOf | None]] = {
@@ -30,6 +34,14 @@ PLANTED: dict[Fault, tuple[Settings, RewardOf, RewardOf | None]] = {
     "dead_reward": (HEALTHY, nothing, None),
     "steps_too_large": (replace(HEALTHY, learning_rate=1.0, epochs=4), quality, quality),
     "too_timid": (replace(HEALTHY, learning_rate=1e-6), quality, quality),
+}
+
+WITH_IT: dict[Fault, set[Fault]] = {  # what such a training has beside the planted fault, as its figures say
+    "reward_hacking": {"collapse"},  # the bait and nothing else is written
+    "kl_blow_up": {"never_ends", "steps_too_large", "collapse"},  # the rare token, again and again
+    "collapse": {"steps_too_large", "dead_value"},  # a rate of 0.5 on mere noise
+    "length_gaming": {"never_ends"},
+    "never_ends": {"length_gaming"},
 }
 
 
@@ -55,9 +67,19 @@ def test_it_names_what_was_planted(fault: Fault) -> None:
     settings, reward, held_out = PLANTED[fault]
     findings = seen(tiny_policy.train(settings, seed=11, reward=reward, held_out=held_out)).findings
     named = {finding.fault: finding for finding in findings}
-    assert fault in named, f"named: {sorted(named)}"
+    assert set(named) == {fault} | WITH_IT.get(fault, set())
     assert 1 <= named[fault].since <= named[fault].seen_at <= settings.rollouts
     assert re.search(r"\d", named[fault].evidence) and "`" in named[fault].advice  # figures, and a setting
+
+
+def test_the_advice_names_settings_that_there_are() -> None:
+    """In any of its strings, whether or not a training here ends in it."""
+    known = {name.strip().partition("=")[0] for config in (PPOConfig, GRPOConfig) for name, _ in _settings(config)}
+    tree = ast.parse(Path(faults.__file__).read_text(encoding="utf-8"))
+    strings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    named = {name for text in strings for name in re.findall(r"`([\w.]+)(?:=\w+)?`", text)}
+    assert {"length_penalty", "missing_stop_penalty", "watch.doctor.answers_end", "kl.target", "passes"} <= named
+    assert named - known == {"top_p", "top_k"}  # which no training here has
 
 
 def test_a_wrong_temperature_is_a_negative_kl() -> None:
@@ -192,7 +214,7 @@ def test_what_it_remembers_survives_as_json() -> None:
     assert watching.findings == whole.findings and whole.findings
 
 
-def test_it_stops_where_it_is_told_to_and_the_state_is_kept(run: Run, tmp_path: Path) -> None:
+def test_it_stops_where_it_is_told_to() -> None:
     rows = [row(n, clip_share=0.6) for n in range(1, 9)]
     assert seen(rows).stop is None
     watching = seen(rows, stops=("steps_too_large",))
@@ -200,16 +222,6 @@ def test_it_stops_where_it_is_told_to_and_the_state_is_kept(run: Run, tmp_path: 
     for n in range(9, 20):
         watching.observe(row(n, clip_share=0.1))
     assert watching.stop is None  # it cleared
-
-    def stop(step: Any) -> None:
-        """Before the third phase."""
-        if step.number == 5:
-            raise step._steps.ended("Reward hacking since rollout 2.", fix="Raise `kl_coefficient`.")
-
-    with pytest.raises(MygptError, match=r"Reward hacking since rollout 2\. Raise `kl_coefficient`\. The state after step 4 of 6 is kept"):
-        go(tmp_path / "home", at=stop)
-    whole = go(tmp_path / "whole")
-    assert go(tmp_path / "home")["weights"] == whole["weights"]  # and can be gone on from
 
 
 def test_a_stop_that_is_no_fault_is_refused() -> None:

@@ -77,7 +77,7 @@ def test_labels_that_are_not_sure(run: Run) -> None:
     """As cDPO with the same noise."""
     soft = losses(tuned(run, sites={"probability": "0.8"}))
     assert soft == losses(tuned(run, loss={"name": "dpo", "label_smoothing": 0.2})) != losses(tuned(run))
-    with pytest.raises(Refused, match="The fact `probability` of the pair 'pair-0' is 'likely'"):
+    with pytest.raises(Refused, match="The pair pair-0 says that its chosen answer is the better with the probability `likely`"):
         tuned(run, sites={"probability": "likely"})
     with pytest.raises(Refused, match="`loss=aot` sorts answers apart from their pairs"):
         tuned(run, sites={"probability": "0.8"}, loss={"name": "aot"})

@@ -9,6 +9,7 @@ from mygpt.align.experience import gathered, passed, prompts_of_rollout, scored
 from mygpt.align.policy import open_policy
 from mygpt.align.ppo_config import PPOConfig
 from mygpt.align.ppo_inputs import value_head_of
+from mygpt.align.remote_rollouts import sampler_of
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer
@@ -39,12 +40,16 @@ def moved_policy(run: Run, config: PPOConfig = CONFIG) -> tuple[Any, torch.nn.Li
     return policy, head
 
 
+def engine(policy: Any, config: PPOConfig, run: Run) -> Any:
+    return sampler_of(policy, None, config, run=run)
+
+
 @pytest.mark.parametrize(("estimator", "micro_batch_tokens"), [("k1", 1), ("k3", 2048)])
 def test_against_the_plain_sums(estimator: str, micro_batch_tokens: int, run: Run) -> None:
     config = CONFIG.model_copy(update={"kl_estimator": estimator, "micro_batch_tokens": micro_batch_tokens, "missing_stop_penalty": 0.5})
     policy, head = moved_policy(run, config)
     memory: dict[str, Any] = {"coefficient": 0.3, "rewards": [0, 0.0, 0.0]}
-    found = gathered(policy, head, PROMPTS, letters, number=2, memory=memory, config=config, run=run)
+    found = gathered(policy, head, engine(policy, config, run), PROMPTS, letters, number=2, memory=memory, config=config, run=run)
     assert list(found.made) == list(range(12, 18)), "numbered through the whole training"
     kls, entropies, raw = [], [], {}
     with torch.no_grad():
@@ -86,7 +91,7 @@ def test_whitened_rewards_keep_their_mean(run: Run) -> None:
     for whiten in (False, True):
         config = CONFIG.model_copy(update={"gamma": 0.0, "lam": 0.0, "whiten_rewards": whiten})
         memory: dict[str, Any] = {"coefficient": 0.3, "rewards": [0, 0.0, 0.0]}
-        found = gathered(policy, head, PROMPTS, letters, number=0, memory=memory, config=config, run=run)
+        found = gathered(policy, head, engine(policy, config, run), PROMPTS, letters, number=0, memory=memory, config=config, run=run)
         returns.append(torch.cat(list(found.returns.values())))
     plain, white = returns
     assert white.std().item() == pytest.approx(1.0, abs=1e-4) and white.mean().item() == pytest.approx(plain.mean().item(), abs=1e-4)
@@ -96,7 +101,7 @@ def test_whitened_rewards_keep_their_mean(run: Run) -> None:
 def test_passed_has_gradients_for_policy_and_head(run: Run) -> None:
     policy, head = moved_policy(run)
     memory: dict[str, Any] = {"coefficient": 0.3, "rewards": [0, 0.0, 0.0]}
-    made = gathered(policy, head, PROMPTS, letters, number=0, memory=memory, config=CONFIG, run=run).made
+    made = gathered(policy, head, engine(policy, CONFIG, run), PROMPTS, letters, number=0, memory=memory, config=CONFIG, run=run).made
     batch = batch_of([one.example for one in made.values()], padding_id=0, device=torch.device("cpu"))
     now = passed(policy.module, head, batch, temperature=3.0, with_entropies=False)
     assert now.entropies_N is None and len(now.logprobs_N) == len(now.values_N) == sum(one.num_tokens for one in made.values())
@@ -113,6 +118,21 @@ def test_scored() -> None:
     assert scored([1.0, -3.0], [True, False], memory, PPOConfig(missing_stop_penalty=0.5)) == [1.0, -3.5]
     assert scored([1.0, 9.0], [True, False], memory, PPOConfig(missing_stop_reward=-1.0)) == [1.0, -1.0]
     assert scored([20.0, -3.0], [True, True], memory, PPOConfig(clip_rewards=10.0)) == [10.0, -3.0]
+
+
+def test_a_length_penalty_is_off_what_the_last_token_earns(run: Run) -> None:
+    """gamma = lam = 0: the return of an answer's last token is what it earned."""
+    policy, head = moved_policy(run)
+    found = []
+    for penalty in (0.0, 0.25):
+        config = CONFIG.model_copy(update={"gamma": 0.0, "lam": 0.0, "length_penalty": penalty})
+        memory: dict[str, Any] = {"coefficient": 0.3, "rewards": [0, 0.0, 0.0]}
+        found.append(gathered(policy, head, engine(policy, config, run), PROMPTS, letters, number=0, memory=memory, config=config, run=run))
+    plain, less = found
+    assert plain.rewards == less.rewards  # as they were given
+    for i, one in plain.made.items():
+        off_L = (plain.returns[i] - less.returns[i]).tolist()
+        assert off_L == pytest.approx([0.0] * (one.num_tokens - 1) + [0.25 * one.num_tokens], abs=1e-4)
 
 
 def test_scale_is_of_all_rewards_so_far() -> None:

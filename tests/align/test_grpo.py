@@ -1,13 +1,17 @@
 """GRPO: trl's own losses on the same tensors, one gradient whatever the split, and what is learnt from which answers."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from mygpt.align.grpo import GRPOConfig, grpo, token_losses, token_weights
+from mygpt.align.reinforce import ReinforceConfig, reinforce
 from mygpt.align.rewards import NamedReward
+from mygpt.align.rloo import RLOOConfig, rloo
+from mygpt.align.scored_rollouts import penalty_of
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.core.errors import MygptError, Refused, UsageError
 from mygpt.core.run import Run
@@ -86,6 +90,24 @@ def test_groups_that_agree_teach_nothing(run: Run) -> None:
     made = made_by(grpo, GRPOConfig(**TINY), run, reward=alike)
     assert all(value.abs().max() == 0 for name, value in weights_of(made).items() if "lora_B" in name)
     assert made.manifest.facts["flat_groups"] == 8 and made.manifest.facts["ledger"]["computed_tokens"] == 0
+
+
+@pytest.mark.parametrize(("recipe", "config"), [(grpo, GRPOConfig), (rloo, RLOOConfig), (reinforce, ReinforceConfig)])
+def test_penalties_are_off_what_is_learnt_from(recipe: Any, config: Any, run: Run) -> None:
+    """All answers earn 1: with a penalty a token the short ones become likelier, and the vitals still say 1."""
+    alike = NamedReward("alike", lambda prompt, answer: 1.0)
+    settings = {**TINY, "epochs": 12, "learning_rate": 0.03, "samples": 8, "max_answer_tokens": 8}
+    vitals = made_by(recipe, config(**settings, length_penalty=0.1), run, reward=alike).manifest.facts["vitals"]
+    first, last = (sum(row["length"] for row in part) / 4 for part in (vitals[:4], vitals[-4:]))
+    assert all(row["reward"] == 1 for row in vitals) and last < first - 1
+
+
+def test_penalties_by_hand() -> None:
+    """0.1 for each of five tokens, and 0.5 where it did not end by itself."""
+    one = Fixed().scored.made[0]
+    config = GRPOConfig(length_penalty=0.1, missing_stop_penalty=0.5)
+    assert (one.num_tokens, penalty_of(one, config)) == (5, pytest.approx(0.5))
+    assert penalty_of(replace(one, is_finished=False), config) == pytest.approx(1.0)
 
 
 def test_other_prompts_take_their_place(run: Run) -> None:

@@ -1,9 +1,14 @@
 """A reward model as a reward: what is read, what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from mygpt.align.model_reward import ModelReward, require_same_tokens
+from mygpt.align.model_reward import ModelReward
+from mygpt.align.policy import open_policy
+from mygpt.align.ppo_config import PPOConfig
+from mygpt.align.ppo_inputs import value_head_of
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
@@ -93,16 +98,17 @@ def test_unfinished_answers(run: Run) -> None:
     assert one.identity != fixed.identity
 
 
-def test_another_tokenizer_takes_text_and_no_ids(run: Run) -> None:
-    one, other = reward(run), tiny.chat_tokenizer(spaces_before_words=True)
-    ids = [one.example(PROMPT, Answer("At 8."))]
-    own = tiny.chat_tokenizer()
-    assert one.at_tokens(ids, tokenizer=own, owner="model/policy") == pytest.approx([one(PROMPT, Answer("At 8."))])
-    told = r"model/scored-.* \(.*259 tokens\) and model/policy \(.*99 tokens\) do not have the same tokenizer: token 3 is '!' .* and '▁'"
+def test_a_value_function_begins_as_a_reward_of_the_same_tokens_only(run: Run) -> None:
+    """Whatever the policy's tokens are, the reward reads text; a head that reads the policy's states it cannot give."""
+    policy = open_policy(toys.base(toys.BaseConfig(), run=run), PPOConfig(precision="float32"), run=run)
+    one = reward(run)
+    head, (weight_D, bias) = value_head_of(policy, one), one.score_layer
+    assert head.weight[0].tolist() == weight_D.tolist() and head.bias.tolist() == pytest.approx([bias])
+    other = replace(policy, loaded=replace(policy.loaded, tokenizer=tiny.chat_tokenizer(spaces_before_words=True)))
+    told = r"model/scored-.* \(.*259 tokens\) and model/tiny-.* \(.*99 tokens\) do not have the same tokenizer: token 3 is '!' .* and '▁'"
     with pytest.raises(Refused, match=told) as refused:
-        one.at_tokens(ids, tokenizer=other, owner="model/policy")
-    assert "reward(prompt, answer)" in refused.value.fix
-    require_same_tokens(own, tiny.chat_tokenizer(), owners=("a", "b"))
+        value_head_of(other, one)
+    assert "value_from_reward=false" in refused.value.fix
 
 
 def test_what_is_no_reward_model_or_no_conversation(run: Run) -> None:

@@ -13,6 +13,7 @@ from mygpt.align.policy import open_policy
 from mygpt.align.ppo import PPOConfig, ppo, rate_of, token_losses
 from mygpt.align.ppo_inputs import planned, texts_of, value_head_of
 from mygpt.align.ppo_vitals import Seen
+from mygpt.align.remote_rollouts import sampler_of
 from mygpt.align.rewards import NamedReward
 from mygpt.artifacts.dataset import Conversation
 from mygpt.artifacts.model import Adapter, Model
@@ -160,7 +161,8 @@ def test_losses_by_hand(run: Run) -> None:
     head = value_head_of(policy, None)
     prompts = sites.prompts(sites.PromptsConfig(), run=run).split("train")
     memory: dict[str, Any] = {"coefficient": 0.05, "rewards": [0, 0.0, 0.0]}
-    experience = gathered(policy, head, prompts, REWARD, number=0, memory=memory, config=config, run=run)
+    sample = sampler_of(policy, None, config, run=run)
+    experience = gathered(policy, head, sample, prompts, REWARD, number=0, memory=memory, config=config, run=run)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in [*(p for p in policy.module.parameters() if p.requires_grad), *head.parameters()]:

@@ -12,6 +12,7 @@ import torch
 
 from mygpt.align.grpo import GRPOConfig, grpo
 from mygpt.align.policy import open_policy
+from mygpt.align.ppo import PPOConfig, ppo
 from mygpt.align.remote_rollouts import sampler_of
 from mygpt.align.scored_rollouts import logprobs_of_rows
 from mygpt.artifacts.dataset import Conversation, Message
@@ -24,6 +25,7 @@ from mygpt.lm.adapters.full import Full
 from mygpt.lm.load import load_lm
 from tests.align.rewarded import TINY, again, made_by
 from tests.align.test_best_of_n import Counting
+from tests.align.test_ppo import FAST
 from tests.finetune import toys
 
 
@@ -131,6 +133,18 @@ def test_answers_are_the_policys_as_it_stands(server: Any, run: Run) -> None:
     assert [folder.name for folder in (run.folder / "policy").iterdir()] == [second]
 
 
+def test_a_text_that_is_continued_keeps_its_spaces(server: Any, run: Run) -> None:
+    """As the engine here: answers to conversations are stripped, continuations are not."""
+    handler = server.RequestHandlerClass
+    choices = handler._choices
+    handler._choices = lambda self, asked: [{**choice, "text": " to-day "} for choice in choices(self, asked)]
+    config = PPOConfig(**{**FAST, "samples": 1})
+    policy = open_policy(handler.model, config, run=run)
+    raw = Conversation((Message("text", "It opens"),))
+    made = sampler_of(policy, completer(server), config, run=run)([raw, PROMPTS[0]], 1)
+    assert [one.answer.text for one in made] == [" to-day ", "to-day"]
+
+
 def test_grpo_learns_from_a_server(server: Any, run: Run) -> None:
     made = made_by(grpo, GRPOConfig(**TINY, passes=2), run, sampler=completer(server))
     assert made.manifest.tools["sampler"]["engine"] == "remote"
@@ -138,7 +152,18 @@ def test_grpo_learns_from_a_server(server: Any, run: Run) -> None:
     assert made.manifest.facts["vitals"][0]["kl"] == 0 and made.manifest.facts["vitals"][-1]["kl"] != 0
 
 
-def test_weights_that_did_not_arrive_are_noticed(server: Any, run: Run) -> None:
+def test_ppo_learns_from_a_server(server: Any, run: Run) -> None:
+    made = made_by(ppo, PPOConfig(**{**FAST, "rollouts": 3, "samples": 2}), run, sampler=completer(server))
+    assert made.manifest.tools["sampler"]["engine"] == "remote"
+    assert sum(one.startswith("load") for one in server.RequestHandlerClass.seen) == len(made.manifest.facts["vitals"]) == 3
+    first, *_, last = made.manifest.facts["vitals"]
+    assert first["kl"] == pytest.approx(0, abs=1e-3) and abs(last["kl"]) > 1e-3 and first["flat_share"] < 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config"), [(grpo, GRPOConfig(**TINY, learning_rate=0.3)), (ppo, PPOConfig(**{**FAST, "learning_rate": 0.3, "rollouts": 3}))]
+)
+def test_weights_that_did_not_arrive_are_noticed(recipe: Any, config: Any, server: Any, run: Run) -> None:
     """A server that says it took the adapter and goes on with the first."""
     handler = server.RequestHandlerClass
     first: dict[str, Any] = {}
@@ -150,7 +175,7 @@ def test_weights_that_did_not_arrive_are_noticed(server: Any, run: Run) -> None:
     handler.load = once
     said: list[str] = []
     with again(run, a=lambda e: said.append(e["text"]) if e["event"] == "warning" else None) as listening:
-        made_by(grpo, GRPOConfig(**TINY, learning_rate=0.3), listening, sampler=completer(server))
+        made_by(recipe, config, listening, sampler=completer(server))
     assert any("were other weights at work?" in text for text in said)
 
 

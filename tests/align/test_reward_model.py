@@ -13,13 +13,15 @@ import torch
 from mygpt.align.answers import usable_pairs
 from mygpt.align.model_reward import ModelReward
 from mygpt.align.preference_groups import LLAMA_2_MARGINS, Group, groups_of, row_rewards
-from mygpt.align.reward_model import RewardModelConfig, preference_losses, reward_model, summed_group_loss
+from mygpt.align.reward_model import RewardModelConfig, preference_losses, reward_model, summed_group_loss, unused
 from mygpt.artifacts.dataset import Conversation, Dataset, Message, Preference, preference_facts, write_preferences
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
+from mygpt.data.preference_pairs import PreferencePairsConfig, preference_pairs
+from mygpt.data.preferences_from_ratings import pairs
 from mygpt.infer.protocols import Answer
 from mygpt.lm.adapters.bottleneck import Bottleneck
 from mygpt.lm.adapters.freeze import Freeze
@@ -29,6 +31,7 @@ from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.prompt import Prompt
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.heads import open_head
+from tests.data.test_preferences_from_ratings import rating
 from tests.finetune import toys
 from tests.finetune.conftest import Killed, killed_at
 from tests.training import tiny
@@ -160,6 +163,63 @@ def test_each_answer_once_and_every_pair() -> None:
     assert second.verdicts[0].is_tie and third.verdicts[0].probability == 0.7
     renderer = ChatRenderer(tiny.chat_tokenizer())
     assert all(e.token_ids[-1] in renderer.stop_token_ids for e in first.examples)  # nothing that the template writes behind it
+
+
+def test_margins_of_scores_by_hand() -> None:
+    """0.5 for each of 1.5 points; beside the margin of a grade where both are set; nothing where neither is known."""
+    rows = [replace(RANKED[4], facts={"score_margin": "1.5"}), replace(RANKED[0], facts={"score_margin": "2"}), RANKED[3]]
+    scored, ranked, tied = groups_of(usable_pairs_of(rows), margins=(0.0, 0.25), margin_per_score=0.5)
+    assert [group.verdicts[0].margin for group in (scored, ranked, tied)] == [0.75, 0.25 + 1.0, 0.0]
+    with pytest.raises(Refused, match="scores `better` higher"):
+        groups_of(usable_pairs_of([replace(RANKED[4], facts={"score_margin": "better"})]), margin_per_score=1.0)
+
+
+def test_ties_of_people_reach_their_own_likelihood() -> None:
+    """One person ranked 1, 1, 2. At equal rewards Rao and Kupper's P(tie) with theta = 2 is 1/3, as is that of each side to win."""
+    rows = list(pairs([rating([1, 1, 2])], ties=True))
+    (group,) = groups_of(usable_pairs_of(rows))
+    assert [v.is_tie for v in group.verdicts] == [True, False, False]
+    loss = summed_group_loss(torch.zeros(3), [group], tie_threshold=math.log(2))
+    assert float(loss) == pytest.approx(math.log(3))
+    half = summed_group_loss(torch.zeros(3), [replace(group, verdicts=group.verdicts[:1])])
+    assert float(half) == pytest.approx(math.log(2))  # without the threshold half a win for each
+
+
+def test_a_setting_that_says_nothing_of_the_rows_is_said() -> None:
+    scored = [replace(RANKED[4], facts={"score_margin": "1.5"})]
+
+    def told(rows: list[Preference], **settings: Any) -> list[str]:
+        return list(unused(rows, RewardModelConfig(**settings)))
+
+    (said,) = told([*RANKED[:3], *scored], margins="llama_2_large")
+    assert said == (
+        "`margins` is set, and 1 of 4 pairs have no margin: they are learnt as pairs of margin 0. They have scores: `margin_per_score` "
+        "makes margins of these."
+    )
+    assert told(RANKED[:4], margins="llama_2_large", tie_threshold=0.5) == told(scored, margin_per_score=1.0) == told(RANKED) == []
+    assert told(RANKED[:3], margin_per_score=1.0) == ["`margin_per_score` is set, and 3 of 3 pairs have no scores: these add no margin."]
+    assert told(RANKED[:3], tie_threshold=0.5)[0].startswith("`tie_threshold` is set, and none of the 3 pairs is a tie")
+
+
+def test_margins_of_imported_scores_change_what_is_learnt(run: Run, tmp_path: Path) -> None:
+    """Pairs with scores as `mygpt data preference_pairs` reads them: a table of margins says nothing of them, aloud; one of scores does."""
+    said: list[str] = []
+    run.listeners.append(lambda event: said.append(event.get("text", "")))
+    file = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": f"{dish}?", "chosen": "yes", "rejected": "no", "score_rejected": 1} for dish in DISHES]
+    lines = [json.dumps({**row, "score_chosen": n + 2}) for n, row in enumerate(rows)]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    dataset = preference_pairs(PreferencePairsConfig(held_out_share=0), sources=(file,), run=run)
+    base = toys.base(toys.BaseConfig(), run=run)
+
+    def first_loss(**settings: Any) -> float:
+        one_step = {"epochs": 1, "step_tokens": 2000, "micro_batch_tokens": 2000}
+        config = RewardModelConfig(**{**FAST, "method": LoRA(rank=2), **one_step, **settings})
+        return float(reward_model(config, model=base, dataset=dataset, run=run).manifest.facts["curve"][0][1])
+
+    plain, table = first_loss(), first_loss(margins="llama_2_large")
+    assert table == plain and [text for text in said if text.startswith("`margins` is set, and 8 of 8 pairs have no margin")]
+    assert first_loss(margin_per_score=0.5) > plain + 0.5  # wanted are 0.5 to 4 apart
 
 
 def test_a_prompt_weighs_as_much_as_another() -> None:

@@ -3,7 +3,6 @@
 import pytest
 
 from mygpt.align.reward_report import RewardReportConfig, reward_report, scored_rows
-from mygpt.align.rewards import IdentifiedReward
 from mygpt.artifacts.dataset import Conversation, Dataset, Message, Preference, preference_facts, write_preferences
 from mygpt.artifacts.recipe import publish, recipe, recipe_function
 from mygpt.artifacts.store import Store
@@ -13,6 +12,7 @@ from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer, Identity
+from mygpt.infer.rewards import IdentifiedReward
 from tests.align.sites import PreferencesConfig, preferences
 from tests.align.test_classifier_reward import FixedConfig, fixed
 from tests.align.test_model_reward import ScoredConfig, scored

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from mygpt.align.rewards import rewards_of
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.core.errors import MygptError, Refused
 from mygpt.infer.protocols import Answer
+from mygpt.infer.rewards import rewards_of
 
 PROMPTS = [Conversation((Message("user", "How many?"),)), Conversation((Message("user", "And now?"),))]
 ANSWERS = [Answer("One."), Answer("Nobody knows.")]

@@ -6,7 +6,6 @@ import pytest
 
 from mygpt.align.grpo import GRPOConfig, grpo
 from mygpt.align.reward_choice import JsonSchemaChoice, NumericChoice, ProgramChoice, opened_reward
-from mygpt.align.rewards import rewards_of
 from mygpt.align.verifiers import JsonSchemaReward, NumericReward
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.catalog import where
@@ -14,6 +13,7 @@ from mygpt.cli.recipe_call import help_text, recipe_inputs
 from mygpt.core.config import parse_settings, resolve
 from mygpt.core.errors import Refused, UsageError
 from mygpt.infer.protocols import Answer
+from mygpt.infer.rewards import rewards_of
 
 
 def asked(question: str, answer: str = "", *, id: str = "", **facts: str) -> Conversation:

@@ -12,9 +12,8 @@ from mygpt.align.reward_ensemble import RewardEnsemble
 from mygpt.align.rewards import NamedReward
 from mygpt.align.rloo import RLOOConfig, rloo
 from mygpt.align.watch import WatchConfig, win_rate
-from mygpt.core.errors import MygptError
 from mygpt.core.run import Run
-from tests.align.rewarded import LETTERS, TINY, again, made_by
+from tests.align.rewarded import LETTERS, TINY, Killed, again, made_by, weights_of
 from tests.align.test_ppo import FAST
 
 SHORT = NamedReward("short", lambda prompt, answer: -float(len(answer.token_ids)))
@@ -50,17 +49,49 @@ def test_an_ensemble_that_disagrees_is_seen(run: Run) -> None:
     assert fmean(row["reward_disagreement"] for row in vitals) == pytest.approx(1.0)
 
 
-def test_the_doctor_ends_a_training_and_what_was_learnt_is_kept(run: Run) -> None:
-    config = GRPOConfig(**{**TINY, "epochs": 20}, watch=WatchConfig(doctor={"stops": ("dead_reward",)}))
+STOPS = WatchConfig(doctor={"stops": ("dead_reward",)})
+STOPPED: list[tuple[Any, Any]] = [
+    (ppo, PPOConfig(**{**FAST, "rollouts": 8, "watch": STOPS})),
+    (grpo, GRPOConfig(**{**TINY, "epochs": 4, "passes": 2}, watch=STOPS)),
+    (rloo, RLOOConfig(**{**TINY, "epochs": 4}, watch=STOPS)),
+    (reinforce, ReinforceConfig(**{**TINY, "epochs": 4}, watch=STOPS)),
+]
+
+
+@pytest.mark.parametrize(("recipe", "config"), STOPPED, ids=lambda one: getattr(one, "__name__", ""))
+def test_the_doctor_ends_a_training_and_what_was_learnt_is_published(recipe: Any, config: Any, run: Run) -> None:
+    """All answers earn the same: seen after the fifth of eight rollouts. The same command then finds what was made."""
+    asked: list[str] = []
+    counted = NamedReward("dull", lambda prompt, answer: float(asked.append(answer.text) is None))
     warned: list[str] = []
-    with (
-        pytest.raises(MygptError, match=r"Dead reward since rollout 1.*nothing is learnt") as told,
-        again(run, a=lambda event: warned.append(event["text"]) if event["event"] == "warning" else None) as listening,
-    ):
-        made_by(grpo, config, listening, reward=DULL)
-    assert "is kept in" in told.value.fix and len([text for text in warned if text.startswith("Dead reward")]) == 1
-    goes_on = GRPOConfig(**{**TINY, "epochs": 5})
-    assert len(made_by(grpo, goes_on, run, reward=DULL).manifest.facts["vitals"]) == 10
+    run.listeners.append(lambda event: warned.append(event["text"]) if event["event"] == "warning" else None)
+    made = made_by(recipe, config, run, reward=counted)
+    facts = made.manifest.facts
+    assert len(facts["vitals"]) == 5
+    assert {key: facts["stopped"][key] for key in ("rollout", "of", "fault", "since", "seen_at")} == {
+        "rollout": 5, "of": 8, "fault": "dead_reward", "since": 1, "seen_at": 5,
+    }  # fmt: skip
+    assert facts["sentences"][0].startswith("Stopped by the doctor at rollout 5 of 8. Dead reward since rollout 1: ")
+    assert len([text for text in warned if text.startswith(facts["sentences"][0])]) == 1
+    assert made.kind == "adapter" and weights_of(made) and not list((run.home / "checkpoints").glob("*"))
+    before = len(asked)
+    assert made_by(recipe, config, run, reward=counted).digest == made.digest and len(asked) == before
+
+
+def test_a_stop_after_a_kill_is_the_same_stop(run: Run) -> None:
+    """Killed in the fourth rollout: what the doctor saw before is remembered, and the result is that of a training without a kill."""
+    config = GRPOConfig(**{**TINY, "epochs": 4, "kl_coefficient": 0.1}, watch=STOPS)
+    whole = made_by(grpo, config, run, reward=DULL)
+
+    def kills(event: dict[str, Any]) -> None:
+        if event["event"] == "log" and event.get("training_step") == 4:
+            raise Killed
+
+    with pytest.raises(Killed), again(run, a=kills) as killed:
+        made_by(grpo, config, killed, reward=DULL)
+    with again(run) as last:
+        other = made_by(grpo, config, last, reward=DULL)
+    assert other.manifest.content == whole.manifest.content and other.manifest.facts["stopped"] == whole.manifest.facts["stopped"]
 
 
 def test_a_healthy_training_is_left_alone(run: Run) -> None:

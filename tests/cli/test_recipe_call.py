@@ -16,6 +16,7 @@ from mygpt.artifacts.store import Store
 from mygpt.catalog import TECHNIQUES, Technique, where
 from mygpt.cli.main import main
 from mygpt.cli.recipe_call import _signature, default_name, help_text, open_inputs, parse, recipe_inputs
+from mygpt.cli.stages import first_sentence, recipes_of
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
@@ -162,6 +163,30 @@ def test_help(capsys: pytest.CaptureFixture[str], home: Path) -> None:
             assert [line[1:2] for line in lines if line[:1] == [f"method={name}"]]  # with a word on what it is
         assert ["method.rank", "16"] in lines and ["method.size", "64"] in lines and ["method.num_tokens", "20"] in lines
         assert not [line for line in lines if line[:1] == ["method.name"]]
+
+
+@pytest.mark.parametrize("stage", sorted({t.stage for t in RECIPES}))
+def test_the_help_of_a_stage_says_what_each_technique_does(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first sentence of its module, not its paper; no module is imported for it."""
+    with pytest.raises(SystemExit):
+        main([stage, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for technique in recipes_of(stage):
+        sentence = first_sentence(technique)
+        has_its_own = (stage, technique.name) == ("evaluate", "gate")  # a command that is not derived, with help of its own
+        assert sentence[-1] in ".?!" and (sentence in shown or has_its_own)
+    assert "et al." not in shown
+
+
+def test_a_first_sentence() -> None:
+    assert first_sentence(where("kto")) == "KTO: learn from single answers that somebody called good or bad; no pairs are needed."
+
+
+def test_every_choice_says_what_it_is() -> None:
+    """Not what its base class is."""
+    shown = help_text(where("dpo"), recipe_function(where("dpo").path), recipe_inputs(recipe_function(where("dpo").path)))
+    losses = [line.strip() for line in shown.splitlines() if line.strip().startswith("loss=")]
+    assert len(losses) == 14 and all(len(line.split(maxsplit=1)) == 2 for line in losses) and "Base of" not in shown
 
 
 # -- what is wrong with a request ------------------------------------------------------------------------------------------------

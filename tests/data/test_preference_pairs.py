@@ -111,6 +111,14 @@ def test_scores_and_annotators(run: Run, write: Write) -> None:
         "score_chosen": "8.5", "score_rejected": "7", "score_margin": "1.5",
     }  # fmt: skip
     assert third.facts["score_margin"] == "0.25" and "score_chosen" not in third.facts
+    assert (first.margin, second.margin, third.margin) == (None, None, None)
+
+
+def test_a_grade_of_the_preference_is_the_margin(run: Run, write: Write) -> None:
+    """1 to 3, as text too; a difference of scores is no grade."""
+    rows = [{"prompt": "p", "chosen": "a", "rejected": str(n), "strength": value} for n, value in enumerate((3, "2", 1.5))]
+    found = read(run, write(*rows), margin="strength").preferences("train")
+    assert [(row.margin, row.facts["score_margin"]) for row in found] == [(3, "3"), (2, "2"), (None, "1.5")]
 
 
 def dialogue(n: int, turns: int) -> str:

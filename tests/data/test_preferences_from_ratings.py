@@ -118,6 +118,7 @@ def test_the_majority(run: Run) -> None:
     tied = of_pair(joint(run, VOTES, disagreement="majority", ties=True))
     assert list(tied) == ["clear", "tied"]
     assert (tied["tied"][1], tied["tied"][2]["probability"], tied["tied"][2]["agreement"]) == (0, "0.5", "0.6667")
+    assert tied["tied"][2]["tie"] == "true" and "tie" not in tied["clear"][2]
 
 
 def test_margins_of_several_raters(run: Run) -> None:
@@ -172,6 +173,9 @@ def test_ties_can_be_kept(run: Run) -> None:
     ]  # fmt: skip
     soft = joint(run, {"q": {"Ann": [1, 1, 2], "Bo": [1, 1, 2]}}, ties=True, disagreement="soft")
     assert [row.facts["probability"] for row in soft.preferences("train") if row.margin == 0] == ["0.5"]
+    assert [row.facts.get("tie") for row in soft.preferences("train")] == [row.facts.get("tie") for row in rows] == ["true", None, None]
+    split = joint(run, {"q": {"Ann": [1, 2], "Bo": [2, 1]}}, ties=True, disagreement="soft").preferences("train")
+    assert [(row.facts["probability"], row.facts.get("tie")) for row in split] == [("0.5", None)]  # two who disagree, no tie
 
 
 def test_held_out_by_prompt(run: Run) -> None:

@@ -6,7 +6,7 @@ from mygpt.align.rewards import NamedReward
 from mygpt.artifacts.dataset import Conversation, Dataset, Message, conversation_facts, write_conversations
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
-from mygpt.core.errors import UsageError
+from mygpt.core.errors import MygptError, UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.compare_models import CompareConfig, compare_models
 from mygpt.evaluate.rewarded_answers import RewardedAnswersConfig, rewarded_answers
@@ -53,6 +53,18 @@ def test_two_models_are_compared_and_two_rewards_are_not(run: Run) -> None:
     stranger = rewarded_answers(config, dataset=dataset, completer=echo(2), reward=Letters("half", lambda p, a: len(a.text) / 2), run=run)
     with pytest.raises(UsageError, match="version"):
         compare_models(CompareConfig(labels=("once", "twice")), predictions=(one, stranger), run=run)
+
+
+def test_a_reward_that_is_no_number_is_named_and_nothing_is_kept(run: Run) -> None:
+    """A reward of one answer at a time will do, too."""
+    dataset = asked(AskedConfig(), run=run)
+    plain = NamedReward("length", lambda prompt, answer: float(len(answer.text)))
+    made = rewarded_answers(RewardedAnswersConfig(), dataset=dataset, completer=echo(1), reward=plain, run=run)
+    assert [row["reward"] for row in made.rows] == [6.0] * 6
+    broken = Letters("broken", lambda prompt, answer: float("nan") if "3" in answer.text else 0.0)
+    with pytest.raises(MygptError, match=r'The reward of an answer is nan\. Asked: "Say 3\."\. Answered: "Say 3\."'):
+        rewarded_answers(RewardedAnswersConfig(), dataset=dataset, completer=echo(1), reward=broken, run=run)
+    assert len(list((run.home / "artifacts" / "predictions").iterdir())) == 1
 
 
 def test_a_split_that_is_not_there(run: Run) -> None:

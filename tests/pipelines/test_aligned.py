@@ -11,6 +11,7 @@ from mygpt.artifacts.dataset import Dataset, Message, Preference, preference_fac
 from mygpt.artifacts.model import Adapter
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.store import Store
+from mygpt.cli.main import main
 from mygpt.core.config import Config
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
@@ -98,6 +99,23 @@ def test_nothing_is_done_twice(result: Aligned, home: Path) -> None:
     summary = figures(again, run)
     assert summary["gate"]["outcome"] == result.decision.manifest.facts["outcome"] and summary["policy"] == result.policy.id
     run.close()
+
+
+def test_the_exit_code_does_not_depend_on_the_gate(
+    result: Aligned, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with `up`: the work was done, and what the gate said is printed."""
+    monkeypatch.setattr("mygpt.pipelines.aligned.aligned", lambda *args, **kwargs: result)
+    monkeypatch.setattr("mygpt.lm.sources.obtain", lambda name, *, run: None)
+    said = []
+    for more in ([], ["--json"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["aligned", "many", "--home", str(home), *more])
+        assert ended.value.code == 0
+        said.append(capsys.readouterr().out)
+    facts = result.decision.manifest.facts
+    assert facts["outcome"] != "ship" and facts["headline"] in said[0]
+    assert json.loads(said[1])["gate"]["outcome"] == facts["outcome"]
 
 
 def test_too_few_held_out_prompts_are_refused(run: Run) -> None:

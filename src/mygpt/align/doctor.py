@@ -2,8 +2,7 @@
 
     doctor = Doctor(config.doctor, memory=memory)       `memory` is that of `training_steps`: what it saw is kept and resumed with it
     doctor.observe(vitals, run=run)                     after a rollout was learnt from: logs them, says each fault once until it clears
-    if doctor.stop:                                     before the next rollout, where all that was done can be kept
-        raise steps.ended(doctor.stop.told, fix=doctor.stop.advice)
+    if doctor.stop: break                               before the next rollout: what was learnt so far is kept and published
 
 `doctor` the recipe reads the events of a run, finished or not, and makes a page. The checks and their limits: `faults`.
 

@@ -1,6 +1,6 @@
 """What PPO learns from: answers, what each of their tokens earned, and how much better that was than expected.
 
-    experience = gathered(policy, value_head, prompts, reward, number=0, memory=memory, config=config, run=run)      of one rollout
+    experience = gathered(policy, value_head, sample, prompts, reward, number=0, memory=memory, config=config, run=run)  of one rollout
     passed(module, value_head, batch, ...)          log-probabilities and values of sampled tokens, in one forward pass
 
 Policy and value function share a trunk. The value of a token is read where the token is chosen: one place before it, in the state that its
@@ -24,11 +24,10 @@ from mygpt.align.advantages import gae, whitened
 from mygpt.align.kl import ESTIMATORS, k1, penalised_rewards
 from mygpt.align.policy import Policy
 from mygpt.align.ppo_config import PPOConfig
-from mygpt.align.rewards import Reward, rewards_of
-from mygpt.align.rollouts import Rollout, rollouts
+from mygpt.align.rollouts import Rollout, Sampler, tell_sampler_gap
 from mygpt.artifacts.dataset import Conversation
 from mygpt.core.run import Run
-from mygpt.infer.protocols import Sampling
+from mygpt.infer.rewards import Reward, rewards_of
 from mygpt.training.batches import Batch, batch_of, cut_by_tokens
 from mygpt.training.label_logprobs import entropies_of, label_logprobs, logprobs_of
 from mygpt.training.losses import chunk_labels_for, hidden_states
@@ -52,6 +51,7 @@ class Experience:
 def gathered(
     policy: Policy,
     value_head: torch.nn.Module,
+    sample: Sampler,
     prompts: Sequence[Conversation],
     reward: Reward,
     *,
@@ -61,18 +61,18 @@ def gathered(
     run: Run,
 ) -> Experience:
     """Rollout `number`, from 0. `memory` has the `coefficient` of the KL and the `rewards` so far (how many, mean, sum of squares)."""
-    sampling = Sampling(max_tokens=config.max_answer_tokens, temperature=config.temperature)
-    asked = prompts_of_rollout(prompts, number, config, run=run)
-    made = rollouts(policy, asked, samples=config.samples, sampling=sampling, seed=run.seed_for(f"rollout/{number}"), run=run)
+    made = sample(prompts_of_rollout(prompts, number, config, run=run), run.seed_for(f"rollout/{number}"))
     rewards = rewards_of(reward, [one.prompt for one in made], [one.answer for one in made])
     scores = scored(rewards, [one.is_finished for one in made], memory, config)
+    lengths = [one.num_tokens for one in made]
+    lengths_B = torch.tensor(lengths, device=policy.device)
 
     logprobs, reference, values, entropies = _read(policy, value_head, made, config)
     logprobs_BL, reference_BL, values_BL = (pad_sequence(part, batch_first=True) for part in (logprobs, reference, values))
-    lengths = [one.num_tokens for one in made]
-    is_answer_BL = torch.arange(max(lengths), device=policy.device) < torch.tensor(lengths, device=policy.device)[:, None]
+    is_answer_BL = torch.arange(max(lengths), device=policy.device) < lengths_B[:, None]
+    tell_sampler_gap(dict(enumerate(made)), dict(enumerate(logprobs)), temperature=config.temperature, run=run)
     kl_BL = ESTIMATORS[config.kl_estimator](logprobs_BL, reference_BL)
-    scores_B = torch.tensor(scores, dtype=torch.float32, device=policy.device)
+    scores_B = torch.tensor(scores, dtype=torch.float32, device=policy.device) - config.length_penalty * lengths_B
     rewards_BL = penalised_rewards(scores_B, kl_BL, is_answer_BL, coefficient=memory["coefficient"])
     if config.whiten_rewards:
         rewards_BL = whitened(rewards_BL, is_answer_BL, shift_mean=False)

@@ -61,7 +61,8 @@ FEWER_ENDINGS = 0.3
 DEAD_FOR, DEAD_ROLLOUTS = 9, 10  # of so many rollouts, value_explained <= 0: a critic needs some to begin, and is dead after that
 ALIVE_P = 0.05  # a slight rise is enough to wait
 FLAT = 0.9  # of prompts without a spread: nine tenths of what was computed teach nothing
-CLIPPED = 0.3  # of tokens: PPO reports 0.05-0.2 where it works (Huang et al. 2022, "The 37 implementation details of PPO")
+CLIPPED = 0.3  # of tokens: PPO reports 0.05-0.2 where it works (Huang et al. 2022, "The 37 implementation details of PPO"). The share of
+# whole answers (RLOO) has no limit: over 64 tokens the ratio leaves its bounds where each token's moved by a fortieth
 RATIO = 10.0  # largest ratio, at which TRL's own trainer left a batch out (`ratio_threshold`)
 APPROX_KL = 0.1  # nats a token: ten times the 0.01 at which OpenAI's Spinning Up stops its epochs (`target_kl`)
 TIMID_AFTER, TIMID_KL, TIMID_P = 20, 0.05, 0.05  # rollouts; nats a sequence: less than the scatter of an estimate from some hundred answers
@@ -75,7 +76,7 @@ RELATED: Mapping[Fault, tuple[str, ...]] = {  # what to look at
     "never_ends": ("finished_share", "length"),
     "dead_value": ("value_explained",),
     "dead_reward": ("reward_std", "flat_share"),
-    "steps_too_large": ("clip_share", "ratio_max", "approx_kl"),
+    "steps_too_large": ("clip_share", "answer_clip_share", "ratio_max", "approx_kl"),
     "too_timid": ("reward", "kl", "approx_kl"),
 }
 
@@ -249,8 +250,8 @@ def length_gaming(history: History, kl_target: float | None) -> Sign | None:
         f"{min(share, 1.0):.0%} of the reward's gain of {gain:.3g}."
     )
     advice = (
-        f"Set `reward.length_penalty` to about {abs(slope):.2g} a token, or train the reward on pairs of like length; check with a win "
-        "rate that controls for length."
+        f"Set `length_penalty` to about {slope:.2g} a token, or train the reward on pairs of like length; check with a win rate that "
+        "controls for length."
     )
     grown = history.since("length", lambda value: abs(value - before) > LENGTH_CHANGE * before)
     return Sign("warning", grown or history.recent[-1].rollout, told, advice)
@@ -263,11 +264,11 @@ def never_ends(history: History, kl_target: float | None) -> Sign | None:
     before, now = _mean(history.first("finished_share")), _mean(history.last("finished_share"))
     told = f"{now:.0%} of the answers end by themselves, {before:.0%} at first; the others are cut off at {_now(history, 'length')} tokens."
     if before - now >= FEWER_ENDINGS:
-        advice = "Set a penalty for answers without a stop (`missing_stop_penalty`), or a `reward.length_penalty`; begin again from there."
+        advice = "Set a penalty for answers without a stop (`missing_stop_penalty`), or a `length_penalty`; begin again from there."
         return Sign("critical", since, told, advice)
     advice = (
-        "Give more `max_tokens`, or tune the model first on answers that end (`mygpt finetune sft` trains the stop token). Where answers "
-        "are not meant to end, as continuations are not, set `doctor.answers_end=false`."
+        "Give more `max_answer_tokens`, or tune the model first on answers that end (`mygpt finetune sft` trains the stop token). Where "
+        "answers are not meant to end, as continuations are not, set `watch.doctor.answers_end=false`."
     )
     return Sign("warning", since, told, advice)
 
@@ -324,7 +325,8 @@ def too_timid(history: History, kl_target: float | None) -> Sign | None:
     if history.recent[-1].rollout < TIMID_AFTER or reward is None or min(reward.rising_p, reward.falling_p) < TIMID_P:
         return None
     since = history.since("kl", lambda value: abs(value) < TIMID_KL)
-    if since is None or abs(history.gained("reward")) >= CLEAR_GAIN or any(value > 0 for value in history.last("clip_share")):
+    clipped = [*history.last("clip_share"), *history.last("answer_clip_share")]
+    if since is None or abs(history.gained("reward")) >= CLEAR_GAIN or any(share > 0 for share in clipped):
         return None
     told = (
         f"After {history.recent[-1].rollout} rollouts the KL from the reference is {_now(history, 'kl')} nats a sequence and the reward is "

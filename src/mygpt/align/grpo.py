@@ -25,7 +25,6 @@ from mygpt.align.policy import open_policy
 from mygpt.align.policy_losses import Surrogate, clipped_surrogate
 from mygpt.align.remote_rollouts import sampler_of
 from mygpt.align.reward_choice import opened_reward
-from mygpt.align.rewards import IdentifiedReward
 from mygpt.align.scored_rollouts import (
     RolloutConfig,
     Scored,
@@ -46,6 +45,7 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Completer
+from mygpt.infer.rewards import IdentifiedReward
 from mygpt.training.losses import chunk_labels_for
 from mygpt.training.tuning import learnt, published, rate_at, tuning_steps
 
@@ -92,9 +92,10 @@ def grpo(
         for step in steps:
             number, update = divmod(step.number - 1, config.updates)
             if update == 0:
-                watch.before(number, steps)
+                if watch.ends(number, steps):
+                    break
                 scored = scored_rollouts(sample, prompts, judge, config, number=number, memory=memory, run=run)
-                advantages = scored.by_row(advantages_of(scored.rewards_PG, config))
+                advantages = scored.by_row(advantages_of(scored.worth_PG, config))
                 watched = Watched()
                 if config.updates_per_pass > 1:  # else the first pass meets every answer before the policy has moved
                     watched.old = logprobs_of_rows(policy.module, policy, scored.made, config)
@@ -129,7 +130,7 @@ def grpo(
                 )
                 remember(vitals, scored, watched, config, memory, watch=watch, run=run)
 
-    facts = {**learnt(policy.module, policy.loaded, config, steps), **told(memory, judge)}
+    facts = {**learnt(policy.module, policy.loaded, config, steps), **watch.concluded(told(memory, judge))}
     made = published(policy.module, policy.loaded, config, facts=facts, inherited=model.manifest.facts, run=run)
     steps.checkpoints.clear()
     return made

@@ -4,11 +4,14 @@
     bad answer     weight (1 - s(beta (z - r)))
     z              how far the policy has moved: max(0, mean of r over the step's prompts, each with another one's answer), without gradient
 
-Answers come from pairs (each gives a good and a bad one), or from conversations with the fact `label`, which is `good` or `bad`.
+Answers come from pairs (each gives a good and a bad one), or from conversations with the fact `label`, which is `good` or `bad`. A pair
+whose chosen answer is the better with probability p counts 2 p - 1 times, one of p below 1/2 the other way round: that is the loss expected
+over which of the two is good, but for a constant. Of ties, and of p = 1/2, nothing is left: such pairs are left out and counted.
 
 Source     Ethayarajh et al. 2024, arXiv:2402.01306, equations 7 and 8; the range of the weights: its section 4.2
-We differ  z is of the whole step, however it is split into micro-batches, and never of a prompt with an answer of its own; without weights
-           given, the frequent kind's is lowered so that both kinds count alike; no dropout; AdamW
+We differ  z is of the whole step, however it is split into micro-batches, and never of a prompt with an answer of its own: where a step has
+           no other prompt, the answer is one of the training set; without weights given, the frequent kind's is lowered so that both kinds
+           count alike; no dropout; AdamW
 Cost       one forward and one backward pass over each answer with its prompt; a forward pass of the reference; one more of both for z
 Dims       N training answers   S answers of a step   A answers of a micro-batch   n held-out answers
 """
@@ -16,6 +19,7 @@ Dims       N training answers   S answers of a step   A answers of a micro-batch
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Annotated, Any
 
 import torch
@@ -26,6 +30,7 @@ from mygpt.align.answers import rendered_answer, usable_pairs
 from mygpt.align.pair_tuning import GentleConfig, by_length, plan_steps, publish_aligned, require_known_head, with_gentle_rate
 from mygpt.align.policy import Policy, open_policy
 from mygpt.align.preference_measures import measures, told
+from mygpt.align.verdicts import probability_of
 from mygpt.artifacts.dataset import Conversation, Dataset, Message
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
@@ -44,7 +49,7 @@ class KTOConfig(GentleConfig):
     beta: PositiveFloat = 0.1
     desirable_weight: PositiveFloat | None = None  # of good answers; None: so that both kinds count alike
     undesirable_weight: PositiveFloat | None = None
-    step_answers: Annotated[int, Field(ge=2)] = 32  # per update; of a single one there is no other answer for z
+    step_answers: Annotated[int, Field(ge=2)] = 32  # per update
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Judged:
     is_good: bool
     example: Rendered
     name: str
+    weight: float = 1.0  # how sure it is: 2 p - 1
 
 
 @dataclass(frozen=True)
@@ -81,20 +87,23 @@ class AnswerWork:
 
         return by_length(of, [len(e.token_ids) for e in examples], budget_tokens=self.micro_batch_tokens, run=run)
 
-    def exchanged(self, step: Sequence[Judged]) -> list[Rendered]:
-        """Each prompt with the answer to the next other one, cut to what a row may hold."""
+    def exchanged(self, step: Sequence[Judged], train: Sequence[Judged]) -> list[Rendered]:
+        """Each prompt with the answer to the next other one of the step, else of the training set, cut to what a row may hold."""
         made = []
         for i, row in enumerate(step):
-            others = (*step[i + 1 :], *step[:i])
-            answer = next((other.answer for other in others if other.prompt != row.prompt), others[0].answer)
-            whole = rendered_answer(self.policy.renderer, row.prompt, answer)
-            cut = slice(self.allowed_tokens)
-            made.append(replace(whole, token_ids=whole.token_ids[cut], trained=whole.trained[cut]))
+            others = chain(step[i + 1 :], step[:i], train)
+            answer = next((other.answer for other in others if other.prompt != row.prompt), None)
+            if answer is not None:
+                whole = rendered_answer(self.policy.renderer, row.prompt, answer)
+                cut = slice(self.allowed_tokens)
+                made.append(replace(whole, token_ids=whole.token_ids[cut], trained=whole.trained[cut]))
         return made
 
-    def moved(self, step: Sequence[Judged]) -> float:
-        """z, in nats."""
-        examples = self.exchanged(step)
+    def moved(self, step: Sequence[Judged], train: Sequence[Judged]) -> float:
+        """z, in nats; 0 where all answers are to one prompt."""
+        examples = self.exchanged(step, train)
+        if not examples:
+            return 0.0
         own_S = self.logprobs(self.policy.module, examples)
         with self.policy.reference() as frozen:
             reference_S = self.logprobs(frozen, examples)
@@ -111,8 +120,11 @@ def kto(config: KTOConfig, *, model: Model, dataset: Dataset, reference: Model |
     policy = open_policy(model, config, reference=reference, run=run)
     module = policy.module
     train, held_out = (judged(dataset, split, policy, config, run=run) for split in ("train", "test"))
+    if len({row.prompt for row in train}) == 1:
+        run.warn("All answers are to one prompt, so z, which takes answers to others, is 0: only the answers themselves are compared.")
     is_good_N = torch.tensor([row.is_good for row in train], device=policy.device)
-    good, bad = int(is_good_N.sum()), int((~is_good_N).sum())
+    weight_N = torch.tensor([row.weight for row in train], device=policy.device)
+    good, bad = float(weight_N[is_good_N].sum()), float(weight_N[~is_good_N].sum())
     good_weight, bad_weight = weights(config, good=good, bad=bad, run=run)
     require_known_head(policy, [row.example for row in train])
     work = AnswerWork(policy, allowed_tokens(policy, config), chunk_labels_for(module), config.micro_batch_tokens)
@@ -126,12 +138,12 @@ def kto(config: KTOConfig, *, model: Model, dataset: Dataset, reference: Model |
     known = Examples([row.name for row in train], num_tokens=lengths, num_trained=[sum(row.example.trained) for row in train])
     with tuning_steps(plan, known, module=module, config=config, run=run) as steps:
         for step in steps:
-            z = work.moved([train[i] for i in step.rows])
+            z = work.moved([train[i] for i in step.rows], train)
             for numbers in step.micro_batches:
                 rows = work.rows([train[i].example for i in numbers])
                 ratio_A = work.answers(module, rows) - reference_N[numbers]
                 good_A = is_good_N[numbers]
-                weight_A = torch.where(good_A, good_weight, bad_weight)
+                weight_A = torch.where(good_A, good_weight, bad_weight) * weight_N[numbers]
                 loss = (weight_A * kto_loss(ratio_A, good_A, z, beta=config.beta)).sum() / len(step.rows)
                 loss.backward()
                 step.add(loss, computed_tokens=rows.num_computed)
@@ -139,7 +151,8 @@ def kto(config: KTOConfig, *, model: Model, dataset: Dataset, reference: Model |
 
     after = held_out_measures(work, held_out, reference_n, in_pairs=dataset.schema == "preference", run=run)
     say = told if dataset.schema == "preference" else told_of_labels
-    facts = {"answers": {"good": good, "bad": bad}, "weights": {"good": good_weight, "bad": bad_weight}}
+    answers = {"good": int(is_good_N.sum()), "bad": int((~is_good_N).sum())}
+    facts = {"answers": answers, "weights": {"good": good_weight, "bad": bad_weight}}
     return publish_aligned(policy, config, steps, before=before, after=after, told=say(before, after), facts=facts, run=run)
 
 
@@ -148,11 +161,12 @@ def kto_loss(ratio_A: torch.Tensor, is_good_A: torch.Tensor, z: float, *, beta: 
     return 1 - (beta * torch.where(is_good_A, ratio_A - z, z - ratio_A)).sigmoid()
 
 
-def weights(config: KTOConfig, *, good: int, bad: int, run: Run) -> tuple[float, float]:
-    """Of good and bad answers. Warns where the kinds count more unequally than the paper advises. Raises Refused where one is missing."""
+def weights(config: KTOConfig, *, good: float, bad: float, run: Run) -> tuple[float, float]:
+    """Of good and bad answers, of which there are so many, sure as they are. Warns where the kinds count more unequally than the paper
+    advises. Raises Refused where one is missing."""
     if not good or not bad:
         raise Refused(
-            f"All {good + bad} answers are called {'good' if good else 'bad'}: there is nothing to tell apart.",
+            f"All {good + bad:g} answers are called {'good' if good else 'bad'}: there is nothing to tell apart.",
             fix="Give answers of both kinds; good ones alone are learnt by `mygpt finetune sft`.",
         )
     rarer = min(good, bad)
@@ -170,7 +184,7 @@ def allowed_tokens(policy: Policy, config: KTOConfig) -> int:
 
 
 def judged(dataset: Dataset, split: str, policy: Policy, config: KTOConfig, *, run: Run) -> list[Judged]:
-    """Of pairs the chosen one first. A split `test` may be missing."""
+    """Of pairs the better one first. A split `test` may be missing."""
     if dataset.schema != "preference":
         rows = dataset.split(split)
         return [] if split == "test" and not rows else judged_conversations(rows, policy, config, run=run)
@@ -179,10 +193,18 @@ def judged(dataset: Dataset, split: str, policy: Policy, config: KTOConfig, *, r
         return []
     limits: Any = {"max_example_tokens": config.max_example_tokens, "context_tokens": policy.context_tokens}
     made = []
-    for number, pair in enumerate(usable_pairs(compared, policy.renderer, **limits, drop_unusable=config.drop_unusable, run=run)):
+    pairs = usable_pairs(compared, policy.renderer, **limits, drop_unusable=config.drop_unusable, run=run)
+    for number, pair in enumerate(pairs):
         name = f"{number} ({pair.row.id})" if pair.row.id else f"{number}"
-        made.append(Judged(pair.row.prompt, pair.row.chosen, True, pair.chosen, f"{name}, chosen"))
-        made.append(Judged(pair.row.prompt, pair.row.rejected, False, pair.rejected, f"{name}, rejected"))
+        sure = 2 * probability_of(pair.row) - 1
+        both = [(pair.row.chosen, pair.chosen, f"{name}, chosen"), (pair.row.rejected, pair.rejected, f"{name}, rejected")]
+        for is_good, (answer, example, called) in zip((True, False), both if sure > 0 else reversed(both), strict=True):
+            if sure:
+                made.append(Judged(pair.row.prompt, answer, is_good, example, called, abs(sure)))
+    if not made and split == "train":
+        raise Refused(f"All {len(pairs)} pairs to learn from are ties.", fix="Give pairs of which one answer is the better one.")
+    if ties := len(pairs) - len(made) // 2:
+        run.warn(f"{ties} of {len(pairs)} pairs of the split `{split}` are ties, of which KTO learns nothing: they are left out.")
     return made
 
 

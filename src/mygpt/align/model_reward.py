@@ -1,8 +1,8 @@
 """A reward model as a reward: `ModelReward(model, adapter=adapter)(prompt, answer)`, normalised as it was after training.
 
 It reads text: prompt and answer are written in the reward model's own chat template, in its own tokens, whatever the policy's are, and
-the reward is read at the stop token behind the answer. Where token ids themselves are handed over (`at_tokens`: rewards of rollouts as they
-were sampled, a value function that begins as the reward model), both must have one tokenizer: else ids mean other words, and it is refused.
+the reward is read at the stop token behind the answer. So a reward model of another tokenizer will do as a reward. It will not as the
+beginning of a value function, which reads the policy's own states: there both must have one tokenizer (`require_same_tokens`).
 
 An answer that was cut by a limit has no stop token of its own. It is read as if it ended there, since a reward model has seen nothing else;
 `unfinished` gives all such answers one reward instead (OpenAI's -1: Ziegler et al. 2019).
@@ -98,10 +98,10 @@ class ModelReward:
             )
         return up_to_stop(rendered_answer(self._renderer, prompt.prompt, answer.text)).token_ids
 
-    def at_tokens(self, token_ids: Sequence[Sequence[int]], *, tokenizer: Any, owner: str) -> list[float]:
-        """Rewards at the last of these ids each, which `owner` wrote with `tokenizer`. Raises Refused where that is another one."""
-        require_same_tokens(self._opened.tokenizer, tokenizer, owners=(self._made.id, owner))
-        return self._of_ids(token_ids)
+    @property
+    def id(self) -> str:
+        """Of what was trained, for messages."""
+        return self._made.id
 
     @torch.inference_mode()
     def _of_ids(self, token_ids: Sequence[Sequence[int]]) -> list[float]:
@@ -134,5 +134,5 @@ def require_same_tokens(one: Any, other: Any, *, owners: tuple[str, str]) -> Non
     first, second = (f"{owner} ({type(t).__name__}, {len(t.get_vocab()):,} tokens)" for owner, t in zip(owners, (one, other), strict=True))
     raise Refused(
         f"{first} and {second} do not have the same tokenizer: {told}.",
-        fix="Give the reward text (`reward(prompt, answer)`), which it encodes anew, or take a reward model of the policy's own family.",
+        fix="Set `value_from_reward=false` (a reward alone reads text, in its own tokens), or take a reward model of the policy's base.",
     )

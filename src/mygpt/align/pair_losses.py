@@ -81,6 +81,8 @@ class Compared:
 
 
 class DPO(Config):
+    """Chosen answers become likelier than rejected ones, against where the model began."""
+
     name: Literal["dpo"] = "dpo"
     beta: PositiveFloat = 0.1
     label_smoothing: Noise = 0.0  # above 0: cDPO
@@ -102,6 +104,8 @@ class Robust(Config):
 
 
 class Hinge(Config):
+    """Nothing more is learnt of a pair once its margin is wide enough."""
+
     name: Literal["hinge"] = "hinge"
     beta: PositiveFloat = 0.05
 
@@ -110,6 +114,8 @@ class Hinge(Config):
 
 
 class IPO(Config):
+    """The margin strives for a fixed width, so that certain labels are not over-learnt."""
+
     name: Literal["ipo"] = "ipo"
     beta: PositiveFloat = 0.1  # the paper's tau: the margin per token strives for 1 / (2 beta) nats
 
@@ -118,6 +124,8 @@ class IPO(Config):
 
 
 class EXO(Config):
+    """The reverse KL between the policy's choice and the label, where DPO has the forward one."""
+
     name: Literal["exo"] = "exo"
     beta: PositiveFloat = 0.1
     label_smoothing: Annotated[float, Field(gt=0, lt=0.5)] = 1e-3
@@ -129,6 +137,8 @@ class EXO(Config):
 
 
 class NCA(Config):
+    """Each answer against a fixed level, too, so that chosen ones do not become less likely."""
+
     name: Literal["nca"] = "nca"
     beta: PositiveFloat = 0.01
 
@@ -138,6 +148,8 @@ class NCA(Config):
 
 
 class BCO(Config):
+    """A classifier of single answers: chosen ones above the reference, rejected ones below."""
+
     name: Literal["bco"] = "bco"
     beta: PositiveFloat = 0.01
 
@@ -146,6 +158,8 @@ class BCO(Config):
 
 
 class SPPO(Config):
+    """Self-play: each answer's log ratio strives for a value of its own, plus or minus 1 / (2 beta)."""
+
     name: Literal["sppo"] = "sppo"
     beta: PositiveFloat = 0.001
 
@@ -174,6 +188,8 @@ class APODown(Config):
 
 
 class DiscoPOP(Config):
+    """DPO and an exponential loss, mixed by the margin; found by a search that a language model led."""
+
     name: Literal["discopop"] = "discopop"
     beta: PositiveFloat = 0.05
     tau: PositiveFloat = 0.05
@@ -210,6 +226,8 @@ class AOTUnpaired(Config):
 
 
 class SigmoidNorm(Config):
+    """DPO of margins per token, so that length earns nothing."""
+
     name: Literal["sigmoid_norm"] = "sigmoid_norm"
     beta: PositiveFloat = 5.0
 

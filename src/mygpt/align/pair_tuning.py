@@ -20,9 +20,9 @@ from mygpt.align.answer_rows import AnswerRows, answer_logprobs, row_tokens, sep
 from mygpt.align.answers import Pair, usable_pairs
 from mygpt.align.policy import Policy, open_policy
 from mygpt.align.preference_measures import measures
+from mygpt.align.verdicts import probability_of
 from mygpt.artifacts.dataset import Dataset, Preference
 from mygpt.artifacts.model import Adapter, Model
-from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.methods import Method
@@ -180,26 +180,12 @@ def token_counts(pairs: Sequence[Pair], *, device: torch.device) -> torch.Tensor
 
 
 def probabilities(pairs: Sequence[Pair], *, device: torch.device) -> torch.Tensor | None:
-    """(n), that the chosen answer is the better one, by the rows' fact `probability`; 1 where a row says nothing, None where none does.
+    """(n), that the chosen answer is the better one, by the rows' facts (`verdicts`); 1 where a row says nothing, None where none does.
 
     Raises Refused for what is no number from 0 to 1.
     """
-    found = [_probability(pair.row) for pair in pairs]
+    found = [probability_of(pair.row) for pair in pairs]
     return torch.tensor(found, device=device) if any(p != 1.0 for p in found) else None
-
-
-def _probability(row: Preference) -> float:
-    said = row.facts.get("probability", "1")
-    try:
-        value = float(said)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise Refused(
-            f"The fact `probability` of the pair {row.id or row.chosen[:40]!r} is {said!r}.",
-            fix="It says how likely the chosen answer is the better one: a number from 0 to 1.",
-        )
-    return value
 
 
 def publish_aligned(

@@ -26,12 +26,14 @@ from mygpt.align.policy_losses import approx_kl, clipped_surrogate, clipped_valu
 from mygpt.align.ppo_config import PPOConfig
 from mygpt.align.ppo_inputs import planned, prompts_of, texts_of, value_head_of
 from mygpt.align.ppo_vitals import Seen, vitals_of
-from mygpt.align.rewards import IdentifiedReward
+from mygpt.align.remote_rollouts import sampler_of
 from mygpt.align.watch import Watch
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.run import Run
+from mygpt.infer.protocols import Completer
+from mygpt.infer.rewards import IdentifiedReward
 from mygpt.training.batches import Batch, batch_of
 from mygpt.training.losses import chunk_labels_for, summed_cross_entropy
 from mygpt.training.schedules import linear
@@ -49,18 +51,21 @@ def ppo(
     reward: IdentifiedReward,
     reference: Model | None = None,
     ptx: Dataset | None = None,
+    sampler: Completer | None = None,
     held_out_reward: IdentifiedReward | None = None,
     run: Run,
 ) -> Adapter | Model:
     """Learn to be rewarded for answers to the prompts in the split `train` of `dataset`: an Adapter on `model`, or a new Model.
 
     It is held near `reference`; without one, near `model` as it is. `ptx` are texts or conversations whose next tokens are learnt beside
-    the rewards, so that the policy keeps what it could do. Nothing is learnt from `held_out_reward`: the doctor watches it.
+    the rewards, so that the policy keeps what it could do. `sampler`, the address of a vLLM server, takes the place of the engine here.
+    Nothing is learnt from `held_out_reward`: the doctor watches it.
     """
     config = _with_rate(config, run)
     policy = open_policy(model, config, reference=reference, run=run)
     module, device, chunk_labels = policy.module, policy.device, chunk_labels_for(policy.module)
     prompts, texts = prompts_of(dataset, policy, config), texts_of(ptx, policy, config)
+    sample = sampler_of(policy, sampler, config, run=run)
     value_head = value_head_of(policy, reward if config.value_from_reward else None)
     work = planned(texts, config, run=run)
     memory: dict[str, Any] = {"coefficient": config.kl.coefficient, "rewards": [0, 0.0, 0.0], "vitals": []}
@@ -72,8 +77,9 @@ def ppo(
         for step in steps:
             number, update = divmod(step.number - 1, config.updates)
             if update == 0:
-                watch.before(number, steps)
-                experience = gathered(policy, value_head, prompts, reward, number=number, memory=memory, config=config, run=run)
+                if watch.ends(number, steps):
+                    break
+                experience = gathered(policy, value_head, sample, prompts, reward, number=number, memory=memory, config=config, run=run)
                 work.tell(experience.made)
                 seen = Seen()
 
@@ -102,7 +108,7 @@ def ppo(
                 memory["coefficient"] = config.kl.next(memory["coefficient"], kl=experience.kl, num_answers=config.answers)
 
     facts = {**learnt(module, policy.loaded, config, steps), "template": policy.renderer.template_digest}
-    facts |= {"vitals": memory["vitals"], "sentences": [told(memory["vitals"])]}
+    facts |= watch.concluded({"vitals": memory["vitals"], "sentences": [told(memory["vitals"])]})
     tuned = published(module, policy.loaded, config, facts=facts, inherited=model.manifest.facts, run=run)
     steps.checkpoints.clear()
     return tuned

@@ -27,6 +27,7 @@ class PPOConfig(TuningConfig):
     clip_rewards: PositiveFloat | None = None  # to plus and minus this, after scaling
     missing_stop_penalty: NonNegativeFloat = 0.0  # off the reward of an answer that did not end by itself
     missing_stop_reward: float | None = None  # its whole reward instead, for example -1
+    length_penalty: float = 0.0  # off an answer's reward, for each of its tokens; below 0 longer answers gain
     whiten_rewards: bool = False  # of tokens, KL and all: divide by their standard deviation
     gamma: Share = 1.0
     lam: Share = 0.95

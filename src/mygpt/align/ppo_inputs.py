@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mygpt.align.model_reward import ModelReward, require_same_tokens
 from mygpt.align.policy import Policy
 from mygpt.align.ppo_config import PPOConfig
 from mygpt.align.rollouts import Rollout
@@ -59,7 +60,10 @@ def texts_of(dataset: Dataset | None, policy: Policy, config: PPOConfig) -> list
 
 
 def value_head_of(policy: Policy, reward: Any | None) -> torch.nn.Linear:
-    """Float32: zero, or the `score_layer` of `reward`, (weight (D), bias), which stands on a trunk like the policy's."""
+    """Float32: zero, or the `score_layer` of `reward`, (weight (D), bias), which stands on a trunk like the policy's.
+
+    Raises Refused for a reward that has none, or one of another size, or that reads other tokens.
+    """
     size = int(policy.module.get_output_embeddings().weight.shape[1])
     head = torch.nn.Linear(size, 1, device=policy.device)
     torch.nn.init.zeros_(head.weight)
@@ -73,6 +77,9 @@ def value_head_of(policy: Policy, reward: Any | None) -> torch.nn.Linear:
             f"This reward {has}, and the policy's hidden states have {size} dimensions.",
             fix="Set `value_from_reward=false`, or give a reward model that was trained from the policy's own base.",
         )
+    if isinstance(reward, ModelReward):
+        owners = (reward.id, policy.loaded.model.id)
+        require_same_tokens(reward.opened.tokenizer, policy.loaded.tokenizer, owners=owners)
     with torch.no_grad():
         head.weight[0].copy_(layer[0])
         head.bias.fill_(float(layer[1]))

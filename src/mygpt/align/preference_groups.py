@@ -1,27 +1,25 @@
 """All comparisons of one prompt's answers together: each distinct answer is read once, however often it was compared.
 
-    groups_of(pairs, margins=...)         a group a prompt, in the order in which prompts come
+    groups_of(pairs, margins=...)       a group a prompt, in the order in which prompts come
     row_rewards(module, groups, ...)    (N) the rewards of all their answers, in one forward pass where the architecture takes it
 
-What a pair says beside which answer is better stands in its row:
-    margin (a column)         places between the two in a ranking, or the grade of a rating; what it is worth is a setting
-    tie (a fact)              nobody prefers either
-    probability (a fact)      that the chosen one is the better, as decimal text: many raters, or a judge's own
+What a pair's margin or the difference of its scores (`verdicts`) is worth is a setting: how far the two rewards should lie apart.
 
 Source  Ouyang et al. 2022, arXiv:2203.02155, section 3.5 (all K (K - 1) / 2 comparisons of a prompt as one element of a batch); margins:
-        Touvron et al. 2023, arXiv:2307.09288, section 3.2.2 and table 27
+        Touvron et al. 2023, arXiv:2307.09288, section 3.2.2 and table 27; of scores: as trl's column `margin`
 Dims    N answers   P pairs   T tokens   D hidden
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from mygpt.align.answers import Pair, up_to_stop
+from mygpt.align.verdicts import is_tie, probability_of, score_margin_of
 from mygpt.artifacts.dataset import Message, Preference
-from mygpt.core.errors import Refused
 from mygpt.lm.chat import Rendered
 from mygpt.lm.reward_head import rewards_at
 from mygpt.training.batches import batch_of
@@ -32,7 +30,6 @@ LLAMA_2_MARGINS = {  # unsure, slightly better, better, significantly better
     "llama_2_small": (0.0, 1 / 3, 2 / 3, 1.0),
     "llama_2_large": (0.0, 1.0, 2.0, 3.0),
 }
-_NO = ("", "false", "no", "0")
 
 
 @dataclass(frozen=True)
@@ -64,52 +61,38 @@ class Group:
         return len(self.examples) * max(len(example.token_ids) for example in self.examples)
 
 
-def groups_of(pairs: Sequence[Pair], *, margins: Sequence[float] = ()) -> list[Group]:
-    """`margins[m]`: how far rewards should lie apart for a pair of margin m; beyond its end, its last number; without it, 0."""
+def groups_of(pairs: Sequence[Pair], *, margins: Sequence[float] = (), margin_per_score: float = 0.0) -> list[Group]:
+    """How far rewards should lie apart is `margin_of` of each pair."""
     by_prompt: dict[tuple[Message, ...], list[Pair]] = {}
     for pair in pairs:
         by_prompt.setdefault(pair.row.prompt, []).append(pair)
-    return [_group(prompt, own, margins, number) for number, (prompt, own) in enumerate(by_prompt.items())]
+    wanted = partial(margin_of, margins=margins, margin_per_score=margin_per_score)
+    return [_group(prompt, own, wanted, number) for number, (prompt, own) in enumerate(by_prompt.items())]
 
 
-def _group(prompt: tuple[Message, ...], pairs: Sequence[Pair], margins: Sequence[float], number: int) -> Group:
+def _group(prompt: tuple[Message, ...], pairs: Sequence[Pair], wanted: Callable[[Preference], float], number: int) -> Group:
     examples: dict[str, Rendered] = {}
     for pair in pairs:
         examples.setdefault(pair.row.chosen, up_to_stop(pair.chosen))
         examples.setdefault(pair.row.rejected, up_to_stop(pair.rejected))
     place = {answer: i for i, answer in enumerate(examples)}
-    verdicts = tuple(_verdict(pair.row, place, margins) for pair in pairs)
+    verdicts = tuple(_verdict(pair.row, place, wanted) for pair in pairs)
     first = pairs[0].row.id
     return Group(prompt, tuple(examples), tuple(examples.values()), verdicts, f"prompt {number}{f' ({first})' if first else ''}")
 
 
-def _verdict(row: Preference, place: dict[str, int], margins: Sequence[float]) -> Verdict:
+def _verdict(row: Preference, place: dict[str, int], wanted: Callable[[Preference], float]) -> Verdict:
     both = place[row.chosen], place[row.rejected]
     if is_tie(row):
         return Verdict(*both, is_tie=True)
-    margin = margins[min(max(row.margin or 0, 0), len(margins) - 1)] if margins else 0.0
-    return Verdict(*both, margin=margin, probability=probability_of(row))
+    return Verdict(*both, margin=wanted(row), probability=probability_of(row))
 
 
-def is_tie(row: Preference) -> bool:
-    return row.facts.get("tie", "").strip().lower() not in _NO
-
-
-def probability_of(row: Preference) -> float:
-    """That the chosen answer is the better one. Raises Refused for what is no probability."""
-    told = row.facts.get("probability")
-    if told is None:
-        return 1.0
-    try:
-        found = float(told)
-    except ValueError:
-        found = -1.0
-    if not 0 <= found <= 1:
-        raise Refused(
-            f"The pair {row.id or repr(row.chosen[:40])} says that its chosen answer is the better with the probability `{told}`.",
-            fix="Give the fact `probability` as a number from 0 to 1, for example 0.8, or leave it out.",
-        )
-    return found
+def margin_of(row: Preference, *, margins: Sequence[float], margin_per_score: float) -> float:
+    """`margins[m]` for a pair of margin m, beyond its end its last number; and so much for each point that the better answer scores."""
+    of_places = margins[min(max(row.margin or 0, 0), len(margins) - 1)] if margins else 0.0
+    of_scores = margin_per_score * (score_margin_of(row) or 0.0) if margin_per_score else 0.0
+    return of_places + of_scores
 
 
 def row_rewards(module: Any, groups: Sequence[Group], *, packed: bool, padding_id: int) -> tuple[torch.Tensor, int]:

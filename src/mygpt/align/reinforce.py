@@ -25,7 +25,6 @@ from mygpt.align.policy import open_policy
 from mygpt.align.policy_losses import clipped_surrogate
 from mygpt.align.remote_rollouts import sampler_of
 from mygpt.align.reward_choice import opened_reward
-from mygpt.align.rewards import IdentifiedReward
 from mygpt.align.scored_rollouts import (
     RolloutConfig,
     Scored,
@@ -47,6 +46,7 @@ from mygpt.artifacts.recipe import recipe
 from mygpt.core.config import Config
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Completer
+from mygpt.infer.rewards import IdentifiedReward
 from mygpt.training.losses import chunk_labels_for
 from mygpt.training.tuning import learnt, published, rate_at, tuning_steps
 
@@ -111,7 +111,8 @@ def reinforce(
         for step in steps:
             number, update = divmod(step.number - 1, config.updates)
             if update == 0:
-                watch.before(number, steps)
+                if watch.ends(number, steps):
+                    break
                 scored = scored_rollouts(sample, prompts, judge, config, number=number, memory=memory, run=run)
                 watched, reference_logprobs = Watched(), None
                 kl = {i: torch.zeros(one.num_tokens) for i, one in scored.made.items()}
@@ -147,7 +148,7 @@ def reinforce(
                 )
                 remember(vitals, scored, watched, config, memory, watch=watch, run=run)
 
-    facts = {**learnt(policy.module, policy.loaded, config, steps), **told(memory, judge)}
+    facts = {**learnt(policy.module, policy.loaded, config, steps), **watch.concluded(told(memory, judge))}
     made = published(policy.module, policy.loaded, config, facts=facts, inherited=model.manifest.facts, run=run)
     steps.checkpoints.clear()
     return made
@@ -157,7 +158,7 @@ def advantages_of(
     scored: Scored, kl: Mapping[int, torch.Tensor], config: ReinforceConfig, memory: dict[str, Any]
 ) -> dict[int, torch.Tensor]:
     """(L) of each row. `kl` of its tokens; `memory["baseline"]` moves on."""
-    rewards = scored.reward_of
+    rewards = scored.worth_of
     if isinstance(config.baseline, Whitened):
         to_come = {i: rewards[i] - config.kl_coefficient * rewards_to_go(kl[i][None])[0] for i in rewards}
         lengths = [len(one) for one in to_come.values()]

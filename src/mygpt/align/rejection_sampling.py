@@ -13,13 +13,13 @@ from pydantic import PositiveFloat, PositiveInt
 
 from mygpt.align.best_of_n import samples_of
 from mygpt.align.reward_choice import NumericChoice, RewardChoice, opened_reward
-from mygpt.align.rewards import IdentifiedReward, rewards_of
 from mygpt.artifacts.dataset import Conversation, Dataset, Dropped, Message, conversation_facts, write_conversations
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer, Completer, Sampling
+from mygpt.infer.rewards import IdentifiedReward, rewards_of
 
 _AT_ONCE = 256  # answers between two looks at the progress
 

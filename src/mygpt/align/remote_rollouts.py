@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from mygpt.align.policy import Policy
-from mygpt.align.rollouts import Rollout, rollout, rollouts
-from mygpt.align.scored_rollouts import RolloutConfig, Sampler
+from mygpt.align.ppo_config import PPOConfig
+from mygpt.align.rollouts import Rollout, Sampler, rollout, rollouts
+from mygpt.align.scored_rollouts import RolloutConfig
 from mygpt.artifacts.dataset import Conversation
 from mygpt.core.errors import MygptError, Refused, UsageError
 from mygpt.core.run import Run
@@ -39,7 +40,7 @@ from mygpt.lm.adapters.lora import LoRA
 _PARALLEL = 32  # prompts asked at once: the server batches them
 
 
-def sampler_of(policy: Policy, completer: Completer | None, config: RolloutConfig, *, run: Run) -> Sampler:
+def sampler_of(policy: Policy, completer: Completer | None, config: RolloutConfig | PPOConfig, *, run: Run) -> Sampler:
     """Raises Refused for what cannot be given the policy's weights."""
     sampling = Sampling(max_tokens=config.max_answer_tokens, temperature=config.temperature)
     if completer is None:
@@ -117,5 +118,6 @@ class RemoteRollouts:
             raise ValueError("an answer of no tokens")
         logprobs = tuple(float(value) for value in (choice.get("logprobs") or {}).get("token_logprobs") or ())
         is_finished = choice["finish_reason"] == "stop"
-        answer = Answer(str(choice["text"]).strip(), "stop" if is_finished else "length", token_ids, logprobs, prompt_tokens=len(ids))
+        text = str(choice["text"]) if prompt.raw_text is not None else str(choice["text"]).strip()  # as the engine here gives them
+        answer = Answer(text, "stop" if is_finished else "length", token_ids, logprobs, prompt_tokens=len(ids))
         return rollout(ids, prompt, answer, is_finished=is_finished)

@@ -20,7 +20,6 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from mygpt.align.rewards import IdentifiedReward, rewards_of
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.report import Predictions, write_predictions
@@ -28,6 +27,7 @@ from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer
+from mygpt.infer.rewards import IdentifiedReward, rewards_of
 from mygpt.metrics.bootstrap import bootstrap_mean
 from mygpt.metrics.reward_bench import TiesPrompt, best_of, section_scores, ties_score
 

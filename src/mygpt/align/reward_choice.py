@@ -17,13 +17,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from mygpt.align.rewards import IdentifiedReward
 from mygpt.align.unit_test_reward import UnitTestReward, UnitTests
 from mygpt.align.verifiers import JsonSchemaReward, NumericReward
 from mygpt.artifacts.dataset import Conversation
 from mygpt.core.config import Config
 from mygpt.core.errors import Refused
 from mygpt.guard.sandbox import Limits, Sandbox
+from mygpt.infer.rewards import IdentifiedReward
 from mygpt.metrics.json_schema import require_known
 from mygpt.metrics.numeric_answer import last_number
 

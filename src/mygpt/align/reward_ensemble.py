@@ -10,10 +10,10 @@ We differ  the variance is not taken off the reward
 import statistics
 from collections.abc import Sequence
 
-from mygpt.align.rewards import IdentifiedReward, rewards_of
 from mygpt.artifacts.dataset import Conversation
 from mygpt.core.errors import UsageError
 from mygpt.infer.protocols import Answer, Identity
+from mygpt.infer.rewards import IdentifiedReward, rewards_of
 
 
 class RewardEnsemble:

@@ -18,7 +18,7 @@ Dims       N answers   P pairs
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -28,7 +28,8 @@ from pydantic import NonNegativeFloat, PositiveInt
 from mygpt.align.answers import usable_pairs
 from mygpt.align.preference_groups import LLAMA_2_MARGINS, Group, groups_of, row_rewards
 from mygpt.align.reward_quality import quality, scored_pairs, sentences
-from mygpt.artifacts.dataset import Dataset
+from mygpt.align.verdicts import is_tie
+from mygpt.artifacts.dataset import Dataset, Preference
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.run import Run
@@ -51,6 +52,7 @@ class RewardModelConfig(TuningConfig):
     max_example_tokens: PositiveInt = 512  # of a prompt with one answer
     drop_unusable: bool = False  # pairs that nothing can be learnt from are left out, instead of refused
     margins: Literal["llama_2_small", "llama_2_large"] | tuple[NonNegativeFloat, ...] = ()  # by a pair's margin 0, 1, 2 ...; none: all 0
+    margin_per_score: NonNegativeFloat = 0.0  # for each point that the chosen answer scores higher, beside it
     tie_threshold: NonNegativeFloat = 0.0  # Rao-Kupper's ln theta: how near rewards of a tie are; 0: a tie is half a win for each
     centring: NonNegativeFloat = 0.01
 
@@ -97,8 +99,25 @@ def _groups(opened: Opened, dataset: Dataset, split: str, config: RewardModelCon
         drop_unusable=config.drop_unusable,
         run=run,
     )
+    if split == "train":
+        for text in unused([pair.row for pair in pairs], config):
+            run.warn(text)
     margins = LLAMA_2_MARGINS[config.margins] if isinstance(config.margins, str) else config.margins
-    return groups_of(pairs, margins=margins)
+    return groups_of(pairs, margins=margins, margin_per_score=config.margin_per_score)
+
+
+def unused(rows: Sequence[Preference], config: RewardModelConfig) -> Iterator[str]:
+    """What is set and meets rows that it says nothing of."""
+    decided = [row for row in rows if not is_tie(row)]
+    without = [row for row in decided if row.margin is None]
+    if config.margins and without:
+        scored = any("score_margin" in row.facts for row in without) and not config.margin_per_score
+        hint = " They have scores: `margin_per_score` makes margins of these." if scored else ""
+        yield f"`margins` is set, and {len(without)} of {len(decided)} pairs have no margin: they are learnt as pairs of margin 0.{hint}"
+    if config.margin_per_score and (unscored := sum("score_margin" not in row.facts for row in decided)):
+        yield f"`margin_per_score` is set, and {unscored} of {len(decided)} pairs have no scores: these add no margin."
+    if config.tie_threshold and len(decided) == len(rows):
+        yield f"`tie_threshold` is set, and none of the {len(rows)} pairs is a tie: it acts as one margin for all of them."
 
 
 def _plan(groups: Sequence[Group], config: RewardModelConfig, run: Run, *, packed: bool) -> Plan:

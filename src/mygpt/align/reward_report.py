@@ -5,9 +5,8 @@ Source  `reward_quality`
 
 from collections.abc import Sequence
 
-from mygpt.align.preference_groups import is_tie, probability_of
 from mygpt.align.reward_quality import ScoredPair, quality, sentences
-from mygpt.align.rewards import IdentifiedReward, rewards_of
+from mygpt.align.verdicts import is_tie, probability_of
 from mygpt.artifacts.dataset import Conversation, Dataset, Preference
 from mygpt.artifacts.recipe import publish, recipe, safe_name
 from mygpt.artifacts.report import Report, lineage_rows, write_report
@@ -15,6 +14,7 @@ from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer
+from mygpt.infer.rewards import IdentifiedReward, rewards_of
 from mygpt.views.reward_page import render
 
 

@@ -21,7 +21,6 @@ from mygpt.align.policy import open_policy
 from mygpt.align.policy_losses import clipped_surrogate
 from mygpt.align.remote_rollouts import sampler_of
 from mygpt.align.reward_choice import opened_reward
-from mygpt.align.rewards import IdentifiedReward
 from mygpt.align.scored_rollouts import (
     RolloutConfig,
     Watched,
@@ -41,6 +40,7 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Completer
+from mygpt.infer.rewards import IdentifiedReward
 from mygpt.training.losses import chunk_labels_for
 from mygpt.training.tuning import learnt, published, rate_at, tuning_steps
 
@@ -84,16 +84,17 @@ def rloo(
         for step in steps:
             number, update = divmod(step.number - 1, config.updates)
             if update == 0:
-                watch.before(number, steps)
+                if watch.ends(number, steps):
+                    break
                 scored = scored_rollouts(sample, prompts, judge, config, number=number, memory=memory, run=run)
-                watched, reference_logprobs, rewards_PG = Watched(), None, scored.rewards_PG
+                watched, reference_logprobs, worth_PG = Watched(whole_answers=True), None, scored.worth_PG
                 if config.kl_coefficient or config.updates_per_pass > 1:
                     watched.old = logprobs_of_rows(policy.module, policy, scored.made, config)
                 if config.kl_coefficient:
                     with policy.reference() as frozen:
                         reference_logprobs = logprobs_of_rows(frozen, policy, scored.made, config)
-                    rewards_PG = less_kl(rewards_PG, watched.old, reference_logprobs, coefficient=config.kl_coefficient)
-                advantages = scored.by_row(leave_one_out(rewards_PG))
+                    worth_PG = less_kl(worth_PG, watched.old, reference_logprobs, coefficient=config.kl_coefficient)
+                advantages = scored.by_row(leave_one_out(worth_PG))
 
             for trees in cut(step, known, scored, {i for i in step.rows if advantages[i]}, policy, config):
                 if not trees:
@@ -109,7 +110,7 @@ def rloo(
                 surrogate = clipped_surrogate(logprobs_B, old_B, advantages_B, clip_low=config.clip_low, clip_high=config.clip_high)
                 loss = surrogate.losses.sum() / len(step.rows)
                 loss.backward()
-                watched.add(surrogate, logprobs_B, old_B)
+                watched.add(surrogate, logprobs_N.detach(), batch.joined(watched.old))
                 step.add(loss, computed_tokens=batch.ids_BT.numel())
             step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
@@ -120,7 +121,7 @@ def rloo(
                 )
                 remember(vitals, scored, watched, config, memory, watch=watch, run=run)
 
-    facts = {**learnt(policy.module, policy.loaded, config, steps), **told(memory, judge)}
+    facts = {**learnt(policy.module, policy.loaded, config, steps), **watch.concluded(told(memory, judge))}
     made = published(policy.module, policy.loaded, config, facts=facts, inherited=model.manifest.facts, run=run)
     steps.checkpoints.clear()
     return made

@@ -10,8 +10,10 @@ Source     rollouts on an engine of their own: Hu et al. 2024, arXiv:2405.11143 
 We differ  one set of weights: engine and training share the module
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import torch
 
 from mygpt.align.policy import Policy
 from mygpt.artifacts.dataset import Conversation
@@ -21,6 +23,8 @@ from mygpt.infer.protocols import Answer, Sampling
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.chat import Rendered
 from mygpt.lm.low_rank import written_in
+
+_WIDE_GAP = 0.3  # nats a token; kernels that round otherwise, in bfloat16, stay below a tenth
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,9 @@ class Rollout:
     def num_tokens(self) -> int:
         """Of the answer."""
         return len(self.answer.token_ids)
+
+
+Sampler = Callable[[Sequence[Conversation], int], list[Rollout]]  # (prompts, seed) -> the answers to each, next to one another
 
 
 def rollouts(policy: Policy, prompts: Sequence[Conversation], *, samples: int, sampling: Sampling, seed: int, run: Run) -> list[Rollout]:
@@ -53,3 +60,23 @@ def rollout(prompt_ids: Sequence[int], prompt: Conversation, answer: Answer, *, 
     ids = (*prompt_ids, *answer.token_ids)
     trained = tuple(i >= len(prompt_ids) for i in range(len(ids)))
     return Rollout(prompt, answer, Rendered(ids, trained, ()), is_finished)
+
+
+def sampler_gap(made: Mapping[int, Rollout], logprobs: Mapping[int, torch.Tensor], *, temperature: float) -> float | None:
+    """Nats a token between what the sampler said of its tokens and `logprobs` of the training's own forward pass; None where it said
+    nothing."""
+    if temperature != 1:  # samplers tell log-probabilities of temperature 1
+        return None
+    told = {i: one.answer.logprobs for i, one in made.items() if one.answer.logprobs and i in logprobs}
+    gaps = [(logprobs[i].float().cpu() - torch.tensor(own)).abs() for i, own in told.items()]
+    return float(torch.cat(gaps).mean()) if gaps else None
+
+
+def tell_sampler_gap(made: Mapping[int, Rollout], logprobs: Mapping[int, torch.Tensor], *, temperature: float, run: Run) -> None:
+    """Logged; where it is wide, a warning: weights that were sent to a server may not have arrived."""
+    gap = sampler_gap(made, logprobs, temperature=temperature)
+    if gap is None:
+        return
+    run.log(sampler_gap=gap)
+    if gap > _WIDE_GAP:
+        run.warn(f"The sampler gives its tokens log-probabilities {gap:.2f} nats from the policy's own: were other weights at work?")

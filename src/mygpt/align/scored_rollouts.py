@@ -13,25 +13,25 @@ We differ  a bounded number of draws: a policy that is always right would otherw
 Dims       P prompts of a rollout   G answers of a prompt
 """
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mygpt.align.group_advantages import has_spread
 from mygpt.align.policy import Policy
-from mygpt.align.policy_losses import Surrogate, approx_kl
+from mygpt.align.policy_losses import Surrogate, approx_kl, ratios_of
 from mygpt.align.reward_choice import NumericChoice, RewardChoice
-from mygpt.align.rewards import IdentifiedReward, Reward, rewards_of
-from mygpt.align.rollouts import Rollout
+from mygpt.align.rollouts import Rollout, Sampler, tell_sampler_gap
 from mygpt.align.shared_prompts import Tree, answer_logprobs, planted, prompt_ids, takes_trees, tree_batch
 from mygpt.align.vitals import Vitals, flat_share, reward_per_token
 from mygpt.align.watch import Watch, WatchConfig
 from mygpt.artifacts.dataset import Conversation, Dataset
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
+from mygpt.infer.rewards import IdentifiedReward, Reward, rewards_of
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.methods import Method
 from mygpt.training.batches import Plan
@@ -39,9 +39,6 @@ from mygpt.training.losses import chunk_labels_for
 from mygpt.training.steps import Examples, Step
 from mygpt.training.tuning import TuningConfig
 
-Sampler = Callable[[Sequence[Conversation], int], list[Rollout]]  # (prompts, seed) -> the answers to each, next to one another
-
-_WIDE_GAP = 0.3  # nats a token; kernels that round otherwise, in bfloat16, stay below a tenth
 _WATCHED = 8  # one answer in so many has its KL measured where the loss does not need it
 
 
@@ -58,6 +55,8 @@ class RolloutConfig(TuningConfig):
     updates_per_pass: PositiveInt = 1
     resample: NonNegativeInt = 0  # draws of other prompts in the place of groups without spread
     reward: RewardChoice = NumericChoice()
+    length_penalty: float = 0.0  # off an answer's reward, for each of its tokens; below 0 longer answers gain
+    missing_stop_penalty: NonNegativeFloat = 0.0  # off the reward of an answer that did not end by itself
     watch: WatchConfig = WatchConfig()  # figures beside the training's own, and the doctor
 
     @property
@@ -142,15 +141,21 @@ def next_prompts(prompts: Sequence[Conversation], count: int, memory: dict[str, 
 @dataclass(frozen=True)
 class Scored:
     made: dict[int, Rollout]  # by number
-    rewards_PG: torch.Tensor  # float32, on the CPU
+    rewards_PG: torch.Tensor  # float32, on the CPU, as they were given
     num_flat: int  # groups without spread, of all that were drawn
+    penalties_PG: torch.Tensor | float = 0.0  # off the rewards
+
+    @property
+    def worth_PG(self) -> torch.Tensor:
+        """What is learnt from."""
+        return self.rewards_PG - self.penalties_PG
 
     def by_row(self, values_PG: torch.Tensor) -> dict[int, float]:
         return dict(zip(self.made, values_PG.flatten().tolist(), strict=True))
 
     @property
-    def reward_of(self) -> dict[int, float]:
-        return self.by_row(self.rewards_PG)
+    def worth_of(self) -> dict[int, float]:
+        return self.by_row(self.worth_PG)
 
 
 def scored_rollouts(
@@ -164,8 +169,8 @@ def scored_rollouts(
     run: Run,
 ) -> Scored:
     """Rollout `number` (from 0). Groups without spread are replaced up to `resample` times by other prompts'."""
-    spread: list[tuple[list[Rollout], torch.Tensor]] = []
-    flat: list[tuple[list[Rollout], torch.Tensor]] = []
+    spread: list[tuple[list[Rollout], torch.Tensor, torch.Tensor]] = []
+    flat: list[tuple[list[Rollout], torch.Tensor, torch.Tensor]] = []
     for draw in range(1 + config.resample):
         missing = config.prompts_per_rollout - len(spread)
         if not missing:
@@ -174,13 +179,18 @@ def scored_rollouts(
         made = sample(asked, run.seed_for(f"rollout/{number}/{draw}"))
         rewards = rewards_of(reward, [one.prompt for one in made], [one.answer for one in made])
         rewards_PG = torch.tensor(rewards).view(missing, config.samples)
-        for p, differs in enumerate(has_spread(rewards_PG).tolist()):
+        penalties_PG = torch.tensor([penalty_of(one, config) for one in made]).view(missing, config.samples)
+        for p, differs in enumerate(has_spread(rewards_PG - penalties_PG).tolist()):
             is_spread = differs or config.samples == 1  # then there is nothing to differ from
-            (spread if is_spread else flat).append((made[p * config.samples : (p + 1) * config.samples], rewards_PG[p]))
-    groups = (spread + flat)[: config.prompts_per_rollout]
-    rows = [one for group, _ in groups for one in group]
-    first = number * config.answers
-    return Scored(dict(enumerate(rows, start=first)), torch.stack([rewards_G for _, rewards_G in groups]), len(flat))
+            group = (made[p * config.samples : (p + 1) * config.samples], rewards_PG[p], penalties_PG[p])
+            (spread if is_spread else flat).append(group)
+    groups, rewards_G, penalties_G = zip(*(spread + flat)[: config.prompts_per_rollout], strict=True)
+    rows = dict(enumerate((one for group in groups for one in group), start=number * config.answers))
+    return Scored(rows, torch.stack(rewards_G), len(flat), torch.stack(penalties_G))
+
+
+def penalty_of(made: Rollout, config: RolloutConfig) -> float:
+    return config.length_penalty * made.num_tokens + config.missing_stop_penalty * (not made.is_finished)
 
 
 @torch.no_grad()
@@ -223,28 +233,24 @@ def _list(part: Sequence[Any]) -> list[Any]:
 
 @dataclass
 class Watched:
-    """Of the updates of one rollout."""
+    """Of the updates of one rollout. `whole_answers`: the ratio that is clipped is an answer's, not a token's."""
 
+    whole_answers: bool = False
     num_tokens: int = 0
-    num_clipped: int = 0
+    num_ratios: int = 0
+    num_clipped: int = 0  # of the ratios
     approx_kl: float = 0.0
     ratio_max: float = 0.0
     grad_norm: float = 0.0
     old: dict[int, torch.Tensor] = field(default_factory=dict)  # log-probabilities as they were when it was sampled
 
     def add(self, surrogate: Surrogate, logprobs_N: torch.Tensor, old_logprobs_N: torch.Tensor) -> None:
+        """One micro-batch: how far each token moved, and which ratios of `surrogate` were clipped."""
         self.num_tokens += len(logprobs_N)
+        self.num_ratios += surrogate.is_clipped.numel()
         self.num_clipped += int(surrogate.is_clipped.sum())
         self.approx_kl += float(approx_kl(logprobs_N, old_logprobs_N).sum())
-        self.ratio_max = max(self.ratio_max, float(surrogate.ratios.max()))
-
-    def sampler_gap(self, scored: Scored, config: RolloutConfig) -> float | None:
-        """Nats a token between what the sampler said of its tokens and the training's own forward pass; None where it said nothing."""
-        if config.temperature != 1:  # samplers tell log-probabilities of temperature 1
-            return None
-        told = {i: one.answer.logprobs for i, one in scored.made.items() if one.answer.logprobs and i in self.old}
-        gaps = [(self.old[i].float().cpu() - torch.tensor(logprobs)).abs() for i, logprobs in told.items()]
-        return float(torch.cat(gaps).mean()) if gaps else None
+        self.ratio_max = max(self.ratio_max, float(ratios_of(logprobs_N.detach(), old_logprobs_N).max()))
 
     def vitals(
         self,
@@ -276,12 +282,12 @@ class Watched:
             finished_share=sum(one.is_finished for one in answers) / len(answers),
             duplicate_share=1 - len({(prompt_ids(one), one.answer.token_ids) for one in answers}) / len(answers),
             kl_coefficient=coefficient,
-            clip_share=self.num_clipped / max(self.num_tokens, 1),
+            **{"answer_clip_share" if self.whole_answers else "clip_share": self.num_clipped / max(self.num_ratios, 1)},
             ratio_max=self.ratio_max,
             approx_kl=self.approx_kl / max(self.num_tokens, 1),
             grad_norm=self.grad_norm,
             reward_per_token=reward_per_token(scored.rewards_PG.flatten().tolist(), [one.num_tokens for one in answers]),
-            flat_share=flat_share(scored.rewards_PG.flatten().tolist(), config.samples),
+            flat_share=flat_share(scored.worth_PG.flatten().tolist(), config.samples),
         )
 
 
@@ -292,11 +298,7 @@ def remember(
     vitals = watch.after(vitals, list(scored.made.values()))
     memory["vitals"].append({name: round(value, 5) for name, value in vitals.logged().items()})
     memory["flat"] += scored.num_flat
-    gap = watched.sampler_gap(scored, config)
-    if gap is not None:
-        run.log(sampler_gap=gap)
-    if gap is not None and gap > _WIDE_GAP:
-        run.warn(f"The sampler gives its tokens log-probabilities {gap:.2f} nats from the policy's own: were other weights at work?")
+    tell_sampler_gap(scored.made, watched.old, temperature=config.temperature, run=run)
 
 
 def told(memory: Mapping[str, Any], reward: IdentifiedReward) -> dict[str, Any]:

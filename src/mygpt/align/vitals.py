@@ -19,8 +19,9 @@ class Vitals:
     duplicate_share: float  # of answers, equal to an earlier one of the rollout
     kl_coefficient: float | None = None
     clip_share: float | None = None  # of tokens, whose ratio was clipped
-    ratio_max: float | None = None
-    approx_kl: float | None = None  # mean of half the squared log ratio, new to old policy
+    answer_clip_share: float | None = None  # of answers, where the ratio is that of a whole answer
+    ratio_max: float | None = None  # of a token
+    approx_kl: float | None = None  # nats a token: mean of half the squared log ratio, new to old policy
     value_explained: float | None = None  # 1 - variance of (return - value) / variance of return
     reward_disagreement: float | None = None  # mean standard deviation over an ensemble of rewards, or
     held_out_reward: float | None = None  # the mean of another reward that is not trained on

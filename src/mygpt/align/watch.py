@@ -1,8 +1,9 @@
 """Around a training with rollouts: figures that are not its own, and the doctor.
 
     watch = Watch(config.watch, policy, prompts, reward, held_out=held_out_reward, kl_target=..., memory=memory, run=run)
-    watch.before(number, steps)             of each rollout; ends the training where the doctor was told to
+    if watch.ends(number, steps): break     before each rollout; the doctor may end the training, and what was learnt is published
     vitals = watch.after(vitals, made)      completed, logged, seen by the doctor
+    facts = watch.concluded(facts)          with the finding, where it ended so
 
     held-out reward     of the rollout's answers, by another reward that nothing is learnt from
     disagreement        where the reward is an ensemble (`reward_ensemble`)
@@ -11,8 +12,8 @@
 Source  over-optimisation shows in a reward that is not optimised: Gao et al. 2022, arXiv:2210.10760
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from statistics import fmean
 from typing import Any
 
@@ -20,7 +21,6 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from mygpt.align.doctor import Doctor, DoctorConfig
 from mygpt.align.policy import Policy
-from mygpt.align.rewards import Reward, rewards_of
 from mygpt.align.rollouts import Rollout
 from mygpt.align.vitals import Vitals
 from mygpt.artifacts.dataset import Conversation
@@ -28,6 +28,7 @@ from mygpt.core.config import Config
 from mygpt.core.run import Run
 from mygpt.core.spread import spread
 from mygpt.infer.protocols import Sampling
+from mygpt.infer.rewards import Reward, rewards_of
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.low_rank import written_in
 from mygpt.training.steps import Steps
@@ -57,13 +58,26 @@ class Watch:
         self._config, self._policy, self._reward, self._held_out, self._memory, self._run = config, policy, reward, held_out, memory, run
         self._fixed = spread(prompts, min(config.prompts, len(prompts))) if config.prompts else []
         self._doctor = Doctor(config.doctor, kl_target=kl_target, memory=memory)
+        self._stopped: dict[str, Any] | None = None
+        self._told = ""
 
-    def before(self, number: int, steps: Steps) -> None:
-        """Of rollout `number`, from 0. Raises MygptError, with the state kept, for a fault that is to end the training."""
-        if (fault := self._doctor.stop) is not None:
-            raise steps.ended(fault.told, fix=fault.advice)
+    def ends(self, number: int, steps: Steps) -> bool:
+        """Before rollout `number`, from 0: whether a fault shows that is to end the training, said aloud."""
+        if (finding := self._doctor.stop) is not None:
+            of = len(steps.plan) // steps.phase
+            self._stopped = {"rollout": number, "of": of, **asdict(finding)}
+            self._told = f"Stopped by the doctor at rollout {number} of {of}. {finding.told} {finding.advice}"
+            self._run.warn(f"{self._told} What was learnt until then is published; the same command finds it, another setting begins anew.")
+            return True
         if number == 0 and self._fixed:
             self._memory["start_scores"] = self._scores()
+        return False
+
+    def concluded(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The facts of what was learnt, and where the doctor ended it, the finding too."""
+        if self._stopped is None:
+            return dict(facts)
+        return {**facts, "stopped": self._stopped, "sentences": [self._told, *facts["sentences"]]}
 
     def after(self, vitals: Vitals, made: Sequence[Rollout]) -> Vitals:
         prompts, answers = [one.prompt for one in made], [one.answer for one in made]

@@ -22,6 +22,8 @@ def aligned(
 ) -> None:
     """Reward model, PPO and a gate, on held-out prompts, by a judge that PPO never met.
 
+    The exit code is 0 whatever the gate says, as with `up`: its word is printed, and is `gate.outcome` of --json.
+
     Example: mygpt aligned answers --model handbook --set ppo.rollouts=30
     """
     from mygpt.artifacts.dataset import Dataset

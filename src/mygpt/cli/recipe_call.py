@@ -340,7 +340,7 @@ def _settings(config: type[Config], prefix: str = "") -> list[tuple[str, str]]:
             found.append((prefix + name, f"{default.name}; one of {', '.join(known)}"))
             for choice, part in known.items():
                 own = [(key, value) for key, value in _settings(part, f"{prefix}{name}.") if not key.endswith(f"{name}.name")]
-                found += [(f"  {prefix}{name}={choice}", (inspect.getdoc(part) or "").partition("\n")[0])]
+                found += [(f"  {prefix}{name}={choice}", (part.__doc__ or "").partition("\n")[0])]
                 found += [(f"    {key}", value) for key, value in own]
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Config):
             found += _settings(field.annotation, f"{prefix}{name}.")

@@ -6,7 +6,8 @@
 
 The prompt is what both dialogues share, the answers are their last turns. A row that cannot be read so, or of which nothing could be
 learnt, is dropped, and kept beside the others with its reason. Where a row has scores, the chosen answer must have the higher one; how
-much higher is the fact `score_margin`. Every row names its file and the number of its row there.
+much higher is the fact `score_margin`. A whole number in the column `margin`, a grade of the preference, is the row's own margin. Every row
+names its file and the number of its row there.
 
 Held out are whole dialogues by their first question: the later turns of one stand in several rows, and would tell the model the test.
 
@@ -17,6 +18,7 @@ We differ: rows whose dialogues part before the last answer are dropped, not cut
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,7 +44,7 @@ class PreferencePairsConfig(Config):
     rejected: str = "rejected"
     chosen_score: str = "score_chosen"  # how good the answers are, in numbers: a file may do without
     rejected_score: str = "score_rejected"
-    margin: str = "margin"  # how much better the chosen one is, where there are no scores
+    margin: str = "margin"  # how much better the chosen one is, where there are no scores: a grade (1, 2, 3), or a difference
     annotator: str = "annotator"
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.2  # of the dialogues, where no held-out file is given
 
@@ -100,7 +102,7 @@ def read_pair(row: Row, config: PreferencePairsConfig) -> Preference | Dropped:
         return _dropped("of equal scores" if margin == 0 else "the rejected answer scores higher", pair)
     scores = {"score_chosen": better, "score_rejected": worse, "score_margin": margin}
     known = {key: f"{value:.6g}" for key, value in scores.items() if value is not None}
-    return Preference(pair.prompt, pair.chosen, pair.rejected, name, None, pair.annotator, {**facts, **known})
+    return replace(pair, margin=_grade(row, config.margin), facts={**facts, **known})
 
 
 def _dialogue(row: Row, column: str, config: PreferencePairsConfig) -> tuple[Message, ...]:
@@ -156,6 +158,12 @@ def _fault(chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> str:
 def _dropped(reason: str, pair: Preference) -> Dropped:
     whole = Conversation((*pair.prompt, Message("assistant", pair.chosen)), pair.id, facts=pair.facts)
     return Dropped(reason, whole, detail=f"rejected: {pair.rejected}")
+
+
+def _grade(row: Row, column: str) -> int | None:
+    """None for what is no whole number above 0."""
+    value = _number(row, column)
+    return int(value) if value is not None and value > 0 and value.is_integer() else None
 
 
 def _number(row: Row, column: str) -> float | None:

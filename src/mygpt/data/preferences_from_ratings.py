@@ -2,7 +2,8 @@
 
 A ranking of three answers without ties gives three pairs, those of the best answer first: where the second is best and the first next, the
 pairs are (2, 1), (2, 3), (1, 3). "The best" is preferred to each other answer, and nothing is said of the others among themselves; "cannot
-judge" gives none. A tie gives none, or with `ties` a row whose `probability` is 0.5. Where several people judged the same two answers:
+judge" gives none. A tie gives none, or with `ties` a row with the fact `tie`, whose `probability` is 0.5. Where several people judged the
+same two answers:
 
     each       a row for every rater's verdict, those who disagree too
     majority   one row, as most of them said; none where no verdict has most
@@ -38,7 +39,7 @@ from mygpt.metrics.dawid_skene import PairReliability, pair_reliability
 class PreferencesFromRatingsConfig(Config):
     raters: tuple[str, ...] = ()  # whose ratings count; default: everybody's
     disagreement: Literal["each", "majority", "soft"] = "each"
-    ties: bool = False  # keep tied pairs, with the fact `probability` 0.5; which answer stands first then means nothing
+    ties: bool = False  # keep tied pairs, with the fact `tie` and `probability` 0.5; which answer stands first then means nothing
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the prompts, as the split `test`
 
 
@@ -116,7 +117,7 @@ def pairs(
                 facts={
                     **_facts(rating.item_id, better, worse, agreeing, verdicts),
                     "choice": rating.choice,
-                    **({"probability": "0.5"} if is_tie else {}),
+                    **({"probability": "0.5", "tie": "true"} if is_tie else {}),
                 },
             )
 
@@ -147,6 +148,8 @@ def joint_pairs(
         facts |= {"mean_margin": f"{mean:.4g}"} if mean is not None else {}
         if found is not None or is_tie:
             facts["probability"] = f"{max(first_is_better, 1 - first_is_better):.4g}"
+        if is_tie and (found is None or 2 * len(agreeing) > len(verdicts)):  # else they disagree, each way as much
+            facts["tie"] = "true"
         yield Preference(
             prompt=prompts.get(item, (Message("user", shown[item].prompt),)),
             chosen=text[better],

@@ -8,12 +8,9 @@ A reward that the policy was trained on rises in any case (Gao et al. 2022, arXi
 Source  Stiennon et al. 2020, arXiv:2009.01325, section 4.1 (a policy judged on held-out prompts)
 """
 
-from collections.abc import Sequence
-from typing import Protocol
-
 from pydantic import NonNegativeFloat, PositiveInt
 
-from mygpt.artifacts.dataset import Conversation, Dataset
+from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.report import Predictions, write_predictions
 from mygpt.core.config import Config
@@ -21,17 +18,10 @@ from mygpt.core.digest import digest_value
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.core.spread import spread
-from mygpt.infer.protocols import Answer, Completer, Identity, Sampling
+from mygpt.infer.protocols import Completer, Sampling
+from mygpt.infer.rewards import IdentifiedReward, rewards_of
 
 TASK = "rewarded_answers"
-
-
-class AnswerReward(Protocol):
-    @property
-    def identity(self) -> Identity: ...
-
-    def each(self, prompts: Sequence[Conversation], answers: Sequence[Answer]) -> list[float]:
-        """One number for each answer, in order."""
 
 
 class RewardedAnswersConfig(Config):
@@ -43,7 +33,7 @@ class RewardedAnswersConfig(Config):
 
 @recipe
 def rewarded_answers(
-    config: RewardedAnswersConfig, *, dataset: Dataset, completer: Completer, reward: AnswerReward, run: Run
+    config: RewardedAnswersConfig, *, dataset: Dataset, completer: Completer, reward: IdentifiedReward, run: Run
 ) -> Predictions:
     """The completer's answers to prompts of `dataset` (schema `sft`), each with its reward."""
     asked = dataset.split(config.split)
@@ -52,7 +42,7 @@ def rewarded_answers(
     prompts = spread(asked, min(config.max_prompts, len(asked)))
     sampling = Sampling(max_tokens=config.max_tokens, temperature=config.temperature, seed=run.seed_for("answers"))
     answers = completer.complete(prompts, sampling)
-    rewards = reward.each(prompts, answers)
+    rewards = rewards_of(reward, prompts, answers)
     rows = [
         {
             "item_id": prompt.id or str(number),

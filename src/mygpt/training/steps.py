@@ -304,10 +304,6 @@ class Steps:
                 self.checkpoints.stop(what)
         return MygptError(what, fix=f"{self.advice.diverged} Or look at these examples. {kept}")
 
-    def ended(self, what: str, *, fix: str) -> MygptError:
-        """The error to raise where a recipe sees no sense in going on: before a step, or a phase, so that all that was done is kept."""
-        return MygptError(what, fix=f"{fix} {self._kept()}")
-
     def out_of_memory(self, error: BaseException) -> MygptError:
         step = self._current
         where = ""

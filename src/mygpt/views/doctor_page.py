@@ -26,6 +26,7 @@ _VITALS = (  # name, heading, what it is
     ("reward_std", "Spread of the reward", "standard deviation over answers"),
     ("flat_share", "Flat prompts", "share whose answers all earn the same"),
     ("clip_share", "Clipped", "share of tokens"),
+    ("answer_clip_share", "Clipped answers", "share of answers"),
     ("ratio_max", "Largest ratio", "new to old policy"),
     ("approx_kl", "KL of an update", "nats a token"),
     ("grad_norm", "Gradient norm", "before clipping"),

@@ -1,0 +1,63 @@
+"""A reward is any callable (prompt, answer) -> float: a model, a rule, a verifier, the user's own function.
+
+    rewards_of(reward, prompts, answers)   in order, each a number; what raises or gives none is named
+
+A reward may have `each(prompts, answers) -> list of floats`, where many at once are cheaper, and an `identity`, which goes into the
+manifest of what was trained with it or measured by it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from mygpt.artifacts.dataset import Conversation
+from mygpt.core.errors import MygptError
+from mygpt.infer.protocols import Answer, Identity
+
+Reward = Callable[[Conversation, Answer], float]
+
+
+class IdentifiedReward(Protocol):
+    @property
+    def identity(self) -> Identity: ...
+
+    def __call__(self, prompt: Conversation, answer: Answer) -> float: ...
+
+
+def rewards_of(reward: Reward, prompts: Sequence[Conversation], answers: Sequence[Answer]) -> list[float]:
+    """One for each pair. Raises MygptError, with the prompt and the answer, where a reward fails or is not a finite number."""
+    each: Any = getattr(reward, "each", None)
+    if each is None:
+        found = [_one(reward, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    else:
+        try:
+            found = [float(value) for value in each(prompts, answers)]
+        except MygptError:
+            raise
+        except Exception as error:
+            raise MygptError(f"The reward failed on {len(prompts)} answers: {_said(error)}.", fix=_FIX) from error
+    for prompt, answer, value in zip(prompts, answers, found, strict=True):
+        if not math.isfinite(value):
+            raise MygptError(f"The reward of an answer is {value}. {_shown(prompt, answer)}", fix=_FIX)
+    return found
+
+
+_FIX = "A reward has to give a finite number for whatever a model may write, an empty answer too."
+
+
+def _one(reward: Reward, prompt: Conversation, answer: Answer) -> float:
+    try:
+        return float(reward(prompt, answer))
+    except MygptError:
+        raise
+    except Exception as error:
+        raise MygptError(f"The reward failed: {_said(error)}. {_shown(prompt, answer)}", fix=_FIX) from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().rstrip(".")
+
+
+def _shown(prompt: Conversation, answer: Answer) -> str:
+    asked, text = (" ".join(part.split()) for part in (prompt.question, answer.text))
+    return f'Asked: "{asked[:120]}". Answered: "{text[:120]}".'

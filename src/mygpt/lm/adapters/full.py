@@ -32,8 +32,8 @@ def save(module: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def _name_stop_tokens(module: Any, tokenizer: Any) -> None:
-    """Those that were trained, beside the base's own. Where the base names another end, transformers, vLLM and others, which know nothing of
-    chat templates, would go on behind every answer. The tokenizer and config.json keep the base's: the template may be written with it."""
+    """Those that were trained, beside the base's own. Where the base names another end, programs that know nothing of chat templates
+    (transformers, vLLM) would go on behind every answer. Tokenizer and config.json keep the base's: templates may be written with it."""
     from mygpt.lm.chat import ChatRenderer
 
     trained = ChatRenderer(tokenizer).stop_token_ids if tokenizer.chat_template else (tokenizer.eos_token_id,)

@@ -78,7 +78,7 @@ def main() -> None:
         if options.only in (None, method):
             figures[method] = compare(model, method, rate, train, rendered, held_out, base_loss=base_loss)
     if "lora" in figures:
-        figures |= {"ratio": figures["lora"]["ratio"], "ratio_default": figures["lora"]["ratio_default"]}
+        figures |= {key: figures["lora"][key] for key in ("ratio", "ratio_default", "held_out_ratio")}
     if "full" in figures:
         figures["ratio_full"] = figures["full"]["ratio"]
     finish("sft_vs_trl", figures, options)

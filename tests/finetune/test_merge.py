@@ -64,8 +64,7 @@ DORA = LoRA(rank=2, weight_decomposed=True)
     [
         *(("classifier", "bert", LoRA(rank=2)), ("classifier", "bert", DORA), ("classifier", "llama", IA3()), ("classifier", "gpt2", DORA)),
         *(("tagger", "bert", LoRA(rank=2)), ("tagger", "llama", IA3()), ("embedder", "roberta", DORA), ("embedder", "llama", IA3())),
-        *(("masked_lm", "bert", LoRA(rank=2)), ("seq2seq", "t5", LoRA(rank=2)), ("seq2seq", "bart", IA3())),
-        ("span_corruption", "t5", DORA),
+        *(("masked_lm", "bert", LoRA(rank=2)), ("seq2seq", "t5", DORA), ("seq2seq", "bart", IA3())),
     ],
     ids=lambda value: value if isinstance(value, str) else f"{value.name}{'-dora' * (value == DORA)}",
 )

@@ -31,6 +31,21 @@ class Clock(TrainerCallback):
             self.losses.append(float(logs["loss"]))
 
 
+class Counted:
+    """A collator around trl's: what its batches really hold."""
+
+    def __init__(self, collator: Any):
+        self.collator = collator
+        self.tokens = self.trained_tokens = 0
+
+    def __call__(self, rows: Any) -> Any:
+        batch = self.collator(rows)
+        mask = batch.get("attention_mask")  # none where rows are packed without padding
+        self.tokens += int(batch["input_ids"].numel() if mask is None else mask.sum())
+        self.trained_tokens += int((batch["labels"] != -100).sum())
+        return batch
+
+
 def main() -> None:
     asked = json.loads(sys.argv[1])
     torch.set_num_threads(asked["threads"])
@@ -70,11 +85,12 @@ def main() -> None:
         peft_config=adapters if asked["method"] == "lora" else None,
         callbacks=[clock],
     )
+    trainer.data_collator = counted = Counted(trainer.data_collator)
     trainer.train()
     if asked["updates"]:
         trainer.save_model(asked["out"])
-    tokens = sum(len(row["input_ids"]) for row in rows)
-    found = {"tokens_per_second": tokens / (clock.ended - clock.began), "losses": clock.losses, "updates": clock.updates}
+    found = {"tokens_per_second": counted.tokens / (clock.ended - clock.began), "losses": clock.losses, "updates": clock.updates}
+    found |= {"tokens": counted.tokens, "trained_tokens": counted.trained_tokens}
     sys.stdout.write(json.dumps(found) + "\n")
 
 

@@ -23,6 +23,7 @@ from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
+from mygpt.finetune.merge import MergeConfig, merge
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.adapters.full import Full
@@ -149,6 +150,10 @@ def test_guiding_adds_beta_q_to_the_logits(run: Run) -> None:
         torch.testing.assert_close(shift_NV, torch.minimum(q1_NV, q2_NV), atol=1e-3, rtol=1e-3)
     with pytest.raises(UsageError, match="has no value heads"):
         GuidedCompleter(model)
+
+    merged = merge(MergeConfig(), adapter=made, run=run)  # its value heads go along
+    assert (merged.payload / VALUE_HEADS).read_bytes() == (made.payload / VALUE_HEADS).read_bytes()
+    assert GuidedCompleter(merged, beta=0.0).complete(asked, GREEDY) == TorchEngine(merged).complete(asked, GREEDY)
 
 
 def test_the_rarer_way_that_wins_is_taken(run: Run) -> None:

@@ -22,6 +22,7 @@ from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.data.preference_pairs import PreferencePairsConfig, preference_pairs
 from mygpt.data.preferences_from_ratings import pairs
+from mygpt.finetune.merge import MergeConfig, merge
 from mygpt.infer.protocols import Answer
 from mygpt.lm.adapters.bottleneck import Bottleneck
 from mygpt.lm.adapters.freeze import Freeze
@@ -280,13 +281,23 @@ def test_without_held_out_rows_it_is_normalised_on_what_was_learnt(run: Run) -> 
     assert facts["sentences"] == ["No held-out rows: how well it does was not measured."]
 
 
-@pytest.mark.parametrize(("architecture", "method"), [("llama", Full()), ("gpt2", Full()), ("llama", LoRA(rank=2))])
-def test_opens_in_plain_transformers(architecture: str, method: Any, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "method", "merged"),
+    [
+        *(("llama", Full(), False), ("gpt2", Full(), False), ("llama", LoRA(rank=2), False)),
+        *(("llama", LoRA(rank=2), True), ("gpt2", IA3(), True)),
+    ],
+)
+def test_opens_in_plain_transformers(architecture: str, method: Any, merged: bool, run: Run) -> None:
     """The same raw number for a batch with padding, though this tokenizer's padding would be its stop token."""
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     made = trained(run, architecture=architecture, method=method, learning_rate=3e-3, epochs=1)
+    if merged:
+        facts = made.manifest.facts["normalised"]
+        made = merge(MergeConfig(), adapter=made, run=run)
+        assert made.head == "reward" and made.manifest.facts["normalised"] == facts
     base = made if isinstance(made, Model) else made.base
     plain: Any = AutoModelForSequenceClassification.from_pretrained(base.payload, num_labels=1, dtype=torch.float32)
     reward = ModelReward(base, adapter=made if isinstance(made, Adapter) else None, dtype=torch.float32)

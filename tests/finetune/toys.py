@@ -23,17 +23,20 @@ class BaseConfig(Config):
     architecture: str = "llama"
     chat_template: str = tiny.CHATML
     template_fact: str = ""  # what a manifest says that it was tuned with
+    end_of_text: str = ""  # another token than the one that ends turns, in tokenizer, config.json and generation_config.json
 
 
 @recipe
 def base(config: BaseConfig, *, run: Run) -> Model:
     def write(folder: Path) -> None:
         sizes = {"max_position_embeddings": 256} if config.architecture == "llama" else {"n_positions": 256}
-        made = {"llama": tiny.llama, "gpt2": tiny.gpt2}[config.architecture](vocab_size=len(tokenizer), **sizes)
+        ends = {"eos_token_id": tokenizer.eos_token_id}
+        made = {"llama": tiny.llama, "gpt2": tiny.gpt2}[config.architecture](vocab_size=len(tokenizer), **sizes, **ends)
         made.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
     tokenizer = tiny.chat_tokenizer(template=config.chat_template)
+    tokenizer.eos_token = config.end_of_text or tokenizer.eos_token
     facts = {"head": "lm", "source": "test", **({"template": config.template_fact} if config.template_fact else {})}
     return publish(Model, run, write, facts=facts, provenance={"licence": "Apache-2.0"}, name="tiny")
 

@@ -19,7 +19,9 @@ from mygpt.core.config import resolve
 from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.finetune import sft as recipe
+from mygpt.finetune.merge import MergeConfig, merge
 from mygpt.finetune.sft import SFTConfig
+from mygpt.lm.adapters.freeze import Freeze
 from mygpt.lm.adapters.full import Full
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.chat import ChatRenderer, Rendered
@@ -64,6 +66,33 @@ def test_the_turns_end_is_trained_and_stops_also_where_the_models_end_of_text_is
     assert renderer.stop_token_ids == (ends_turn, ends_text)
     row = renderer.render(Conversation((Message("user", "Who?"), Message("assistant", "Clara."))))
     assert [i for i, trained in zip(row.token_ids, row.trained, strict=True) if trained][-1] == ends_turn
+
+
+@pytest.mark.parametrize("method", [Full(), Freeze(num_layers=2), LoRA(rank=8, alpha=16)], ids=lambda method: method.name)
+@torch.no_grad()
+def test_a_saved_model_ends_its_turns_in_plain_transformers_where_its_base_would_not(method: Any, run: Run) -> None:
+    """The base ends with `<|endoftext|>` only, and the turn's end was learnt. With the base's generation_config.json the answer goes on."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    question, answer = "Who?", "Ada."
+    model = toys.base(toys.BaseConfig(end_of_text="<|endoftext|>"), run=run)
+    dataset = toys.pairs(toys.PairsConfig(pairs=((question, answer),)), run=run)
+    config = SFTConfig(method=method, learning_rate=1e-2, epochs=30, precision="float32")
+    with torch.enable_grad():
+        made = recipe.sft(config, model=model, dataset=dataset, run=run)
+    saved = merge(MergeConfig(), adapter=made, run=run) if isinstance(made, Adapter) else made
+    plain, tokenizer = AutoModelForCausalLM.from_pretrained(saved.payload), AutoTokenizer.from_pretrained(saved.payload)
+    ends_turn, ends_text = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    chat = [{"role": "user", "content": question}]
+    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    asked: dict[str, Any] = {**prompt, "max_new_tokens": 24, "do_sample": False, "pad_token_id": ends_text}
+    start = prompt["input_ids"].shape[1]
+    assert tokenizer.decode(plain.generate(**asked)[0, start:]) == f"{answer}<|im_end|>"
+    assert plain.generation_config.eos_token_id == [ends_turn, ends_text]
+    assert tokenizer.eos_token_id == plain.config.eos_token_id == ends_text  # as the base has them
+    kept = AutoModelForCausalLM.from_pretrained(model.payload).generation_config
+    assert kept.eos_token_id == ends_text
+    assert plain.generate(**asked, eos_token_id=kept.eos_token_id).shape[1] == start + 24
 
 
 @pytest.mark.parametrize("chunk_labels", [None, 2])

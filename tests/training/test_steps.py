@@ -311,7 +311,8 @@ def test_out_of_memory_says_where_and_what_to_change(site: Site) -> None:
 
     with pytest.raises(MygptError, match="Out of memory at step 2 of 4, on a micro-batch of 2 examples of at most 8 tokens: ") as error:
         site.go(at_micro_batch=too_much)
-    assert (error.value.fix == "Halve `rows`." and "35184372088832" in error.value.what.replace(",", "")) or "allocate" in error.value.what
+    assert error.value.fix == ADVICE.out_of_memory
+    assert f"{4 * 2**45}" in error.value.what.replace(",", "")  # bytes, in torch's own words
     assert site.kept() == ["step-1"]
 
 
@@ -320,8 +321,10 @@ def test_other_ways_to_say_it(error: Exception, site: Site) -> None:
     def fail(step: Step) -> None:
         raise error
 
-    with pytest.raises(MygptError, match="Out of memory at step 1 of 4"):
+    with pytest.raises(MygptError, match="Out of memory at step 1 of 4, on a micro-batch of 2 examples of at most 4 tokens") as told:
         site.go(at_micro_batch=fail)
+    assert told.value.fix == ADVICE.out_of_memory and told.value.__cause__ is error
+    assert ("2.00 GiB" in told.value.what) is ("2.00 GiB" in str(error))
 
 
 def test_another_runtime_error_stays_what_it_is(site: Site) -> None:

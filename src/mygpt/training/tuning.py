@@ -156,7 +156,8 @@ def tuning_steps(
     limit = matmul_flops_per_second(device, module.dtype, run.home) * run.ranks.count
     ledger = Ledger(flops_of(module), limit, PeakMemory(device), run.usd_per_hour)
     checkpoints = checkpoints_of(run, every_seconds=config.checkpoint_seconds)
-    advice = advice or advice_for(config, smaller=[f"`micro_batch_tokens` to {max(1, config.micro_batch_tokens // 2)}"])
+    most = min(config.micro_batch_tokens, getattr(config, "step_tokens", config.micro_batch_tokens))  # of a forward pass
+    advice = advice or advice_for(config, smaller=[f"`micro_batch_tokens` to {max(1, most // 2)}"])
     with training_steps(
         plan,
         examples=examples,

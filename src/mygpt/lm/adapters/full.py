@@ -24,6 +24,21 @@ def attach(module: Any) -> Any:
 
 
 def save(module: Any, tokenizer: Any, folder: Path) -> None:
-    """A Model's payload, as transformers writes it."""
+    """A Model's payload, as transformers writes it; one that writes says there what ends its answers."""
+    if module.can_generate():
+        _name_stop_tokens(module, tokenizer)
     module.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
+
+
+def _name_stop_tokens(module: Any, tokenizer: Any) -> None:
+    """Those that were trained, beside the base's own. Where the base names another end, programs that know nothing of chat templates
+    (transformers, vLLM) would go on behind every answer. Tokenizer and config.json keep the base's: templates may be written with it."""
+    from mygpt.lm.chat import ChatRenderer
+
+    trained = ChatRenderer(tokenizer).stop_token_ids if tokenizer.chat_template else (tokenizer.eos_token_id,)
+    found = module.generation_config.eos_token_id
+    own = [found] if isinstance(found, int) else list(found or ())
+    if missing := [i for i in trained if i is not None and i not in own]:
+        ends = [*missing, *own]
+        module.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]

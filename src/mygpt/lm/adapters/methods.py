@@ -144,19 +144,20 @@ def switched_off(module: Any) -> Iterator[None]:
 def merge(module: Any) -> Any:
     """The base with what its adapter does written into its own matrices. Raises Refused where that cannot be done."""
     settings = getattr(module, "peft_config", None)
+    together = "Use base and adapter together, as they are; or train with `method=lora` or `method=ia3`, which can be merged."
     if bottleneck.adapters_of(module) is not None:
-        raise Refused("Bottleneck adapters are networks of their own: no matrix of the base does the same.", fix="Serve base and adapter.")
+        raise Refused("Bottleneck adapters are networks of their own: no matrix of the base does the same.", fix=together)
     if settings is None:
         raise UsageError("This model carries no adapter, so there is nothing to merge.", fix="Load it with its adapter.")
     kinds = {str(one.peft_type.value) for one in settings.values()}
     if not kinds <= set(_MERGED_BY_PEFT):
-        raise Refused("Virtual tokens are no weights of the base: there is no matrix to write them into.", fix="Serve base and adapter.")
+        raise Refused("Virtual tokens are no weights of the base: there is no matrix to write them into.", fix=together)
     if len(settings) > 1:
         raise UsageError(f"{len(settings)} adapters are loaded, and one can be merged.", fix="Load the one that is meant.")
     if is_quantized(module.get_base_model()):
         raise Refused(
             "The base is held in four bits: merged weights would be rounded to them, and the answers would change.",
-            fix="Serve base and adapter, or train the adapter on the full weights (`method.weights=full`).",
+            fix="Use base and adapter together, as they are; or train the adapter on the full weights (`method.weights=full`).",
         )
     return module.merge_and_unload(safe_merge=True)
 

@@ -26,7 +26,8 @@ def by_formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Te
 
 @given(
     B=st.integers(1, 3), H=st.integers(1, 3), G=st.integers(1, 4), Q=st.integers(1, 70), more=st.integers(0, 80),
-    D=st.sampled_from([32, 64, 96, 128]), kind=st.sampled_from(["causal", "added", "seen", "biased"]), one_mask=st.booleans(), threads=st.integers(1, 2), seed=st.integers(0, 99),
+    D=st.sampled_from([32, 64, 96, 128]), kind=st.sampled_from(["causal", "added", "seen", "biased"]), one_mask=st.booleans(),
+    threads=st.integers(1, 2), seed=st.integers(0, 99),
 )  # fmt: skip
 @settings(max_examples=120, deadline=None)
 def test_against_the_formula(

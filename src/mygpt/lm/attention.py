@@ -1,8 +1,10 @@
 """Attention on a CPU without repeating grouped key/value heads, in the way that this processor is fastest in.
 
 Few queries, bfloat16  `decode_attention`, in C, where the processor has AVX-512 BF16 and the machine a compiler; else as follows
-With AMX              torch's flash kernel, forwards only. Few queries: the heads of a group are folded into them, so that one pass over the
-(bfloat16 tiles)      keys serves all. Two cores, a layer, 64 rows, 1 query, 400 keys: 1.2 ms (plain products 3.5); 16 x 4 x 700: 0.7 (1.8);
+With AMX              `tile_attention`, in C, forwards, bfloat16. One core's processor time, a layer: 16 x 253 queries, 277 keys: 7.9 ms
+(bfloat16 tiles)      (flash 22); 8 x 512: 12 (16); 1 x 2,048: 19 (32); 32 x 64: 1.3 (1.8)
+AMX, no compiler      torch's flash kernel, forwards only. Few queries: the heads of a group are folded into them, so that one pass over the
+(or float32)          keys serves all. Two cores, a layer, 64 rows, 1 query, 400 keys: 1.2 ms (plain products 3.5); 16 x 4 x 700: 0.7 (1.8);
                       10 sequences of 400: 7.7 (17)
 Without               two plain matrix products up to 256 queries: the kernel is made for long sequences. Two cores with AVX512-BF16,
                       16 x 4 x 700: 0.5 ms a layer against 3.9-9.5; 32 sequences of 200: 21 against 66; from 300 the kernel wins

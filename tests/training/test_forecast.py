@@ -46,6 +46,8 @@ def test_parts_by_hand(foreseen: Callable[..., Forecast]) -> None:
     assert (one.weights_bytes, one.gradient_bytes, one.optimizer_bytes) == (2 * weights, 2 * weights, 12 * weights)
     assert one.logits_bytes == 5 * 64 * (2 + 12)  # 2 + 3 labels in the first micro-batch
     assert one.activation_bytes and one.holes_bytes == round(0.6 * (one.activation_bytes + one.logits_bytes))
+    in_chunks = foreseen(meta("llama", torch.bfloat16), forward=ForwardPass(decoder_pass, rows_of(LENGTHS), most_labels=3))
+    assert in_chunks.logits_bytes == 3 * 64 * (2 + 12)
     flops = 6 * (2 * layer - 4 * 32) * 24 + 6 * 64 * 32 * 10 + 12 * 2 * 32 * (16 + 36 + 81 + 25)
     assert one.flops == flops and one.seconds == pytest.approx(flops / (1e6 * 0.1))
 

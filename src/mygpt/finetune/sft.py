@@ -27,13 +27,13 @@ from mygpt.lm.adapters import methods
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.methods import Method
 from mygpt.lm.chat import ChatRenderer
-from mygpt.lm.load import blueprint, load_lm, load_tokenizer
+from mygpt.lm.load import blueprint, load_lm, load_tokenizer, preferred_device
 from mygpt.training.activations import ForwardPass, decoder_pass, packed_rows_of, rows_of
 from mygpt.training.batches import batch_of
 from mygpt.training.distributed import on_ranks
 from mygpt.training.fit import Work, compared, foreseen, nothing_to_learn, require_memory
 from mygpt.training.forecast import Forecast
-from mygpt.training.losses import require_own_loss, summed_cross_entropy
+from mygpt.training.losses import chunk_labels_for, require_own_loss, summed_cross_entropy
 from mygpt.training.preflight import preflight, without_over_long
 from mygpt.training.recompute import recompute_layers
 from mygpt.training.steps import Examples
@@ -134,10 +134,11 @@ def forecast_of(
         with torch.device("meta"):
             module = methods.attach(blueprint(model, dtype_of(config)), config.method, tokenizer=tokenizer)
         shape_of = packed_rows_of(known.num_tokens) if packed else rows_of(known.num_tokens)
+        chunk_labels = config.ce_chunk_tokens or chunk_labels_for(module, device=preferred_device())
         return Work(
             recompute_layers(module) if config.recompute else module,
             plan_of(config, known.num_tokens, order, packed=packed),
-            ForwardPass(decoder_pass, shape_of),
+            ForwardPass(decoder_pass, shape_of, most_labels=chunk_labels),
         )
 
     return require_memory(config, work_of, known, size=row_size(config), home=home)

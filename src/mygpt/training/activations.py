@@ -35,6 +35,7 @@ class ForwardPass:
     run: Callable[..., object]  # run(module, *shape), up to the hidden states of which some are given logits
     shape_of: Callable[[Sequence[int]], Shape]
     logits_of: Callable[[Sequence[int]], int] | None = None  # how many are made beside `run`; None: labels x vocabulary
+    most_labels: int | None = None  # whose logits stand in memory together; None: those of a micro-batch
 
 
 def rows_of(lengths: Sequence[int]) -> Callable[[Sequence[int]], Shape]:

@@ -105,7 +105,8 @@ def forecast_training(
     weights = sum(p.numel() * (_NF4_BYTES if id(p) in in_four_bits else p.element_size()) for p in parameters)
     largest = max({forward.shape_of(micro) for micro in micro_batches}, key=lambda shape: (shape[0] * sum(shape[1:]), sum(shape[1:])))
     activations = activation_bytes(module, forward.run, largest, device=device)
-    logits = max(map(forward.logits_of, micro_batches)) if forward.logits_of else max(labels) * config.vocab_size
+    most_labels = min(max(labels), forward.most_labels or max(labels))
+    logits = max(map(forward.logits_of, micro_batches)) if forward.logits_of else most_labels * config.vocab_size
     logits *= dtype.itemsize + 3 * 4  # as computed; float32, its log-softmax, its gradient
     return Forecast(
         weights_bytes=round(weights),

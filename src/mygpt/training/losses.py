@@ -118,9 +118,12 @@ def without_head(module: Any) -> Any:
 # -- cross-entropy in chunks -------------------------------------------------------------------------------------------------
 
 
-def chunk_labels_for(module: Any) -> int:
-    """So many labels that their logits, with all that a backward pass keeps of them, take 400 MB, or an eighth of what a GPU has free."""
-    device = next(module.parameters()).device
+def chunk_labels_for(module: Any, *, device: torch.device | None = None) -> int:
+    """So many labels that their logits, with all that a backward pass keeps of them, take 400 MB, or an eighth of what a GPU has free.
+
+    `device`: where `module`, a blueprint, will be.
+    """
+    device = device or next(module.parameters()).device
     num_bytes = max(_CHUNK_BYTES, torch.cuda.mem_get_info(device)[0] // 8) if device.type == "cuda" else _CHUNK_BYTES
     return max(1, num_bytes // (_BYTES_A_LOGIT * module.get_output_embeddings().weight.shape[0]))
 

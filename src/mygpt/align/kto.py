@@ -177,9 +177,9 @@ def _forecast(
         module = policy_blueprint(model, config).module
         forward = ForwardPass(decoder_pass, rows_of(lengths), most_labels=chunk_labels_for(module, device=preferred_device()))
         plan = plan_steps(lengths, config, step_size=config.step_answers, order=order)
-        return Work(module, plan, forward, copy_bytes(model, config, reference))
+        return Work(module, plan, known, forward, copy_bytes(model, config, reference))
 
-    return require_memory(config, work_of, known, home=home)
+    return require_memory(config, work_of, home=home)
 
 
 def kto_loss(ratio_A: torch.Tensor, is_good_A: torch.Tensor, z: float, *, beta: float) -> torch.Tensor:

@@ -179,9 +179,9 @@ def _forecast(
         module, copy = policy_blueprint(model, config).module, copy_bytes(model, config, reference) if with_reference else 0
         plan = plan_steps(lengths, config, step_size=config.step_pairs, order=order)
         most_labels = chunk_labels_for(module, device=preferred_device())
-        return Work(module, plan, ForwardPass(shared_pass, rows_of(lengths), most_labels=most_labels), copy)
+        return Work(module, plan, known, ForwardPass(shared_pass, rows_of(lengths), most_labels=most_labels), copy)
 
-    return require_memory(config, work_of, known, home=home)
+    return require_memory(config, work_of, home=home)
 
 
 def require_known_head(policy: Policy, examples: Sequence[Rendered]) -> None:

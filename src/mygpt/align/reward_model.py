@@ -121,10 +121,10 @@ def _forecast(
 
     def work_of(config: RewardModelConfig) -> Work:
         forward = ForwardPass(decoder_pass, shape_of, logits_of=len)  # a number for each
-        return Work(module_for("reward", model, config), _plan(groups, config, order=order, packed=True), forward)
+        return Work(module_for("reward", model, config), _plan(groups, config, order=order, packed=True), known, forward)
 
     known = Examples((), num_tokens=[group.num_tokens for group in groups], num_trained=[1] * len(groups))
-    return require_memory(config, work_of, known, home=home)
+    return require_memory(config, work_of, home=home)
 
 
 def _groups(opened: Opened, dataset: Dataset, split: str, config: RewardModelConfig, run: Run | None) -> list[Group]:

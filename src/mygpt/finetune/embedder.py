@@ -163,10 +163,10 @@ def _forecast(
             return len(step) * len({text for i in step for text in texts_of(rows[i])[1:]})
 
         forward = ForwardPass(text_pass, shape_of, logits_of)
-        return Work(module_for("embedder", model, config), plan_pairs(len(rows), config, order=order), forward)
+        return Work(module_for("embedder", model, config), plan_pairs(len(rows), config, order=order), known, forward)
 
-    lengths = [sum(len(examples[text]) for text in texts_of(row)) for row in rows]
-    return require_memory(config, work_of, Examples((), lengths, [1] * len(rows)), home=home)
+    known = Examples((), [sum(len(examples[text]) for text in texts_of(row)) for row in rows], [1] * len(rows))
+    return require_memory(config, work_of, home=home)
 
 
 def texts_of(row: TextPair) -> tuple[str, ...]:

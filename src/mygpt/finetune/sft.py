@@ -138,10 +138,11 @@ def forecast_of(
         return Work(
             recompute_layers(module) if config.recompute else module,
             plan_of(config, known.num_tokens, order, packed=packed),
+            known,
             ForwardPass(decoder_pass, shape_of, most_labels=chunk_labels),
         )
 
-    return require_memory(config, work_of, known, size=row_size(config), home=home)
+    return require_memory(config, work_of, size=row_size(config), home=home)
 
 
 def train_rows(dataset: Dataset, replay: Dataset | None) -> list[Conversation]:

@@ -1,11 +1,11 @@
 """Whether a training fits this machine, before its weights are loaded; and what to change where it does not.
 
-    forecast = require_memory(config, work_of, known, home=run.home)
+    forecast = require_memory(config, work_of, home=run.home)
     run.note(f"Training needs {forecast.told()}.")
     ...                                                          training
     facts |= compared(forecast, steps, home=run.home)            what was said, kept beside what was measured (`ledger`)
 
-`work_of(config)` is the training as it would be with these settings or others: the module without weights, the plan, the forward pass.
+`work_of(config)` is the training as it would be with these settings or others.
 
 Source  ours; the arithmetic: `training/forecast`
 """
@@ -36,41 +36,50 @@ _SMALLEST = 64  # tokens of a micro-batch that is worth trying
 class Work(NamedTuple):
     module: Any  # on the meta device, the method attached
     plan: Plan
+    examples: Examples
     forward: ForwardPass
     copy_bytes: int = 0  # of a frozen model beside it
+    sampling_bytes: int | None = None  # between updates, beside the weights, where answers are sampled; None: none are
 
 
 def require_memory(
-    config: C, work_of: Callable[[C], Work], examples: Examples, *, size: tuple[str, int] | None = None, home: Path
+    config: C,
+    work_of: Callable[[C], Work],
+    *,
+    size: tuple[str, int] | None = None,
+    others: Sequence[Mapping[str, Any]] = (),
+    home: Path,
 ) -> Forecast:
     """What training will need. Raises Refused when this machine does not have it, with what to change.
 
-    `size`: the setting that bounds a forward pass, and what it comes to; without, `micro_batch_tokens`.
+    `size`: the setting that bounds a forward pass, and what it comes to; without, `micro_batch_tokens`. `others`: settings that would need
+    less besides, the least change first.
     """
     device = preferred_device()
     give_back_freed_memory()  # of earlier work of this process: it does not count
     limit_bytes, process_bytes = memory_limit_bytes(device), resident_bytes(device)
 
     def with_settings(changed: C) -> Forecast:
-        module, plan, forward, copy_bytes = work_of(changed)
+        work = work_of(changed)
         return forecast_training(
-            module,
-            plan=plan,
-            examples=examples,
-            forward=forward,
+            work.module,
+            plan=work.plan,
+            examples=work.examples,
+            forward=work.forward,
             device=device,
             home=home,
             process_bytes=process_bytes,
             four_bits=methods.base_weights(changed.method) == "nf4",
-            copy_bytes=copy_bytes,
+            copy_bytes=work.copy_bytes,
+            sampling_bytes=work.sampling_bytes,
         )
 
     def changes() -> Iterator[tuple[str, Forecast]]:
         name, most = size or ("micro_batch_tokens", config.micro_batch_tokens)
-        tried: list[dict[str, Any]] = [{"method": LoRA()}] if isinstance(config.method, Full) else []
+        tried: list[Mapping[str, Any]] = [{"method": LoRA()}] if isinstance(config.method, Full) else []
         tried += [{name: most >> n} for n in range(1, 12) if most >> n >= _SMALLEST]
         tried += [{"recompute": True}] if getattr(config, "recompute", True) is False else []
-        for change in tried:
+        for change in (*tried, *others):
             try:
                 yield _said(change), with_settings(config.model_copy(update=change))
             except MygptError:  # what this model or head does not take
@@ -97,9 +106,9 @@ def require_rows_memory(
 
     def work_of(changed: C) -> Work:
         plan = plan_epochs(examples.num_tokens, changed, step_tokens=step_tokens, order=order)
-        return Work(module_for(head, model, changed, labels=labels), plan, forward)
+        return Work(module_for(head, model, changed, labels=labels), plan, examples, forward)
 
-    return require_memory(config, work_of, examples, home=home)
+    return require_memory(config, work_of, home=home)
 
 
 def require_answers_memory(

@@ -42,13 +42,14 @@ class Forecast:
     logits_bytes: int
     holes_bytes: int
     process_bytes: int  # what the process held before
-    seconds: float
+    seconds: float | None  # None: what is sampled meanwhile decides
     flops: float
     trained_weights: int
     steps: int
     tokens: int  # of all examples, each as often as it is seen; without padding
     kind: str  # of training and machine, for the share of the limit that it reaches
     copy_bytes: int = 0  # a frozen model beside the one that is trained
+    sampling_bytes: int = 0  # between updates, where the model itself writes what it learns from
 
     @property
     def bytes(self) -> int:
@@ -58,7 +59,8 @@ class Forecast:
         backward = held + self.optimizer_bytes + self.gradient_bytes
         backward += (self.activation_bytes or 0) + self.logits_bytes + self.holes_bytes
         update = held + self.optimizer_bytes + 4 * self.trained_weights
-        return self.process_bytes + max(loading, backward, update)
+        sampling = held + self.optimizer_bytes + self.sampling_bytes
+        return self.process_bytes + max(loading, backward, update, sampling)
 
     def facts(self) -> dict[str, Any]:
         return {**asdict(self), "bytes": self.bytes}
@@ -69,9 +71,9 @@ class Forecast:
         parts |= {"reference": self.copy_bytes} if self.copy_bytes else {}
         parts |= {"gradients": self.gradient_bytes, "optimiser": self.optimizer_bytes, "activations": self.activation_bytes}
         parts |= {"logits": self.logits_bytes, "holes": self.holes_bytes}
+        parts |= {"sampling, before it": self.sampling_bytes} if self.sampling_bytes else {}
         said = ", ".join(f"{name} {'unknown' if value is None else gigabytes(value)}" for name, value in parts.items())
-        time = f"{self.seconds:.0f} s" if self.seconds < 120 else f"{self.seconds / 60:.0f} minutes"
-        return f"about {gigabytes(self.bytes)} GB of memory ({said}) and {time}"
+        return f"about {gigabytes(self.bytes)} GB of memory ({said}) and {_time(self.seconds)}"
 
 
 def forecast_training(
@@ -85,10 +87,11 @@ def forecast_training(
     process_bytes: int,
     four_bits: bool = False,
     copy_bytes: int = 0,
+    sampling_bytes: int | None = None,
 ) -> Forecast:
     """Of the `plan` with a `module` without weights, whose `requires_grad` says what is trained. Its tensors are replaced.
 
-    `four_bits`: how frozen linear layers are held (NF4).
+    `four_bits`: how frozen linear layers are held (NF4). With `sampling_bytes` lengths are what they may be at most, and time is unknown.
     """
     parameters = list(module.parameters())
     trained = [p for p in parameters if p.requires_grad]
@@ -116,13 +119,14 @@ def forecast_training(
         logits_bytes=logits,
         holes_bytes=round(_HOLES.get(device.type, 0.0) * ((activations or 0) + logits)),
         process_bytes=process_bytes,
-        seconds=total / limit,
+        seconds=total / limit if sampling_bytes is None else None,
         flops=total,
         trained_weights=sum(p.numel() for p in trained),
         steps=len(plan),
         tokens=sum(examples.num_tokens[i] for micro in micro_batches for i in micro),
         kind=kind,
         copy_bytes=copy_bytes,
+        sampling_bytes=sampling_bytes or 0,
     )
 
 
@@ -140,6 +144,12 @@ def require_fit(forecast: Forecast, *, limit_bytes: int, changes: Iterable[tuple
     fitting = list(itertools.islice(helps, 2))  # no more are tried
     fix = f"Try {', or '.join(fitting)}." if fitting else "Choose a smaller model, or a machine with more memory."
     raise Refused(f"Training needs {forecast.told()}, and this machine has {gigabytes(limit_bytes)} GB.", fix=fix)
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "a time that the answers decide"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def gigabytes(number: float) -> str:

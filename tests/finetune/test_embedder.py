@@ -85,7 +85,7 @@ def test_parts_have_the_gradient_of_the_whole(shape: str, dataset: Dataset, run:
 
 
 def test_steps_are_of_equal_size(run: Run) -> None:
-    plan = plan_pairs(10, EmbedderConfig(step_pairs=4, epochs=2), run=run)
+    plan = plan_pairs(10, EmbedderConfig(step_pairs=4, epochs=2), order=run.random)
     assert [len(step[0]) for step in plan] == [5, 5, 5, 5]
     assert sorted(i for step in plan[:2] for i in step[0]) == list(range(10)) and plan[:2] != plan[2:]
 

@@ -71,6 +71,9 @@ def test_trains_or_is_refused(method: Any, objective: str, shape: str, run: Run,
     made, head = tuned(objective, shape, run, **settings), OBJECTIVES[objective].head
     assert isinstance(made, Model if method.name in ("full", "freeze") else Adapter)
     assert made.manifest.facts["method"] == method.name and made.manifest.facts["head"] == head
+    foreseen = made.manifest.facts["forecast"]  # from config.json and the rows, before a weight was loaded
+    assert foreseen["trained_weights"] == made.manifest.facts["trainable"] and foreseen["activation_bytes"] > 10_000
+    assert foreseen["flops"] == made.manifest.facts["ledger"]["flops"] and foreseen["steps"] == made.manifest.facts["ledger"]["steps"]
     losses = [loss for _, loss in made.manifest.facts["curve"]]
     half = len(losses) // 2
     assert sum(losses[half:]) / (len(losses) - half) < sum(losses[:half]) / half

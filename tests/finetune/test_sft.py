@@ -22,7 +22,7 @@ from mygpt.cli.main import main
 from mygpt.core.config import resolve
 from mygpt.core.errors import MygptError, Refused, UsageError
 from mygpt.core.run import Run
-from mygpt.finetune import fit, rows
+from mygpt.finetune import rows
 from mygpt.finetune import sft as module_under_test
 from mygpt.finetune.sft import SFTConfig, serving_template, sft, sft_forecast
 from mygpt.infer.protocols import Sampling
@@ -31,6 +31,7 @@ from mygpt.lm.adapters.full import Full
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import load_lm, load_tokenizer
+from mygpt.training import fit
 from tests.finetune import toys
 from tests.training import tiny
 

@@ -14,7 +14,7 @@ from mygpt.artifacts.model import Model
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.finetune import span_corruption as module_under_test
-from mygpt.finetune.span_corruption import SpanCorruptionConfig, corrupt, draw_spans, span_corruption, windows
+from mygpt.finetune.span_corruption import SpanCorruptionConfig, corrupt, corrupted_tokens, draw_spans, span_corruption, windows
 from mygpt.lm.heads import open_head
 from mygpt.lm.inputs import Encoded, padded
 from mygpt.training.label_losses import summed_answer_loss
@@ -67,15 +67,16 @@ def test_spans_of_a_512_token_window_as_in_the_paper() -> None:
     spans = draw_spans(512, SpanCorruptionConfig(), draw=random.Random(0))
     read, written = corrupt(range(512), spans, [-1 - i for i in range(200)])
     assert (len(spans), len(read), len(written)) == (26, 512 - 77 + 26, 77 + 27)
+    assert corrupted_tokens(512, SpanCorruptionConfig()) == (len(read) + 1, len(written) + 1)
     assert mean(end - start for start, end in spans) == pytest.approx(2.96, abs=0.01)
 
 
 def test_windows_hold_the_whole_text() -> None:
     tokenizer = shapes.byte_tokenizer("t5")
-    pieces = windows(tokenizer, "abc<extra_id_0>z", 4)
+    pieces = windows(tokenizer, ["abc<extra_id_0>z"], 4)
     assert [len(piece) for piece in pieces] == [4, 4, 4, 4]
     assert "".join(tokenizer.decode(piece) for piece in pieces) == "abc<extra_id_0>z"
-    assert [len(piece) for piece in windows(tokenizer, "abcde", 4)] == [4]  # one token alone cannot be corrupted
+    assert [len(piece) for piece in windows(tokenizer, ["abcde"], 4)] == [4]  # one token alone cannot be corrupted
 
 
 @pytest.mark.parametrize("shape", ["t5", "bart"])

@@ -10,9 +10,12 @@ import torch
 from mygpt.core.errors import Refused
 from mygpt.lm.attention import grouped_attention
 from mygpt.training import forecast as module_under_test
-from mygpt.training.forecast import Forecast, activation_bytes, forecast_training, require_fit
+from mygpt.training.activations import ForwardPass, activation_bytes, decoder_pass, packed_rows_of, rows_of
+from mygpt.training.forecast import Forecast, forecast_training, require_fit
 from mygpt.training.machine import remember_share
+from mygpt.training.steps import Examples
 from tests.training import tiny
+from tests.training.kept import kept_bytes
 from tests.training.test_flops import lora, only
 
 CPU = torch.device("cpu")
@@ -30,8 +33,9 @@ def meta(architecture: str, dtype: torch.dtype = torch.float32) -> Any:
 @pytest.fixture
 def foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Forecast]:
     monkeypatch.setattr(module_under_test, "matmul_flops_per_second", lambda device, dtype, home: 1e6)
-    settings = {"plan": PLAN, "num_tokens": LENGTHS, "num_trained": LABELS, "device": CPU, "home": tmp_path, "process_bytes": 1000}
-    return lambda module, **changes: forecast_training(module, **{**settings, **changes})
+    forward = ForwardPass(decoder_pass, rows_of(LENGTHS))
+    settings = {"plan": PLAN, "examples": Examples((), LENGTHS, LABELS), "forward": forward, "device": CPU, "home": tmp_path}
+    return lambda module, **changes: forecast_training(module, **{**settings, "process_bytes": 1000, **changes})
 
 
 def test_parts_by_hand(foreseen: Callable[..., Forecast]) -> None:
@@ -42,6 +46,8 @@ def test_parts_by_hand(foreseen: Callable[..., Forecast]) -> None:
     assert (one.weights_bytes, one.gradient_bytes, one.optimizer_bytes) == (2 * weights, 2 * weights, 12 * weights)
     assert one.logits_bytes == 5 * 64 * (2 + 12)  # 2 + 3 labels in the first micro-batch
     assert one.activation_bytes and one.holes_bytes == round(0.6 * (one.activation_bytes + one.logits_bytes))
+    in_chunks = foreseen(meta("llama", torch.bfloat16), forward=ForwardPass(decoder_pass, rows_of(LENGTHS), most_labels=3))
+    assert in_chunks.logits_bytes == 3 * 64 * (2 + 12)
     flops = 6 * (2 * layer - 4 * 32) * 24 + 6 * 64 * 32 * 10 + 12 * 2 * 32 * (16 + 36 + 81 + 25)
     assert one.flops == flops and one.seconds == pytest.approx(flops / (1e6 * 0.1))
 
@@ -57,7 +63,7 @@ def test_time_is_learnt_from_the_last_training_of_the_kind(foreseen: Callable[..
 def test_the_most_at_once() -> None:
     parts = {"weights_bytes": 100, "gradient_bytes": 20, "optimizer_bytes": 120, "logits_bytes": 7, "process_bytes": 1000}
     parts["holes_bytes"] = 3
-    rest: dict[str, Any] = {"seconds": 1.0, "flops": 1.0, "kind": ""}
+    rest: dict[str, Any] = {"seconds": 1.0, "flops": 1.0, "steps": 1, "tokens": 1, "kind": ""}
     assert Forecast(**parts, **rest, activation_bytes=50, trained_weights=10).bytes == 1000 + 100 + 120 + 20 + 50 + 7 + 3
     assert Forecast(**parts, **rest, activation_bytes=1, trained_weights=10).bytes == 1000 + 100 + 120 + 40  # float32 gradients
     assert Forecast(**{**parts, "weights_bytes": 500}, **rest, activation_bytes=50, trained_weights=10).bytes == 1000 + 2 * 500
@@ -68,20 +74,11 @@ def test_the_most_at_once() -> None:
 def test_activations_are_those_that_autograd_keeps(architecture: str, method: Any) -> None:
     """A real forward pass of the same shape, in which every kept tensor is weighed."""
     module = method(tiny.ARCHITECTURES[architecture]())
-    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    kept: dict[int, Any] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), grouped_attention(module):
-        module.get_decoder()(input_ids=torch.ones(3, 17, dtype=torch.long), use_cache=False)
-    real = sum(storage.nbytes() for storage in kept.values())
+    ids_BT = torch.ones(3, 17, dtype=torch.long)
+    with grouped_attention(module):
+        real = kept_bytes(module, lambda: module.get_decoder()(input_ids=ids_BT, use_cache=False))
     without_data = method(meta(architecture))
-    assert activation_bytes(without_data, rows=3, tokens=17, device=CPU) == pytest.approx(real, rel=0.02)
+    assert activation_bytes(without_data, decoder_pass, (3, 17), device=CPU) == pytest.approx(real, rel=0.02)
     assert real > 10_000
 
 
@@ -99,13 +96,14 @@ def test_an_architecture_that_looks_at_values_is_said_to_be_unknown(
         return inner(*args, **kwargs) if bool(kwargs["input_ids"].sum() > 0) else None
 
     monkeypatch.setattr(module.model, "forward", looks)
-    one = foreseen(module, num_tokens=[n + 1 for n in LENGTHS])
+    longer = [n + 1 for n in LENGTHS]
+    one = foreseen(module, examples=Examples((), longer, LABELS), forward=ForwardPass(decoder_pass, rows_of(longer)))
     assert one.activation_bytes is None and "activations unknown" in one.told()
 
 
 def test_what_does_not_fit_is_refused_with_what_does(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(activations: int) -> Forecast:
-        return Forecast(2 * 10**9, 10**8, 10**9, activations, 10**8, 0, 3 * 10**8, 90.0, 1e9, 10**7, "")
+        return Forecast(2 * 10**9, 10**8, 10**9, activations, 10**8, 0, 3 * 10**8, 90.0, 1e9, 10**7, 1, 1, "")
 
     require_fit(of(10**9), limit_bytes=5 * 10**9, changes=[])
     changes = [("`--set a=1`", of(6 * 10**9)), ("`--set a=2`", of(10**9)), ("`--set b=1`", of(10**8))]
@@ -122,7 +120,8 @@ def test_what_does_not_fit_is_refused_with_what_does(monkeypatch: pytest.MonkeyP
 
 
 def test_the_largest_micro_batch_is_the_one_that_counts(foreseen: Callable[..., Forecast], monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[dict[str, Any]] = []
-    monkeypatch.setattr(module_under_test, "activation_bytes", lambda module, **shape: seen.append(shape) or 1)
+    seen: list[Any] = []
+    monkeypatch.setattr(module_under_test, "activation_bytes", lambda module, run, shape, device: seen.append(shape) or 1)
     foreseen(meta("llama").requires_grad_(True))
-    assert seen == [{"rows": 2, "tokens": 6, "device": CPU}]  # 12 padded tokens; the one of 9 is longer and smaller
+    assert seen == [(2, 6)]  # 12 padded tokens; the one of 9 is longer and smaller
+    assert packed_rows_of(LENGTHS)([0, 1, 3]) == (3, 6)  # 15 tokens in one row

@@ -59,10 +59,22 @@ def each_logprob(module: Any, rows: AnswerRows, *, chunk_labels: int | None = No
     if rows.seen_B1TT is None:
         hidden_BTD = hidden_states(module, rows.ids_BT)
     else:
-        with grouped_attention(module):
-            given = {"attention_mask": rows.seen_B1TT, "position_ids": rows.positions_BT, "use_cache": False}
-            hidden_BTD = module.get_decoder()(input_ids=rows.ids_BT, **given).last_hidden_state
+        hidden_BTD = _forked_states(module, rows.ids_BT, rows.positions_BT, rows.seen_B1TT)
     return logprobs_of(module, hidden_BTD[rows.rows_N, rows.places_N], rows.labels_N, chunk_labels=chunk_labels)
+
+
+def _forked_states(module: Any, ids_BT: torch.Tensor, positions_BT: torch.Tensor | None, seen_B1TT: torch.Tensor) -> torch.Tensor:
+    with grouped_attention(module):
+        given = {"attention_mask": seen_B1TT, "position_ids": positions_BT, "use_cache": False}
+        hidden_BTD: torch.Tensor = module.get_decoder()(input_ids=ids_BT, **given).last_hidden_state
+    return hidden_BTD
+
+
+def shared_pass(module: Any, rows: int, tokens: int) -> torch.Tensor:
+    """(B, T, D), of rows in which two answers share a prompt, without data (`training/activations`)."""
+    device = next(module.parameters()).device
+    ids_BT, seen_B1TT = torch.zeros((rows, tokens), dtype=torch.long, device=device), torch.ones((rows, 1, tokens, tokens), device=device)
+    return _forked_states(module, ids_BT, ids_BT, seen_B1TT.bool())
 
 
 def single_rows(examples: Sequence[Rendered], *, padding_id: int, device: torch.device) -> AnswerRows:

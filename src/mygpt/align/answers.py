@@ -48,9 +48,12 @@ def usable_pairs(
     max_example_tokens: int,
     context_tokens: int | None,
     drop_unusable: bool,
-    run: Run,
+    run: Run | None = None,
 ) -> list[Pair]:
-    """Raises Refused when a pair cannot be learnt from, or none is there; with `drop_unusable` such pairs are left out and counted."""
+    """Raises Refused when a pair cannot be learnt from, or none is there; with `drop_unusable` such pairs are left out.
+
+    With a run, says how many, and what is special about their template.
+    """
     allowed = min(max_example_tokens, context_tokens or max_example_tokens)
     pairs: list[Pair] = []
     faults: Counter[str] = Counter()
@@ -76,10 +79,11 @@ def usable_pairs(
     if not pairs:
         empty = "The training set has no pairs" if not rows else f"{told}: none would be left"
         raise Refused(f"{empty}.", fix="Make pairs first (`mygpt data preferences_from_ratings`), or look at why these cannot be used.")
-    if faults:
+    if run and faults:
         run.warn(f"{told}: they are left out, whole.")
-    for text in dict.fromkeys(renderer.warnings):
-        run.warn(text)
+    if run:
+        for text in dict.fromkeys(renderer.warnings):
+            run.warn(text)
     return pairs
 
 

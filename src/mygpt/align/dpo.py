@@ -10,6 +10,9 @@ Cost       one forward and one backward pass over prompt + chosen + rejected tok
 Dims       N training pairs   S pairs of a step   P pairs of a micro-batch
 """
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from pydantic import NonNegativeFloat
 
@@ -18,6 +21,7 @@ from mygpt.align.pair_tuning import (
     PairTuningConfig,
     known_pairs,
     pair_work,
+    pairs_forecast,
     plan_steps,
     probabilities,
     publish_aligned,
@@ -60,7 +64,7 @@ def dpo(config: DPOConfig, *, model: Model, dataset: Dataset, reference: Model |
     def compared(logprobs_P2: torch.Tensor, numbers: list[int]) -> Compared:
         return Compared(*logprobs_P2.unbind(1), *reference_N2[numbers].unbind(1), *tokens_N2[numbers].unbind(1))
 
-    plan = plan_steps(work.lengths(work.train), config, step_size=config.step_pairs, run=run)
+    plan = plan_steps(work.lengths(work.train), config, step_size=config.step_pairs, order=run.random)
     with tuning_steps(plan, known_pairs(work), module=module, config=config, run=run) as steps:
         for step in steps:
             tangent = None
@@ -83,4 +87,10 @@ def dpo(config: DPOConfig, *, model: Model, dataset: Dataset, reference: Model |
             step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     after = work.measured(module, reference_held_out)
-    return publish_aligned(work.policy, config, steps, before=before, after=after, told=told(before, after), facts=work.facts, run=run)
+    shown: dict[str, Any] = {"before": before, "after": after, "told": told(before, after)}
+    return publish_aligned(work.policy, config, steps, **shown, forecast=work.forecast, facts=work.facts, run=run)
+
+
+def dpo_forecast(config: DPOConfig, *, model: Model, dataset: Dataset, reference: Model | None = None, home: Path) -> dict[str, Any]:
+    """What `dpo` would do and need, said by `--dry-run`. No weight is loaded."""
+    return pairs_forecast(config, model=model, dataset=dataset, reference=reference, home=home)

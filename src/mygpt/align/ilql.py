@@ -171,7 +171,7 @@ def ilql(config: ILQLConfig, *, model: Model, dataset: Dataset, run: Run) -> Ada
     rewards_R, padding_id = rewards_R.to(loaded.device), loaded.tokenizer.pad_token_id or 0
     trained = {"q": heads.q, "v": heads.v}
 
-    plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run)
+    plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, order=run.random)
     known = Examples(names_of(rows), num_tokens=lengths, num_trained=[sum(e.trained[1:]) for e in examples])
 
     def followed(optimizer: Optimizer) -> Optimizer:

@@ -17,9 +17,11 @@ Dims       N training answers   S answers of a step   A answers of a micro-batch
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
+from random import Random
 from typing import Annotated, Any
 
 import torch
@@ -28,7 +30,7 @@ from pydantic import Field, PositiveFloat
 from mygpt.align.answer_rows import AnswerRows, answer_logprobs, single_rows
 from mygpt.align.answers import rendered_answer, usable_pairs
 from mygpt.align.pair_tuning import GentleConfig, by_length, plan_steps, publish_aligned, require_known_head, with_gentle_rate
-from mygpt.align.policy import Policy, open_policy
+from mygpt.align.policy import Policy, copy_bytes, open_policy, policy_blueprint
 from mygpt.align.preference_measures import measures, told
 from mygpt.align.verdicts import probability_of
 from mygpt.artifacts.dataset import Conversation, Dataset, Message
@@ -37,7 +39,11 @@ from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.lm.chat import Rendered
+from mygpt.lm.load import preferred_device
 from mygpt.metrics.roc_auc import roc_auc
+from mygpt.training.activations import ForwardPass, decoder_pass, rows_of
+from mygpt.training.fit import Work, foreseen, require_memory
+from mygpt.training.forecast import Forecast
 from mygpt.training.losses import chunk_labels_for
 from mygpt.training.steps import Examples
 from mygpt.training.tuning import rate_at, tuning_steps
@@ -117,9 +123,12 @@ def kto(config: KTOConfig, *, model: Model, dataset: Dataset, reference: Model |
     `reference`: what to stay near, an ancestor of `model`; without, `model` as it is.
     """
     config = with_gentle_rate(config, run=run)
+    bare = policy_blueprint(model, config)
+    train, held_out = (judged(dataset, split, bare, config, run=run) for split in ("train", "test"))
+    forecast = _forecast(config, model, train, reference=reference, order=run.random, home=run.home)
+    run.note(f"Training needs {forecast.told()}.")
     policy = open_policy(model, config, reference=reference, run=run)
     module = policy.module
-    train, held_out = (judged(dataset, split, policy, config, run=run) for split in ("train", "test"))
     if len({row.prompt for row in train}) == 1:
         run.warn("All answers are to one prompt, so z, which takes answers to others, is 0: only the answers themselves are compared.")
     is_good_N = torch.tensor([row.is_good for row in train], device=policy.device)
@@ -134,7 +143,7 @@ def kto(config: KTOConfig, *, model: Model, dataset: Dataset, reference: Model |
     before = held_out_measures(work, held_out, reference_n, in_pairs=dataset.schema == "preference", run=run)
 
     lengths = [len(row.example.token_ids) for row in train]
-    plan = plan_steps(lengths, config, step_size=config.step_answers, run=run)
+    plan = plan_steps(lengths, config, step_size=config.step_answers, order=run.random)
     known = Examples([row.name for row in train], num_tokens=lengths, num_trained=[sum(row.example.trained) for row in train])
     with tuning_steps(plan, known, module=module, config=config, run=run) as steps:
         for step in steps:
@@ -153,7 +162,37 @@ def kto(config: KTOConfig, *, model: Model, dataset: Dataset, reference: Model |
     say = told if dataset.schema == "preference" else told_of_labels
     answers = {"good": int(is_good_N.sum()), "bad": int((~is_good_N).sum())}
     facts = {"answers": answers, "weights": {"good": good_weight, "bad": bad_weight}}
-    return publish_aligned(policy, config, steps, before=before, after=after, told=say(before, after), facts=facts, run=run)
+    shown: dict[str, Any] = {"before": before, "after": after, "told": say(before, after)}
+    return publish_aligned(policy, config, steps, **shown, forecast=forecast, facts=facts, run=run)
+
+
+def kto_forecast(
+    config: KTOConfig, *, model: Model, dataset: Dataset, reference: Model | None = None, home: Path
+) -> dict[str, Any]:
+    """What `kto` would do and need, said by `--dry-run`. No weight is loaded."""
+    train = judged(dataset, "train", policy_blueprint(model, config), config)
+    return foreseen(_forecast(config, model, train, reference=reference, order=Random, home=home), examples=len(train))
+
+
+def _forecast(
+    config: KTOConfig,
+    model: Model,
+    train: Sequence[Judged],
+    *,
+    reference: Model | None,
+    order: Callable[[str], Random],
+    home: Path,
+) -> Forecast:
+    lengths = [len(row.example.token_ids) for row in train]
+    known = Examples((), num_tokens=lengths, num_trained=[sum(row.example.trained) for row in train])
+
+    def work_of(config: KTOConfig) -> Work:
+        module = policy_blueprint(model, config).module
+        forward = ForwardPass(decoder_pass, rows_of(lengths), most_labels=chunk_labels_for(module, device=preferred_device()))
+        plan = plan_steps(lengths, config, step_size=config.step_answers, order=order)
+        return Work(module, plan, known, forward, copy_bytes(model, config, reference))
+
+    return require_memory(config, work_of, home=home)
 
 
 def kto_loss(ratio_A: torch.Tensor, is_good_A: torch.Tensor, z: float, *, beta: float) -> torch.Tensor:
@@ -183,7 +222,7 @@ def allowed_tokens(policy: Policy, config: KTOConfig) -> int:
 # -- rows -------------------------------------------------------------------------------------------------------------------
 
 
-def judged(dataset: Dataset, split: str, policy: Policy, config: KTOConfig, *, run: Run) -> list[Judged]:
+def judged(dataset: Dataset, split: str, policy: Policy, config: KTOConfig, *, run: Run | None = None) -> list[Judged]:
     """Of pairs the better one first. A split `test` may be missing."""
     if dataset.schema != "preference":
         rows = dataset.split(split)
@@ -203,12 +242,14 @@ def judged(dataset: Dataset, split: str, policy: Policy, config: KTOConfig, *, r
                 made.append(Judged(pair.row.prompt, answer, is_good, example, called, abs(sure)))
     if not made and split == "train":
         raise Refused(f"All {len(pairs)} pairs to learn from are ties.", fix="Give pairs of which one answer is the better one.")
-    if ties := len(pairs) - len(made) // 2:
+    if run and (ties := len(pairs) - len(made) // 2):
         run.warn(f"{ties} of {len(pairs)} pairs of the split `{split}` are ties, of which KTO learns nothing: they are left out.")
     return made
 
 
-def judged_conversations(rows: Sequence[Conversation], policy: Policy, config: KTOConfig, *, run: Run) -> list[Judged]:
+def judged_conversations(
+    rows: Sequence[Conversation], policy: Policy, config: KTOConfig, *, run: Run | None = None
+) -> list[Judged]:
     """Raises Refused where an answer is empty, too long or has no label; with `drop_unusable` such rows are left out and counted."""
     made, faults = [], Counter[str]()
     for number, row in enumerate(rows):
@@ -228,7 +269,7 @@ def judged_conversations(rows: Sequence[Conversation], policy: Policy, config: K
         raise Refused(f"{said}; allowed are {allowed_tokens(policy, config)} tokens.", fix=fix)
     if not made:
         raise Refused(f"{said}: none are left." if rows else "The training set has no answers.", fix="Give answers called good and bad.")
-    if faults:
+    if run and faults:
         run.warn(f"{said}: they are left out.")
     return made
 

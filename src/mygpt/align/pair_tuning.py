@@ -11,14 +11,24 @@ Dims  P pairs of a micro-batch   n pairs
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 import torch
 from pydantic import PositiveInt
 
-from mygpt.align.answer_rows import AnswerRows, answer_logprobs, row_tokens, separate_rows, shared_rows, takes_shared_rows
+from mygpt.align.answer_rows import (
+    AnswerRows,
+    answer_logprobs,
+    row_tokens,
+    separate_rows,
+    shared_pass,
+    shared_rows,
+    takes_shared_rows,
+)
 from mygpt.align.answers import Pair, usable_pairs
-from mygpt.align.policy import Policy, open_policy
+from mygpt.align.policy import Policy, copy_bytes, open_policy, policy_blueprint
 from mygpt.align.preference_measures import measures
 from mygpt.align.verdicts import probability_of
 from mygpt.artifacts.dataset import Dataset, Preference
@@ -27,7 +37,11 @@ from mygpt.core.run import Run
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.methods import Method
 from mygpt.lm.chat import Rendered
+from mygpt.lm.load import preferred_device
+from mygpt.training.activations import ForwardPass, rows_of
 from mygpt.training.batches import Plan, batch_of, cut_by_tokens
+from mygpt.training.fit import Work, compared, foreseen, require_memory
+from mygpt.training.forecast import Forecast
 from mygpt.training.losses import chunk_labels_for, require_own_loss
 from mygpt.training.steps import Examples, Steps
 from mygpt.training.tuning import TuningConfig, learnt, names_of, published
@@ -68,6 +82,7 @@ class PairWork:
     is_shared: bool  # the two answers of a pair stand in one row
     chunk_labels: int
     micro_batch_tokens: int
+    forecast: Forecast
     run: Run
 
     def rows(self, numbers: Sequence[int]) -> AnswerRows:
@@ -115,22 +130,58 @@ def pair_work(
     with_reference: bool = True,
     run: Run,
 ) -> PairWork:
-    """Raises Refused for pairs that nothing can be learnt from, and for what `open_policy` refuses."""
+    """Raises Refused for pairs that nothing can be learnt from, for what `open_policy` refuses, and where memory is lacking."""
     train, test = dataset.preferences("train"), dataset.preferences("test")
+    bare = policy_blueprint(model, config)
+    pairs, held_out = _usable(train, bare, config, run=run), _usable(test, bare, config, run=run) if test else []
+    forecast = _forecast(config, model, pairs, reference=reference, with_reference=with_reference, order=run.random, home=run.home)
+    run.note(f"Training needs {forecast.told()}.")
     policy = open_policy(model, config, reference=reference, with_reference=with_reference, run=run)
-
-    def usable(rows: Sequence[Preference]) -> list[Pair]:
-        allowed: Any = {"max_example_tokens": config.max_example_tokens, "context_tokens": policy.context_tokens}
-        return usable_pairs(rows, policy.renderer, **allowed, drop_unusable=config.drop_unusable, run=run)
-
-    pairs, held_out = usable(train), usable(test) if test else []
     if not with_reference and probabilities(pairs, device=policy.device) is not None:
         run.warn("The pairs say how sure they are (`probability`), which this loss does not use: every chosen answer counts as the better.")
     require_known_head(policy, [pair.chosen for pair in pairs])
     longest = max(pairs, key=lambda pair: pair.num_tokens)
     is_shared = takes_shared_rows(policy.module, (longest.chosen, longest.rejected), padding_id=policy.padding_id, run=run)
     num_dropped = len(train) + len(test) - len(pairs) - len(held_out)
-    return PairWork(policy, pairs, held_out, num_dropped, is_shared, chunk_labels_for(policy.module), config.micro_batch_tokens, run)
+    chunk_labels = chunk_labels_for(policy.module)
+    return PairWork(policy, pairs, held_out, num_dropped, is_shared, chunk_labels, config.micro_batch_tokens, forecast, run)
+
+
+def pairs_forecast(
+    config: PairTuningConfig, *, model: Model, dataset: Dataset, reference: Model | None = None, with_reference: bool = True, home: Path
+) -> dict[str, Any]:
+    """What learning these pairs would need, said by `--dry-run`. No weight is loaded."""
+    pairs = _usable(dataset.preferences("train"), policy_blueprint(model, config), config)
+    forecast = _forecast(config, model, pairs, reference=reference, with_reference=with_reference, order=Random, home=home)
+    return foreseen(forecast, examples=len(pairs))
+
+
+def _usable(rows: Sequence[Preference], policy: Policy, config: PairTuningConfig, *, run: Run | None = None) -> list[Pair]:
+    allowed: Any = {"max_example_tokens": config.max_example_tokens, "context_tokens": policy.context_tokens}
+    return usable_pairs(rows, policy.renderer, **allowed, drop_unusable=config.drop_unusable, run=run)
+
+
+def _forecast(
+    config: PairTuningConfig,
+    model: Model,
+    pairs: Sequence[Pair],
+    *,
+    reference: Model | None,
+    with_reference: bool,
+    order: Callable[[str], Random],
+    home: Path,
+) -> Forecast:
+    """Of pairs whose answers share a row, which is found out when weights are there."""
+    lengths = [row_tokens((pair.chosen, pair.rejected), shared=True) for pair in pairs]
+    known = Examples((), lengths, [sum(pair.chosen.trained) + sum(pair.rejected.trained) for pair in pairs])
+
+    def work_of(config: PairTuningConfig) -> Work:
+        module, copy = policy_blueprint(model, config).module, copy_bytes(model, config, reference) if with_reference else 0
+        plan = plan_steps(lengths, config, step_size=config.step_pairs, order=order)
+        most_labels = chunk_labels_for(module, device=preferred_device())
+        return Work(module, plan, known, ForwardPass(shared_pass, rows_of(lengths), most_labels=most_labels), copy)
+
+    return require_memory(config, work_of, home=home)
 
 
 def require_known_head(policy: Policy, examples: Sequence[Rendered]) -> None:
@@ -154,14 +205,14 @@ def by_length(
     return torch.cat(made)[order.argsort().to(made[0].device)]
 
 
-def plan_steps(lengths: Sequence[int], config: TuningConfig, *, step_size: int, run: Run) -> Plan:
+def plan_steps(lengths: Sequence[int], config: TuningConfig, *, step_size: int, order: Callable[[str], Random]) -> Plan:
     """Steps of `step_size` examples of like length, every one once an epoch, in micro-batches of at most `micro_batch_tokens`."""
     plan: Plan = []
     for epoch in range(config.epochs):
-        order = run.random(f"order/{epoch}")
-        by_length = sorted(range(len(lengths)), key=lambda i: lengths[i] * order.uniform(0.9, 1.1))
+        own = order(f"order/{epoch}")
+        by_length = sorted(range(len(lengths)), key=lambda i: lengths[i] * own.uniform(0.9, 1.1))
         steps = [by_length[start : start + step_size] for start in range(0, len(by_length), step_size)]
-        order.shuffle(steps)
+        own.shuffle(steps)
         plan += [cut_by_tokens(step, lengths, config.micro_batch_tokens) for step in steps]
     return plan
 
@@ -196,12 +247,14 @@ def publish_aligned(
     before: Mapping[str, Any] | None,
     after: Mapping[str, Any] | None,
     told: str,
+    forecast: Forecast,
     facts: Mapping[str, Any],
     run: Run,
 ) -> Adapter | Model:
     """`before` and `after`: what was measured on held-out rows, None without some; `told`: the same in words."""
     sentences = [f"Held out: {told}." if told else "No held-out pairs: how well it does was not measured."]
-    said = {**learnt(policy.module, policy.loaded, config, steps), "template": policy.renderer.template_digest, **facts}
+    said = {**learnt(policy.module, policy.loaded, config, steps), **compared(forecast, steps, home=run.home)}
+    said |= {"template": policy.renderer.template_digest, **facts}
     said |= {"held_out": {"before": before, "after": after} if after else None, "sentences": sentences}
     made = published(policy.module, policy.loaded, config, facts=said, inherited=policy.loaded.model.manifest.facts, run=run)
     steps.checkpoints.clear()

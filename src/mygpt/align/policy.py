@@ -1,5 +1,6 @@
 """The model that is aligned, and the frozen one that it is held to.
 
+    policy_blueprint(model, config)                     the same before any weight is loaded: its module is on the meta device
     policy = open_policy(model, config, run=run)        `policy.module` has exactly what is trained requiring gradients
     with policy.reference() as frozen: ...              for log-probabilities of where it began; no gradients
 
@@ -23,7 +24,7 @@ from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.lm.adapters import methods
 from mygpt.lm.chat import ChatRenderer
-from mygpt.lm.load import Loaded, load_lm
+from mygpt.lm.load import Loaded, blueprint, load_lm, load_tokenizer
 from mygpt.lm.virtual_tokens import num_virtual_tokens
 from mygpt.training.tuning import TuningConfig, dtype_of
 
@@ -69,12 +70,32 @@ def open_policy(model: Model, config: TuningConfig, *, reference: Model | None =
     renderer = ChatRenderer(loaded.tokenizer)
     another = reference is not None and reference.digest != model.digest
     copy = None
-    if with_reference and (another or methods.makes_a_model(config.method)):
+    if with_reference and is_copied(model, config, reference):
         copy = load_lm(reference or model, dtype=dtype_of(config)).module.requires_grad_(False)
         run.note(f"The reference is a copy of its own ({(reference or model).id}): {'another model' if another else 'all weights move'}.")
     torch.manual_seed(run.seed_for("policy"))
     module = methods.attach(loaded.module, config.method, tokenizer=loaded.tokenizer).eval()
     return Policy(loaded, module, renderer, copy)
+
+
+def policy_blueprint(model: Model, config: TuningConfig) -> Policy:
+    """Raises Refused for a model without a chat template."""
+    tokenizer = load_tokenizer(model)
+    with torch.device("meta"):
+        module = methods.attach(blueprint(model, dtype_of(config)), config.method, tokenizer=tokenizer).eval()
+    return Policy(Loaded(module, tokenizer, model), module, ChatRenderer(tokenizer), None)
+
+
+def is_copied(model: Model, config: TuningConfig, reference: Model | None) -> bool:
+    """Whether the reference stands in memory beside the policy."""
+    return methods.makes_a_model(config.method) or (reference is not None and reference.digest != model.digest)
+
+
+def copy_bytes(model: Model, config: TuningConfig, reference: Model | None) -> int:
+    """Of the reference, where it has to be one of its own."""
+    if not is_copied(model, config, reference):
+        return 0
+    return sum(p.numel() * p.element_size() for p in blueprint(reference or model, dtype_of(config)).parameters())
 
 
 def require_ancestor(reference: Model, *, of: Model) -> None:

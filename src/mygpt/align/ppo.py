@@ -14,6 +14,7 @@ Dims       N sampled tokens of a micro-batch   D hidden
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -21,12 +22,13 @@ import torch
 
 from mygpt.align.experience import Experience, by_length, gathered, passed
 from mygpt.align.kl import AdaptiveKL, k2
-from mygpt.align.policy import open_policy
+from mygpt.align.policy import open_policy, policy_blueprint
 from mygpt.align.policy_losses import approx_kl, clipped_surrogate, clipped_value_losses
 from mygpt.align.ppo_config import PPOConfig
 from mygpt.align.ppo_inputs import planned, prompts_of, texts_of, value_head_of
 from mygpt.align.ppo_vitals import Seen, vitals_of
 from mygpt.align.remote_rollouts import sampler_of
+from mygpt.align.rollout_memory import Amount, require_rollout_memory
 from mygpt.align.watch import Watch
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
@@ -34,7 +36,10 @@ from mygpt.artifacts.recipe import recipe
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Completer
 from mygpt.infer.rewards import IdentifiedReward
+from mygpt.lm.chat import Rendered
 from mygpt.training.batches import Batch, batch_of
+from mygpt.training.fit import foreseen
+from mygpt.training.forecast import Forecast
 from mygpt.training.losses import chunk_labels_for, summed_cross_entropy
 from mygpt.training.schedules import linear
 from mygpt.training.tuning import learnt, peak_rate, published, tuning_steps
@@ -62,9 +67,13 @@ def ppo(
     Nothing is learnt from `held_out_reward`: the doctor watches it.
     """
     config = _with_rate(config, run)
+    bare = policy_blueprint(model, config)
+    prompts, texts = prompts_of(dataset, bare, config), texts_of(ptx, bare, config)
+    prompt_tokens = [len(bare.renderer.prompt(prompt)) for prompt in prompts]
+    forecast = _forecast(config, model, prompt_tokens, texts, reference=reference, home=run.home)
+    run.note(f"Training needs at most {forecast.told()}.")
     policy = open_policy(model, config, reference=reference, run=run)
     module, device, chunk_labels = policy.module, policy.device, chunk_labels_for(policy.module)
-    prompts, texts = prompts_of(dataset, policy, config), texts_of(ptx, policy, config)
     sample = sampler_of(policy, sampler, config, run=run)
     value_head = value_head_of(policy, reward if config.value_from_reward else None)
     work = planned(texts, config, run=run)
@@ -107,11 +116,41 @@ def ppo(
                 memory["vitals"].append(vitals.logged())
                 memory["coefficient"] = config.kl.next(memory["coefficient"], kl=experience.kl, num_answers=config.answers)
 
-    facts = {**learnt(module, policy.loaded, config, steps), "template": policy.renderer.template_digest}
+    facts = {**learnt(module, policy.loaded, config, steps), "template": policy.renderer.template_digest, "forecast": forecast.facts()}
     facts |= watch.concluded({"vitals": memory["vitals"], "sentences": [told(memory["vitals"])]})
     tuned = published(module, policy.loaded, config, facts=facts, inherited=model.manifest.facts, run=run)
     steps.checkpoints.clear()
     return tuned
+
+
+def ppo_forecast(
+    config: PPOConfig, *, model: Model, dataset: Dataset, reference: Model | None = None, ptx: Dataset | None = None, home: Path
+) -> dict[str, Any]:
+    """What `ppo` would do and need at most, said by `--dry-run`. No weight is loaded."""
+    bare = policy_blueprint(model, config)
+    tokens = [len(bare.renderer.prompt(prompt)) for prompt in prompts_of(dataset, bare, config)]
+    forecast = _forecast(config, model, tokens, texts_of(ptx, bare, config), reference=reference, home=home)
+    return foreseen(forecast, examples=len(tokens))
+
+
+def _forecast(
+    config: PPOConfig, model: Model, prompt_tokens: Sequence[int], texts: Sequence[Rendered], *, reference: Model | None, home: Path
+) -> Forecast:
+    def amount_of(config: PPOConfig) -> Amount:
+        return Amount(
+            config.answers // config.samples,
+            config.samples,
+            config.max_answer_tokens,
+            rollouts=config.rollouts,
+            updates=config.updates,
+            parts=config.minibatches,
+            in_trees=False,
+        )
+
+    longest = sorted(((len(text.token_ids), sum(text.trained[1:])) for text in texts), reverse=True)[: config.ptx_rows]
+    others = [{"answers": config.answers // 2}] if config.answers % (2 * config.samples) == 0 else []
+    more: dict[str, Any] = {"beside": longest, "reference": reference, "others": others, "home": home}
+    return require_rollout_memory(config, model, prompt_tokens, amount_of, **more)
 
 
 def token_losses(

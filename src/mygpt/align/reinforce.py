@@ -13,6 +13,7 @@ Dims       N sampled tokens   L tokens of an answer
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -25,13 +26,13 @@ from mygpt.align.policy import open_policy
 from mygpt.align.policy_losses import clipped_surrogate
 from mygpt.align.remote_rollouts import sampler_of
 from mygpt.align.reward_choice import opened_reward
+from mygpt.align.rollout_memory import prompts_within_memory, rollouts_forecast
 from mygpt.align.scored_rollouts import (
     RolloutConfig,
     Scored,
     Watched,
     cut,
     logprobs_of_rows,
-    prompts_of,
     remember,
     rollout_plan,
     scored_rollouts,
@@ -97,8 +98,8 @@ def reinforce(
     Nothing is learnt from `held_out_reward`: the doctor watches it.
     """
     config = with_rate(config, run=run)
+    prompts, forecast = prompts_within_memory(config, model, dataset, reference=reference, samples_here=sampler is None, run=run)
     policy = open_policy(model, config, reference=reference, run=run)
-    prompts = prompts_of(dataset, policy, config)
     plan, known = rollout_plan(len(prompts), config, run=run)
     sample = sampler_of(policy, sampler, config, run=run)
     chunk_labels = chunk_labels_for(policy.module)
@@ -148,10 +149,17 @@ def reinforce(
                 )
                 remember(vitals, scored, watched, config, memory, watch=watch, run=run)
 
-    facts = {**learnt(policy.module, policy.loaded, config, steps), **watch.concluded(told(memory, judge))}
+    facts = {**learnt(policy.module, policy.loaded, config, steps), **watch.concluded(told(memory, judge)), "forecast": forecast.facts()}
     made = published(policy.module, policy.loaded, config, facts=facts, inherited=model.manifest.facts, run=run)
     steps.checkpoints.clear()
     return made
+
+
+def reinforce_forecast(
+    config: ReinforceConfig, *, model: Model, dataset: Dataset, reference: Model | None = None, home: Path
+) -> dict[str, Any]:
+    """What `reinforce` would do and need at most, said by `--dry-run`. No weight is loaded."""
+    return rollouts_forecast(config, model=model, dataset=dataset, reference=reference, home=home)
 
 
 def advantages_of(

@@ -18,7 +18,9 @@ Dims       N answers   P pairs
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 import torch
@@ -38,10 +40,23 @@ from mygpt.lm.adapters.methods import Method
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.heads import Opened
 from mygpt.lm.inputs import window_tokens
+from mygpt.training.activations import ForwardPass, decoder_pass, packed_rows_of
 from mygpt.training.batches import Plan, plan_epoch
+from mygpt.training.fit import Work, compared, foreseen, require_memory
+from mygpt.training.forecast import Forecast
 from mygpt.training.packing import keeps_apart, plan_packed_epoch
 from mygpt.training.steps import Examples
-from mygpt.training.tuning import TuningConfig, learnt, opened_for, publish_tuned, rate_at, tuning_steps, with_method
+from mygpt.training.tuning import (
+    TuningConfig,
+    blueprint_for,
+    learnt,
+    module_for,
+    opened_for,
+    publish_tuned,
+    rate_at,
+    tuning_steps,
+    with_method,
+)
 
 
 class RewardModelConfig(TuningConfig):
@@ -60,13 +75,16 @@ class RewardModelConfig(TuningConfig):
 @recipe
 def reward_model(config: RewardModelConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset` (schema `preference`) and measure on `test`: an Adapter on `model`, or a new Model."""
+    bare = blueprint_for("reward", model, config)
+    groups, held_out = (_groups(bare, dataset, split, config, run) for split in ("train", "test"))
+    forecast = _forecast(config, model, groups, order=run.random, home=run.home)
+    run.note(f"Training needs {forecast.told()}.")
     opened = opened_for("reward", model, config, run=run)
-    groups, held_out = (_groups(opened, dataset, split, config, run) for split in ("train", "test"))
     module = with_method(opened, config, run=run)
     padding_id = opened.tokenizer.pad_token_id
     packed = keeps_apart(module, [example for group in groups for example in group.examples], run=run)
     known = Examples([g.name for g in groups], num_tokens=[g.num_tokens for g in groups], num_trained=[1] * len(groups))
-    with tuning_steps(_plan(groups, config, run, packed=packed), known, module=module, config=config, run=run) as steps:
+    with tuning_steps(_plan(groups, config, order=run.random, packed=packed), known, module=module, config=config, run=run) as steps:
         for step in steps:
             for numbers in step.micro_batches:
                 some = [groups[i] for i in numbers]
@@ -81,13 +99,37 @@ def reward_model(config: RewardModelConfig, *, model: Model, dataset: Dataset, r
     rewards = all_rewards(module, measured, config, packed=packed, padding_id=padding_id)
     mean, std = mean_and_std(rewards, run)
     shown = quality(scored_pairs(measured, rewards), seed=run.seed_for("quality")) if held_out else None
-    facts = {**learnt(module, opened, config, steps), "normalised": {"mean": mean, "std": std, "on": split}, "held_out": shown}
+    facts = {**learnt(module, opened, config, steps), **compared(forecast, steps, home=run.home)}
+    facts |= {"normalised": {"mean": mean, "std": std, "on": split}, "held_out": shown}
     made = publish_tuned(module, opened, config, facts=facts, told=" ".join(sentences(shown)).rstrip(".") if shown else "", run=run)
     steps.checkpoints.clear()
     return made
 
 
-def _groups(opened: Opened, dataset: Dataset, split: str, config: RewardModelConfig, run: Run) -> list[Group]:
+def reward_model_forecast(config: RewardModelConfig, *, model: Model, dataset: Dataset, home: Path) -> dict[str, Any]:
+    """What `reward_model` would do and need, said by `--dry-run`. No weight is loaded."""
+    groups = _groups(blueprint_for("reward", model, config), dataset, "train", config, None)
+    return foreseen(_forecast(config, model, groups, order=Random, home=home), examples=len(groups))
+
+
+def _forecast(
+    config: RewardModelConfig, model: Model, groups: Sequence[Group], *, order: Callable[[str], Random], home: Path
+) -> Forecast:
+    """Of answers that share a row, which is found out when weights are there."""
+
+    def shape_of(micro: Sequence[int]) -> tuple[int, ...]:
+        lengths = [len(example.token_ids) for i in micro for example in groups[i].examples]
+        return packed_rows_of(lengths)(range(len(lengths)))
+
+    def work_of(config: RewardModelConfig) -> Work:
+        forward = ForwardPass(decoder_pass, shape_of, logits_of=len)  # a number for each
+        return Work(module_for("reward", model, config), _plan(groups, config, order=order, packed=True), known, forward)
+
+    known = Examples((), num_tokens=[group.num_tokens for group in groups], num_trained=[1] * len(groups))
+    return require_memory(config, work_of, home=home)
+
+
+def _groups(opened: Opened, dataset: Dataset, split: str, config: RewardModelConfig, run: Run | None) -> list[Group]:
     rows = dataset.preferences(split)
     if not rows and split != "train":
         return []
@@ -99,7 +141,7 @@ def _groups(opened: Opened, dataset: Dataset, split: str, config: RewardModelCon
         drop_unusable=config.drop_unusable,
         run=run,
     )
-    if split == "train":
+    if run and split == "train":
         for text in unused([pair.row for pair in pairs], config):
             run.warn(text)
     margins = LLAMA_2_MARGINS[config.margins] if isinstance(config.margins, str) else config.margins
@@ -120,17 +162,17 @@ def unused(rows: Sequence[Preference], config: RewardModelConfig) -> Iterator[st
         yield f"`tie_threshold` is set, and none of the {len(rows)} pairs is a tie: it acts as one margin for all of them."
 
 
-def _plan(groups: Sequence[Group], config: RewardModelConfig, run: Run, *, packed: bool) -> Plan:
+def _plan(groups: Sequence[Group], config: RewardModelConfig, *, order: Callable[[str], Random], packed: bool) -> Plan:
     """Every prompt once an epoch."""
     plan: Plan = []
     for epoch in range(config.epochs):
-        order = run.random(f"order/{epoch}")
+        own = order(f"order/{epoch}")
         if packed:
             sizes, most = [g.num_tokens for g in groups], config.micro_batch_tokens
-            plan += plan_packed_epoch(sizes, step_tokens=config.step_tokens, pack_tokens=most, order=order)
+            plan += plan_packed_epoch(sizes, step_tokens=config.step_tokens, pack_tokens=most, order=own)
         else:
             budgets = {"step_tokens": config.step_tokens, "micro_batch_tokens": config.micro_batch_tokens}
-            plan += plan_epoch([g.padded_tokens for g in groups], **budgets, order=order)
+            plan += plan_epoch([g.padded_tokens for g in groups], **budgets, order=own)
     return plan
 
 

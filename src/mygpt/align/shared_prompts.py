@@ -28,7 +28,7 @@ from mygpt.training.batches import cut_by_tokens
 from mygpt.training.label_logprobs import logprobs_of
 from mygpt.training.losses import hidden_states
 
-_TREE_TOKENS = 512
+TREE_TOKENS = 512
 Tree = list[int]  # numbers of rollouts that answer one prompt
 
 
@@ -78,7 +78,7 @@ def planted(rows: Sequence[int], made: Mapping[int, Rollout], *, shares: bool, m
     trees: list[Tree] = []
     for prompt, group in by_prompt.items():
         lengths = {i: made[i].num_tokens for i in group}
-        trees += alike(lengths, most_tokens=_TREE_TOKENS - len(prompt)) if shares else [[i] for i in group]
+        trees += alike(lengths, most_tokens=TREE_TOKENS - len(prompt)) if shares else [[i] for i in group]
     sizes = [len(prompt_ids(made[tree[0]])) + sum(made[i].num_tokens for i in tree) for tree in trees]
     order = sorted(range(len(trees)), key=lambda t: sizes[t])
     return [[trees[t] for t in micro] for micro in cut_by_tokens(order, sizes, micro_batch_tokens)]

@@ -11,13 +11,23 @@ Cost       one forward and one backward pass over prompt + chosen + rejected tok
 Dims       P pairs of a micro-batch
 """
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from mygpt.align.pair_tuning import PairTuningConfig, known_pairs, pair_work, plan_steps, publish_aligned, token_counts, with_gentle_rate
+from mygpt.align.pair_tuning import (
+    PairTuningConfig,
+    known_pairs,
+    pair_work,
+    pairs_forecast,
+    plan_steps,
+    publish_aligned,
+    token_counts,
+    with_gentle_rate,
+)
 from mygpt.align.preference_measures import told
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
@@ -60,7 +70,7 @@ def simpo(config: SimPOConfig, *, model: Model, dataset: Dataset, run: Run) -> A
     module = work.policy.module
     tokens_N2 = token_counts(work.train, device=work.policy.device)
     before = work.measured(module)
-    plan = plan_steps(work.lengths(work.train), config, step_size=config.step_pairs, run=run)
+    plan = plan_steps(work.lengths(work.train), config, step_size=config.step_pairs, order=run.random)
     with tuning_steps(plan, known_pairs(work), module=module, config=config, run=run) as steps:
         for step in steps:
             for numbers in step.micro_batches:
@@ -71,4 +81,10 @@ def simpo(config: SimPOConfig, *, model: Model, dataset: Dataset, run: Run) -> A
             step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     after = work.measured(module)
-    return publish_aligned(work.policy, config, steps, before=before, after=after, told=told(before, after), facts=work.facts, run=run)
+    shown: dict[str, Any] = {"before": before, "after": after, "told": told(before, after)}
+    return publish_aligned(work.policy, config, steps, **shown, forecast=work.forecast, facts=work.facts, run=run)
+
+
+def simpo_forecast(config: SimPOConfig, *, model: Model, dataset: Dataset, home: Path) -> dict[str, Any]:
+    """What `simpo` would do and need, said by `--dry-run`. No weight is loaded."""
+    return pairs_forecast(config, model=model, dataset=dataset, with_reference=False, home=home)

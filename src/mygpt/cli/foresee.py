@@ -1,6 +1,7 @@
 """What a recipe would need, for `--dry-run`: its own forecast, where it has one and nothing has to be fetched for it."""
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from mygpt.core.home import model_cache
 
 
 def foresee(path: str, config: Config, store: Store, inputs: dict[str, tuple[tuple[type[Artifact], ...], str]]) -> dict[str, Any] | None:
-    """`path` is "mygpt.finetune.sft:sft", whose forecast is `sft_forecast` beside it; `inputs` are (kinds, reference) by argument."""
+    """`path` is "mygpt.finetune.sft:sft", whose forecast is `sft_forecast` beside it; `inputs` are (kinds, reference) by argument, of which
+    it takes those that decide."""
     module, _, name = path.partition(":")
     forecast = getattr(importlib.import_module(module), f"{name}_forecast", None)
     if forecast is None:
         return None
-    opened = {argument: _at_hand(store, kinds, reference) for argument, (kinds, reference) in inputs.items()}
+    taken = inspect.signature(forecast).parameters
+    opened = {name: _at_hand(store, kinds, reference) for name, (kinds, reference) in inputs.items() if name in taken}
     if None in opened.values():
         return None
     foreseen: dict[str, Any] = forecast(config, **opened, home=store.home)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -36,13 +37,18 @@ from mygpt.lm.heads import Opened
 from mygpt.lm.inputs import Encoded, encode, length_batches, padded
 from mygpt.lm.pooling import mean_pooled, require_mean_pooling, write_sentence_files
 from mygpt.metrics.ranking import ndcg_at_k
+from mygpt.training.activations import ForwardPass, some_inputs
 from mygpt.training.batches import Plan
 from mygpt.training.distributed import on_ranks, share_of
+from mygpt.training.fit import Work, compared, foreseen, nothing_to_learn, require_memory
+from mygpt.training.forecast import Forecast
 from mygpt.training.steps import Examples
 from mygpt.training.tuning import (
     TuningConfig,
+    blueprint_for,
     example_tokens,
     learnt,
+    module_for,
     names_of,
     opened_for,
     publish_tuned,
@@ -64,10 +70,10 @@ def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run
     """Learn the split `train` of `dataset` (schema `pairs`) and measure search on `test`: a new Model, or an Adapter on `model`."""
     require_mean_pooling(model)
     rows, held_out = dataset.pairs("train"), dataset.pairs("test")
-    opened = opened_for("embedder", model, config, run=run)
-    allowed = example_tokens(opened, config)
-    examples = {text: encode(opened.tokenizer, text, max_tokens=allowed) for row in rows for text in texts_of(row)}
-    if num_cut := sum(len(encode(opened.tokenizer, text)) > allowed for text, example in examples.items() if len(example) == allowed):
+    bare = blueprint_for("embedder", model, config)
+    allowed = example_tokens(bare, config)
+    examples = {text: encode(bare.tokenizer, text, max_tokens=allowed) for row in rows for text in texts_of(row)}
+    if num_cut := sum(len(encode(bare.tokenizer, text)) > allowed for text, example in examples.items() if len(example) == allowed):
         run.warn(f"{num_cut} of {len(examples)} texts are longer than {allowed} tokens and lose their end, here and in use.")
     lengths = [sum(len(examples[text]) for text in texts_of(row)) for row in rows]
     require_examples(lengths, allowed=max(lengths, default=0), what="pairs", fix="")
@@ -76,12 +82,15 @@ def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run
     positives: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         positives[row.anchor].add(row.positive)
+    known = Examples(names_of(rows), num_tokens=lengths, num_trained=[1] * len(rows))
+    forecast = _forecast(config, model, rows, examples, order=run.random, home=run.home)
+    run.note(f"Training needs {forecast.told()}.")
 
+    opened = opened_for("embedder", model, config, run=run)
     before = held_out_scores(opened, held_out, max_tokens=allowed)
     module = with_method(opened, config, run=run)
     padding_id = opened.tokenizer.pad_token_id
-    plan = plan_pairs(len(rows), config, run=run)
-    known = Examples(names_of(rows), num_tokens=lengths, num_trained=[1] * len(rows))
+    plan = plan_pairs(len(rows), config, order=run.random)
     with tuning_steps(plan, known, module=module, config=config, run=run) as steps:
         for step in steps:
             part = Contrast.of([rows[i] for i in step.rows], positives)
@@ -107,7 +116,8 @@ def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run
     after = held_out_scores(Opened(module, opened.tokenizer, model, None, "embedder"), held_out, max_tokens=allowed)
     dimensions = module.config.hidden_size
     scores = {"held_out": after, "held_out_before": before}
-    facts = {**learnt(module, opened, config, steps), "dimensions": dimensions, "context_tokens": allowed, **scores}
+    facts = {**learnt(module, opened, config, steps), **compared(forecast, steps, home=run.home)}
+    facts |= {"dimensions": dimensions, "context_tokens": allowed, **scores}
     told = (
         f"nDCG@10 {before['ndcg_at_10']:.3f} before, {after['ndcg_at_10']:.3f} after, {after['queries']} queries"
         if before and after
@@ -122,19 +132,56 @@ def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run
     return made
 
 
+def embedder_forecast(config: EmbedderConfig, *, model: Model, dataset: Dataset, home: Path) -> dict[str, Any]:
+    """What `embedder` would do and need, said by `--dry-run`. No weight is loaded."""
+    rows, bare = dataset.pairs("train"), blueprint_for("embedder", model, config)
+    if not rows:
+        return nothing_to_learn()
+    allowed = example_tokens(bare, config)
+    examples = {text: encode(bare.tokenizer, text, max_tokens=allowed) for row in rows for text in texts_of(row)}
+    return foreseen(_forecast(config, model, rows, examples, order=Random, home=home), examples=len(rows))
+
+
+def _forecast(
+    config: EmbedderConfig,
+    model: Model,
+    rows: Sequence[TextPair],
+    examples: Mapping[str, Encoded],
+    *,
+    order: Callable[[str], Random],
+    home: Path,
+) -> Forecast:
+    def work_of(config: EmbedderConfig) -> Work:
+        def shape_of(step: Sequence[int]) -> tuple[int, ...]:
+            """Of the largest micro-batch of a step's texts: one is in memory at a time."""
+            lengths = [len(examples[text]) for text in dict.fromkeys(text for i in step for text in texts_of(rows[i]))]
+            shapes = [(len(micro), lengths[micro[0]]) for micro in length_batches(lengths, config.micro_batch_tokens)]
+            return max(shapes, key=lambda shape: shape[0] * shape[1])
+
+        def logits_of(step: Sequence[int]) -> int:
+            """Each anchor's with each candidate."""
+            return len(step) * len({text for i in step for text in texts_of(rows[i])[1:]})
+
+        forward = ForwardPass(text_pass, shape_of, logits_of)
+        return Work(module_for("embedder", model, config), plan_pairs(len(rows), config, order=order), known, forward)
+
+    known = Examples((), [sum(len(examples[text]) for text in texts_of(row)) for row in rows], [1] * len(rows))
+    return require_memory(config, work_of, home=home)
+
+
 def texts_of(row: TextPair) -> tuple[str, ...]:
     return (row.anchor, row.positive, *row.negatives)
 
 
-def plan_pairs(num_rows: int, config: EmbedderConfig, *, run: Run) -> Plan:
+def plan_pairs(num_rows: int, config: EmbedderConfig, *, order: Callable[[str], Random]) -> Plan:
     """Every pair once an epoch, in random order, in steps of equal size (to one): a small last step would have few to tell apart from."""
     num_steps = max(1, round(num_rows / config.step_pairs))
     plan: Plan = []
     for epoch in range(config.epochs):
-        order = list(range(num_rows))
-        run.random(f"order/{epoch}").shuffle(order)
+        shuffled = list(range(num_rows))
+        order(f"order/{epoch}").shuffle(shuffled)
         bounds = [num_rows * s // num_steps for s in range(num_steps + 1)]
-        plan += [[order[start:end]] for start, end in pairwise(bounds)]
+        plan += [[shuffled[start:end]] for start, end in pairwise(bounds)]
     return plan
 
 
@@ -162,6 +209,10 @@ class Contrast:
 def embedded(module: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     with grouped_attention(module):
         return mean_pooled(module(**inputs).last_hidden_state, inputs["attention_mask"])
+
+
+def text_pass(module: Any, rows: int, tokens: int) -> torch.Tensor:
+    return embedded(module, some_inputs(module, rows, tokens))
 
 
 def info_nce(

@@ -18,7 +18,8 @@ from mygpt.training.compile_layers import NUM_SHAPES, compile_layers
 from mygpt.training.losses import chunk_labels_for
 from mygpt.training.packing import keeps_apart, packed_batch, plan_packed_epoch
 from mygpt.training.recompute import recompute_layers
-from mygpt.training.tuning import TuningConfig
+from mygpt.training.steps import Advice
+from mygpt.training.tuning import TuningConfig, advice_for
 
 
 class RowsConfig(TuningConfig):
@@ -40,6 +41,19 @@ def plan_of(config: RowsConfig, num_tokens: Sequence[int], order: Callable[[str]
         else:
             plan += plan_epoch(num_tokens, step_tokens=config.step_tokens, micro_batch_tokens=config.micro_batch_tokens, order=own)
     return plan
+
+
+def row_size(config: RowsConfig) -> tuple[str, int]:
+    """The setting that bounds a forward pass, and what it comes to."""
+    size = "pack_tokens" if config.pack_tokens else "micro_batch_tokens"
+    return size, min(getattr(config, size), config.step_tokens)
+
+
+def advice(config: RowsConfig, *, named_in_up: str) -> Advice:
+    """What to change when training diverges, or runs out of memory all the same."""
+    size, most = row_size(config)
+    smaller = [f"`{size}` to {max(1, most // 2)}", *([] if config.recompute else ["`recompute` to true"])]
+    return advice_for(config, smaller=smaller, named_in_up=named_in_up)
 
 
 class Layout(NamedTuple):

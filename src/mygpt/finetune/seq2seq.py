@@ -5,6 +5,8 @@ We differ  no dropout; what begins an answer and what ends it is what the archit
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -25,10 +27,12 @@ from mygpt.metrics.exact_match import exact_match
 from mygpt.metrics.rouge import rouge_l
 from mygpt.metrics.token_f1 import token_f1
 from mygpt.training.distributed import on_ranks
+from mygpt.training.fit import compared, foreseen, nothing_to_learn, require_answers_memory
 from mygpt.training.label_losses import require_own_answer_loss, summed_answer_loss
 from mygpt.training.steps import Examples
 from mygpt.training.tuning import (
     TuningConfig,
+    blueprint_for,
     example_tokens,
     learnt,
     names_of,
@@ -53,22 +57,27 @@ class Seq2SeqConfig(TuningConfig):
 def seq2seq(config: Seq2SeqConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset` (schema `sft`) and measure on `test`: a new Model, or an Adapter on `model`."""
     rows, held_out = dataset.split("train"), dataset.split("test")
-    opened = opened_for("seq2seq_lm", model, config, run=run)
-    read, written = encoded_pairs(opened, rows)
+    bare = blueprint_for("seq2seq_lm", model, config)
+    read, written = encoded_pairs(bare, rows)
     fix = "Set `max_example_tokens` higher (up to the model's window), or shorten them."
-    require_examples([len(e) for e in read], allowed=example_tokens(opened, config), what="prompts", fix=fix)
+    require_examples([len(e) for e in read], allowed=example_tokens(bare, config), what="prompts", fix=fix)
     fix = "Set `max_answer_tokens` higher: what would be cut off is the answer."
     require_examples([len(ids) for ids in written], allowed=config.max_answer_tokens, what="answers", fix=fix)
-    if endless := sum(ids[-1] != opened.tokenizer.eos_token_id for ids in written):
+    if endless := sum(ids[-1] != bare.tokenizer.eos_token_id for ids in written):
         raise Refused(
             f"The tokenizer of {model.id} ends {endless} of {len(rows)} answers without its end token: the model would not learn to stop.",
             fix="Look at the post-processor in its tokenizer.json.",
         )
 
+    sizes = [(len(example), len(ids)) for example, ids in zip(read, written, strict=True)]
+    lengths = [sum(size) for size in sizes]
+    forecast = require_answers_memory(config, model, sizes, step_tokens=config.step_tokens, order=run.random, home=run.home)
+    run.note(f"Training needs {forecast.told()}.")
+
+    opened = opened_for("seq2seq_lm", model, config, run=run)
     module = with_method(opened, config, run=run)
     padding_id = opened.tokenizer.pad_token_id
-    lengths = [len(example) + len(ids) for example, ids in zip(read, written, strict=True)]
-    plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run)
+    plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, order=run.random)
     shortest = min(range(len(rows)), key=lambda i: lengths[i])
     require_own_answer_loss(module, padded([read[shortest]], module, padding_id=padding_id), [written[shortest]])
     known = Examples(names_of(rows), num_tokens=lengths, num_trained=[len(ids) for ids in written])
@@ -83,13 +92,25 @@ def seq2seq(config: Seq2SeqConfig, *, model: Model, dataset: Dataset, run: Run) 
             step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     scores = held_out_scores(module, opened, held_out, config)
-    facts = {**learnt(module, opened, config, steps), "held_out": scores}
+    facts = {**learnt(module, opened, config, steps), **compared(forecast, steps, home=run.home), "held_out": scores}
     told = f"{scores['loss']:.3f} nats a token of the right answers" if scores else ""
     if scores and "answers" in scores:
         told += f", token F1 {scores['token_f1']:.2f} and ROUGE-L {scores['rouge_l']:.2f} of {scores['answers']} answers"
     made = publish_tuned(module, opened, config, facts=facts, told=told, run=run)
     steps.checkpoints.clear()
     return made
+
+
+def seq2seq_forecast(config: Seq2SeqConfig, *, model: Model, dataset: Dataset, home: Path) -> dict[str, Any]:
+    """What `seq2seq` would do and need, said by `--dry-run`. No weight is loaded."""
+    bare = blueprint_for("seq2seq_lm", model, config)
+    sizes = [(len(read), len(written)) for read, written in zip(*encoded_pairs(bare, dataset.split("train")), strict=True)]
+    if not sizes:
+        return nothing_to_learn()
+    allowed = example_tokens(bare, config), config.max_answer_tokens
+    too_long = sum(read > allowed[0] or written > allowed[1] for read, written in sizes)
+    forecast = require_answers_memory(config, model, sizes, step_tokens=config.step_tokens, order=Random, home=home)
+    return foreseen(forecast, examples=len(sizes), longer_than_allowed=too_long)
 
 
 def encoded_pairs(opened: Opened, rows: Sequence[Conversation]) -> tuple[list[Encoded], list[tuple[int, ...]]]:

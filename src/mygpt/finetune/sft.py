@@ -9,6 +9,7 @@ Dims       B examples   T tokens
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,18 +22,20 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
-from mygpt.finetune.fit import advice, require_memory
-from mygpt.finetune.rows import RowsConfig, layout_of, plan_of
+from mygpt.finetune.rows import RowsConfig, advice, layout_of, plan_of, row_size
 from mygpt.lm.adapters import methods
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.methods import Method
 from mygpt.lm.chat import ChatRenderer
-from mygpt.lm.load import blueprint, load_lm, load_tokenizer
+from mygpt.lm.load import blueprint, load_lm, load_tokenizer, preferred_device
+from mygpt.training.activations import ForwardPass, decoder_pass, packed_rows_of, rows_of
 from mygpt.training.batches import batch_of
 from mygpt.training.distributed import on_ranks
-from mygpt.training.losses import require_own_loss, summed_cross_entropy
-from mygpt.training.machine import remember_share
+from mygpt.training.fit import Work, compared, foreseen, nothing_to_learn, require_memory
+from mygpt.training.forecast import Forecast
+from mygpt.training.losses import chunk_labels_for, require_own_loss, summed_cross_entropy
 from mygpt.training.preflight import preflight, without_over_long
+from mygpt.training.recompute import recompute_layers
 from mygpt.training.steps import Examples
 from mygpt.training.tuning import dtype_of, learnt, names_of, published, rate_at, tuning_steps
 
@@ -70,7 +73,7 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
     num_tokens, num_trained = [len(e.token_ids) for e in examples], [sum(e.trained[1:]) for e in examples]
     known = Examples(names_of(rows), num_tokens=num_tokens, num_trained=num_trained)
     plan = plan_of(config, num_tokens, run.random, packed=config.pack_tokens > 0)
-    forecast = require_memory(config, model, tokenizer, known, plan, home=run.home)
+    forecast = forecast_of(config, model, tokenizer, known, run.random, home=run.home)
     run.note(f"Training needs {forecast.told()}.")
 
     loaded = load_lm(model, dtype=dtype_of(config), weights=methods.base_weights(config.method))
@@ -101,9 +104,8 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
         "packed": layout.is_packed,
         "over_long_dropped": len(train_rows(dataset, replay)) - len(rows),
         "template": renderer.template_digest,
-        "forecast": forecast.facts(),
+        **compared(forecast, steps, home=run.home),
     }
-    remember_share(forecast.kind, facts["ledger"]["share_of_limit"], run.home)
     tuned = published(module, loaded, config, facts=facts, inherited=model.manifest.facts, run=run)
     steps.checkpoints.clear()
     return tuned
@@ -115,14 +117,32 @@ def sft_forecast(config: SFTConfig, *, model: Model, dataset: Dataset, replay: D
     renderer = ChatRenderer(tokenizer)
     examples = [renderer.render(conversation) for conversation in train_rows(dataset, replay)]
     if not examples:
-        return {"needs": "nothing: the training set is empty, which is refused", "examples": 0}
+        return nothing_to_learn()
     num_tokens = [len(e.token_ids) for e in examples]
-    plan = plan_of(config, num_tokens, Random, packed=config.pack_tokens > 0)
     known = Examples(names=(), num_tokens=num_tokens, num_trained=[sum(e.trained[1:]) for e in examples])
-    forecast = require_memory(config, model, tokenizer, known, plan, home=home)
-    too_long = sum(n > config.max_example_tokens for n in num_tokens)
-    counted = {"examples": len(examples), "longer_than_allowed": too_long, "steps": len(plan), "tokens": config.epochs * sum(num_tokens)}
-    return {"needs": forecast.told(), **counted, **forecast.facts()}
+    forecast = forecast_of(config, model, tokenizer, known, Random, home=home)
+    return foreseen(forecast, examples=len(examples), longer_than_allowed=sum(n > config.max_example_tokens for n in num_tokens))
+
+
+def forecast_of(
+    config: SFTConfig, model: Model, tokenizer: Any, known: Examples, order: Callable[[str], Random], *, home: Path
+) -> Forecast:
+    """What training will need. Raises Refused when this machine does not have it."""
+
+    def work_of(config: SFTConfig) -> Work:
+        packed = config.pack_tokens > 0
+        with torch.device("meta"):
+            module = methods.attach(blueprint(model, dtype_of(config)), config.method, tokenizer=tokenizer)
+        shape_of = packed_rows_of(known.num_tokens) if packed else rows_of(known.num_tokens)
+        chunk_labels = config.ce_chunk_tokens or chunk_labels_for(module, device=preferred_device())
+        return Work(
+            recompute_layers(module) if config.recompute else module,
+            plan_of(config, known.num_tokens, order, packed=packed),
+            known,
+            ForwardPass(decoder_pass, shape_of, most_labels=chunk_labels),
+        )
+
+    return require_memory(config, work_of, size=row_size(config), home=home)
 
 
 def train_rows(dataset: Dataset, replay: Dataset | None) -> list[Conversation]:

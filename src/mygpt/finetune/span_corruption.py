@@ -10,9 +10,10 @@ We differ  texts are cut into windows and never joined; a last sentinel closes w
            epoch and window alone, so that a resumed run meets the same; no dropout
 """
 
-import random
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
@@ -26,11 +27,13 @@ from mygpt.core.run import Run
 from mygpt.lm.heads import Opened
 from mygpt.lm.inputs import Encoded, length_batches, padded
 from mygpt.training.distributed import on_ranks
+from mygpt.training.fit import compared, foreseen, nothing_to_learn, require_answers_memory
 from mygpt.training.label_losses import require_own_answer_loss, summed_answer_loss
 from mygpt.training.steps import Examples
 from mygpt.training.tuning import (
     Share,
     TuningConfig,
+    blueprint_for,
     example_tokens,
     learnt,
     numbered_on,
@@ -56,34 +59,35 @@ class SpanCorruptionConfig(TuningConfig):
 @on_ranks
 def span_corruption(config: SpanCorruptionConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset` (schema `text`) and measure on `test`: a new Model, or an Adapter on `model`."""
-    opened = opened_for("seq2seq_lm", model, config, run=run)
-    sentinels = sentinel_ids(opened)
-    allowed = example_tokens(opened, config) - 1  # the end token
-    train, held_out = (
-        [w for text in dataset.texts(split) for w in windows(opened.tokenizer, text, allowed)] for split in ("train", "test")
-    )
-    end_id, padding_id = opened.tokenizer.eos_token_id, opened.tokenizer.pad_token_id
+    bare = blueprint_for("seq2seq_lm", model, config)
+    sentinels = sentinel_ids(bare)
+    allowed = example_tokens(bare, config) - 1  # the end token
+    train, held_out = (windows(bare.tokenizer, dataset.texts(split), allowed) for split in ("train", "test"))
+    end_id, padding_id = bare.tokenizer.eos_token_id, bare.tokenizer.pad_token_id
 
     def corrupted(from_windows: Sequence[tuple[int, ...]], number: int, stream: str) -> tuple[Encoded, list[int]]:
         window, draw = from_windows[number % len(from_windows)], run.random(f"spans/{stream}/{number}")
         read, written = corrupt(window, draw_spans(len(window), config, draw=draw), sentinels)
         return Encoded((*read, end_id), (0,) * (len(read) + 1)), [*written, end_id]
 
-    num_spans = max((len(draw_spans(len(w), config, draw=random.Random(0))) for w in (*train, *held_out)), default=0)
+    num_spans = max((spans_of(len(w), config)[1] for w in (*train, *held_out)), default=0)
     if num_spans >= len(sentinels):
         what = f"A window of {allowed} tokens has {num_spans} spans, and the tokenizer {len(sentinels)} sentinels."
         raise Refused(what, fix="Set `max_example_tokens` lower, or `mean_span` higher.")
-    first_epoch = [corrupted(train, i, "train") for i in range(len(train))]  # lengths are the same in every other
-    lengths = [len(read) + len(written) for read, written in first_epoch]
+    sizes = [corrupted_tokens(len(window), config) for window in train]
+    lengths = [sum(size) for size in sizes]
     require_examples(lengths, allowed=max(lengths, default=0), what="windows", fix="")
+    forecast = require_answers_memory(config, model, sizes, step_tokens=config.step_tokens, order=run.random, home=run.home)
+    run.note(f"Training needs {forecast.told()}.")
 
+    opened = opened_for("seq2seq_lm", model, config, run=run)
     fixed = [corrupted(held_out, number, "held out") for number in range(len(held_out))]
     before = held_out_loss(opened.module, fixed, padding_id=padding_id)
     module = with_method(opened, config, run=run)
-    plan = numbered_on(plan_epochs(lengths, config, step_tokens=config.step_tokens, run=run), len(train))
-    example, answer = min(first_epoch, key=lambda pair: len(pair[0]))
+    plan = numbered_on(plan_epochs(lengths, config, step_tokens=config.step_tokens, order=run.random), len(train))
+    example, answer = corrupted(train, min(range(len(train)), key=lambda i: sizes[i]), "train")
     require_own_answer_loss(module, padded([example], module, padding_id=padding_id), [answer])
-    names, num_written = [f"window {i}" for i in range(len(train))], [len(written) for _, written in first_epoch]
+    names, num_written = [f"window {i}" for i in range(len(train))], [written for _, written in sizes]
     known = Examples(names * config.epochs, num_tokens=lengths * config.epochs, num_trained=num_written * config.epochs)
     with tuning_steps(plan, known, module=module, config=config, run=run) as steps:
         for step in steps:
@@ -97,11 +101,22 @@ def span_corruption(config: SpanCorruptionConfig, *, model: Model, dataset: Data
             step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     after = held_out_loss(module, fixed, padding_id=padding_id)
-    facts = {**learnt(module, opened, config, steps), "windows": len(train), "held_out": after, "held_out_before": before}
+    facts = {**learnt(module, opened, config, steps), **compared(forecast, steps, home=run.home)}
+    facts |= {"windows": len(train), "held_out": after, "held_out_before": before}
     told = f"{before['loss']:.3f} nats a written token before, {after['loss']:.3f} after" if before and after else ""
     made = publish_tuned(module, opened, config, facts=facts, told=told, run=run)
     steps.checkpoints.clear()
     return made
+
+
+def span_corruption_forecast(config: SpanCorruptionConfig, *, model: Model, dataset: Dataset, home: Path) -> dict[str, Any]:
+    """What `span_corruption` would do and need, said by `--dry-run`. No weight is loaded."""
+    bare = blueprint_for("seq2seq_lm", model, config)
+    sizes = [corrupted_tokens(len(w), config) for w in windows(bare.tokenizer, dataset.texts("train"), example_tokens(bare, config) - 1)]
+    if not sizes:
+        return nothing_to_learn()
+    forecast = require_answers_memory(config, model, sizes, step_tokens=config.step_tokens, order=Random, home=home)
+    return foreseen(forecast, examples=len(sizes))
 
 
 def sentinel_ids(opened: Opened) -> list[int]:
@@ -114,23 +129,36 @@ def sentinel_ids(opened: Opened) -> list[int]:
     return found
 
 
-def windows(tokenizer: Any, text: str, num_tokens: int) -> list[tuple[int, ...]]:
-    """Consecutive pieces of a text, without what stands around it. A piece of one token cannot be corrupted and is left out."""
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    pieces = [tuple(ids[start : start + num_tokens]) for start in range(0, len(ids), num_tokens)]
+def windows(tokenizer: Any, texts: Sequence[str], num_tokens: int) -> list[tuple[int, ...]]:
+    """Consecutive pieces of each text, without what stands around it. A piece of one token cannot be corrupted and is left out."""
+    pieces: list[tuple[int, ...]] = []
+    for text in texts:
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        pieces += [tuple(ids[start : start + num_tokens]) for start in range(0, len(ids), num_tokens)]
     return [piece for piece in pieces if len(piece) > 1]
 
 
-def draw_spans(length: int, config: SpanCorruptionConfig, *, draw: random.Random) -> list[Span]:
-    """Spans to drop from `length` tokens: their number is fixed by the length, where they stand is drawn. The first token always stays."""
+def spans_of(length: int, config: SpanCorruptionConfig) -> tuple[int, int]:
+    """(tokens that are dropped of so many, in how many spans)."""
     num_noise = min(max(round(length * config.noise_share), 1), length - 1)
-    num_spans = min(max(round(num_noise / config.mean_span), 1), length - num_noise)
+    return num_noise, min(max(round(num_noise / config.mean_span), 1), length - num_noise)
+
+
+def corrupted_tokens(length: int, config: SpanCorruptionConfig) -> tuple[int, int]:
+    """(read, written) of a window of so many tokens, with the end tokens: the same in every epoch."""
+    num_noise, num_spans = spans_of(length, config)
+    return length - num_noise + num_spans + 1, num_noise + num_spans + 2  # a sentinel closes what is written
+
+
+def draw_spans(length: int, config: SpanCorruptionConfig, *, draw: Random) -> list[Span]:
+    """Spans to drop from `length` tokens: their number is fixed by the length, where they stand is drawn. The first token always stays."""
+    num_noise, num_spans = spans_of(length, config)
     dropped, kept = _parts(num_noise, num_spans, draw), _parts(length - num_noise, num_spans, draw)
     ends = list(accumulate(k + d for k, d in zip(kept, dropped, strict=True)))
     return [(end - size, end) for end, size in zip(ends, dropped, strict=True)]
 
 
-def _parts(total: int, num_parts: int, draw: random.Random) -> list[int]:
+def _parts(total: int, num_parts: int, draw: Random) -> list[int]:
     """`total` in so many parts of at least 1, all ways of cutting alike likely."""
     cuts = [0, *sorted(draw.sample(range(1, total), num_parts - 1)), total]
     return [after - before for before, after in pairwise(cuts)]

@@ -34,7 +34,8 @@ from mygpt.lm.memory import give_back_freed_memory
 from mygpt.lm.plain_text import TextRenderer, inner_ids, text_ids
 from mygpt.lm.virtual_tokens import num_virtual_tokens
 
-_TREE_ROWS = 16
+MAX_ROWS = 64  # that answer together
+TREE_ROWS = 16
 _MANY_ROWS = 32  # of one call: its caches are worth giving back
 
 
@@ -47,7 +48,7 @@ class TorchEngine:
         adapters: Mapping[str, Adapter] | None = None,
         loaded: Loaded | None = None,
         run: Run | None = None,
-        max_rows: int = 64,
+        max_rows: int = MAX_ROWS,
         max_batch_tokens: int = 32_768,
         score_tokens: int = 8_192,
     ):
@@ -261,7 +262,7 @@ class TorchEngine:
         planted = []
         for adapter in dict.fromkeys(row.adapter for row in rows):
             own = [row for row in rows if row.adapter == adapter]
-            trees = share_prefixes([row.prompt for row in own], max_rows=min(_TREE_ROWS, self._max_rows))
+            trees = share_prefixes([row.prompt for row in own], max_rows=min(TREE_ROWS, self._max_rows))
             planted += [Planted(stem, tree, tuple(own[i] for i in tree.rows)) for stem, tree in share_stems(trees)]
         return sorted(planted, key=lambda p: (-len(p.rows), -p.num_tokens))
 

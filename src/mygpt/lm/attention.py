@@ -195,8 +195,8 @@ def _packed_lengths(mask: torch.Tensor | None, Q: int, S: int, positions: Any) -
 
     Transformers' own sign of one: positions that begin anew. Its mask must agree that an example's first token sees nothing before.
     """
-    if mask is None or mask.dtype != torch.bool or mask.shape[:2] != (1, 1) or Q != S or Q == 1:
-        return []
+    if type(mask) is not torch.Tensor or mask.dtype != torch.bool or mask.shape[:2] != (1, 1) or Q != S or Q == 1:
+        return []  # or there is no mask, or one without data (a forecast's)
     if not isinstance(positions, torch.Tensor) or positions.shape != (1, Q):
         return []
     starts = (positions[0] == 0).nonzero()[:, 0]

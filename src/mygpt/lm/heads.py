@@ -15,7 +15,7 @@ weights of the model itself are missing is never passed over. Whatever is saved 
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -75,21 +75,13 @@ def open_head(
     if adapter is not None:
         _require_adapter_of(adapter, model, head)
         labels = labels or adapter.manifest.facts.get("labels", ())
-    if head == "reward":
-        labels = reward_head.LABELS
-    tokenizer = load_tokenizer(model)
-    if tokenizer.pad_token_id is None:
-        raise Refused(f"The tokenizer of {model.id} has no padding token and no end token.", fix="Add a `pad_token` to its configuration.")
-    if head == "reward" and not reward_head.keep_padding_apart(tokenizer) and run is not None:
-        run.warn(f"{model.id} pads with the token that ends answers and has no other: plain transformers would read the token before it.")
     device = device or preferred_device()
     if device.type == "cpu":
         keep_freed_memory()
-    with torch.random.fork_rng(devices=[]):  # opening a model leaves no trace in what is drawn afterwards
-        torch.default_generator.manual_seed(seed)
-        module, new = _drawn(model, head, labels, dtype=dtype or preferred_dtype(device))
-    for config in (module.config, module.config.get_text_config()):
-        config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier finds the last token by it
+    opened = _opened(model, head, labels, seed=seed, dtype=dtype or preferred_dtype(device))
+    module, new = opened.module, opened.new
+    if head == "reward" and not reward_head.keep_padding_apart(opened.tokenizer) and run is not None:
+        run.warn(f"{model.id} pads with the token that ends answers and has no other: plain transformers would read the token before it.")
     if new and run is not None and adapter is None:
         drawn = sum(p.numel() for name in new for p in module.get_submodule(name).parameters())
         run.note(f"New in {type(module).__name__}, drawn from the seed: {', '.join(new)} ({drawn:,} weights).")
@@ -97,13 +89,36 @@ def open_head(
         fuse(module)
     if adapter is not None:
         module = methods.load(module, {"default": adapter.payload})
-    module.to(device).eval()
-    return Opened(module, tokenizer, model, adapter, head, tuple(new))
+    return replace(opened, module=module.to(device).eval(), adapter=adapter)
 
 
-def _drawn(model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype) -> tuple[Any, list[str]]:
+def head_blueprint(model: Model, head: str, *, labels: Sequence[str] = (), dtype: torch.dtype) -> Opened:
+    """What `open_head` would give, without its weights: the module is on the meta device. Raises Refused as it does."""
+    opened = _opened(model, head, labels, seed=0, dtype=dtype, without_weights=True)
+    if head == "reward" and preferred_device().type == "cpu":
+        fuse(opened.module)
+    return replace(opened, module=opened.module.eval())
+
+
+def _opened(model: Model, head: str, labels: Sequence[str], *, seed: int, dtype: torch.dtype, without_weights: bool = False) -> Opened:
+    if head == "reward":
+        labels = reward_head.LABELS
+    tokenizer = load_tokenizer(model)
+    if tokenizer.pad_token_id is None:
+        raise Refused(f"The tokenizer of {model.id} has no padding token and no end token.", fix="Add a `pad_token` to its configuration.")
+    if head == "reward":
+        reward_head.keep_padding_apart(tokenizer)
+    with torch.random.fork_rng(devices=[]):  # opening a model leaves no trace in what is drawn afterwards
+        torch.default_generator.manual_seed(seed)
+        module, new = _drawn(model, head, labels, dtype=dtype, without_weights=without_weights)
+    for config in (module.config, module.config.get_text_config()):
+        config.pad_token_id = tokenizer.pad_token_id  # a decoder's classifier finds the last token by it
+    return Opened(module, tokenizer, model, None, head, tuple(new))
+
+
+def _drawn(model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype, without_weights: bool) -> tuple[Any, list[str]]:
     """(the module, names of its modules that are new)."""
-    module, missing = _from_pretrained(model, head, labels, dtype=dtype)
+    module, missing = _from_pretrained(model, head, labels, dtype=dtype, without_weights=without_weights)
     lost = [name for name in missing if _is_of_the_base(module, name)]
     if lost:
         raise Refused(
@@ -132,7 +147,9 @@ def whole_modules(module: Any, names: Sequence[str]) -> list[str]:
     return found
 
 
-def _from_pretrained(model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype) -> tuple[Any, list[str]]:
+def _from_pretrained(
+    model: Model, head: str, labels: Sequence[str], *, dtype: torch.dtype, without_weights: bool
+) -> tuple[Any, list[str]]:
     """The module, and the names of the parameters that its checkpoint lacks."""
     silence_hub()
     import transformers
@@ -151,6 +168,7 @@ def _from_pretrained(model: Model, head: str, labels: Sequence[str], *, dtype: t
                 use_safetensors=True,
                 ignore_mismatched_sizes=bool(labels),  # a head for another number of labels: it begins anew
                 output_loading_info=True,
+                **({"device_map": "meta"} if without_weights else {}),
                 **named,
             )
     except ValueError as error:

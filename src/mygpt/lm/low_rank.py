@@ -55,6 +55,12 @@ def written_in(module: Any) -> Iterator[None]:
             setattr(parent, child, layer)
 
 
+def written_in_bytes(module: Any) -> int:
+    """Of that second copy."""
+    found = (_plain_update(layer) for layer in module.modules())
+    return sum(update[0].numel() * update[0].element_size() for update in found if update is not None)
+
+
 def _low_rank(layer: Any, x: torch.Tensor) -> tuple[Any, ...] | None:
     """As `_plain_update`, where `x` has the format of all of it."""
     found = _plain_update(layer)

@@ -62,8 +62,7 @@ def summed_masked_cross_entropy(
 
     `real_BT` marks what is not padding: an encoder looks both ways, so padding must be hidden.
     """
-    with grouped_attention(module):
-        hidden_BTD = _without_head(module)(input_ids=ids_BT, attention_mask=real_BT).last_hidden_state
+    hidden_BTD = masked_states(module, ids_BT, real_BT)
     return _summed(module, masked_logits_at, hidden_BTD[is_label_BT], labels_BT[is_label_BT], chunk_labels)
 
 
@@ -80,10 +79,8 @@ def summed_target_cross_entropy(
 
     The decoder is given the target moved to the right behind the model's own start token.
     """
-    encoded_BSD = module.get_encoder()(input_ids=source_BS, attention_mask=real_BS).last_hidden_state
-    before_BT = module.prepare_decoder_input_ids_from_labels(target_BT)
-    decoded = module.get_decoder()(input_ids=before_BT, encoder_hidden_states=encoded_BSD, encoder_attention_mask=real_BS, use_cache=False)
-    return _summed(module, logits_at, decoded.last_hidden_state[is_label_BT], target_BT[is_label_BT], chunk_labels)
+    hidden_BTD = target_states(module, source_BS, real_BS, target_BT)
+    return _summed(module, logits_at, hidden_BTD[is_label_BT], target_BT[is_label_BT], chunk_labels)
 
 
 def hidden_states(module: Any, ids_BT: torch.Tensor, positions_BT: torch.Tensor | None = None) -> torch.Tensor:
@@ -97,7 +94,23 @@ def hidden_states(module: Any, ids_BT: torch.Tensor, positions_BT: torch.Tensor 
     return packed_BTD
 
 
-def _without_head(module: Any) -> Any:
+def masked_states(module: Any, ids_BT: torch.Tensor, real_BT: torch.Tensor) -> torch.Tensor:
+    """(B, T, D), what the head of a masked language model reads."""
+    with grouped_attention(module):
+        hidden_BTD: torch.Tensor = without_head(module)(input_ids=ids_BT, attention_mask=real_BT).last_hidden_state
+    return hidden_BTD
+
+
+def target_states(module: Any, source_BS: torch.Tensor, real_BS: torch.Tensor, target_BT: torch.Tensor) -> torch.Tensor:
+    """(B, T, D), what the head of an encoder-decoder reads in the places of the target."""
+    encoded_BSD = module.get_encoder()(input_ids=source_BS, attention_mask=real_BS).last_hidden_state
+    before_BT = module.prepare_decoder_input_ids_from_labels(target_BT)
+    decoded = module.get_decoder()(input_ids=before_BT, encoder_hidden_states=encoded_BSD, encoder_attention_mask=real_BS, use_cache=False)
+    hidden_BTD: torch.Tensor = decoded.last_hidden_state
+    return hidden_BTD
+
+
+def without_head(module: Any) -> Any:
     """The encoder of a masked language model; with peft's layers in it, where there are some."""
     return (module.get_base_model() if hasattr(module, "get_base_model") else module).base_model
 
@@ -105,9 +118,12 @@ def _without_head(module: Any) -> Any:
 # -- cross-entropy in chunks -------------------------------------------------------------------------------------------------
 
 
-def chunk_labels_for(module: Any) -> int:
-    """So many labels that their logits, with all that a backward pass keeps of them, take 400 MB, or an eighth of what a GPU has free."""
-    device = next(module.parameters()).device
+def chunk_labels_for(module: Any, *, device: torch.device | None = None) -> int:
+    """So many labels that their logits, with all that a backward pass keeps of them, take 400 MB, or an eighth of what a GPU has free.
+
+    `device`: where `module`, a blueprint, will be.
+    """
+    device = device or next(module.parameters()).device
     num_bytes = max(_CHUNK_BYTES, torch.cuda.mem_get_info(device)[0] // 8) if device.type == "cuda" else _CHUNK_BYTES
     return max(1, num_bytes // (_BYTES_A_LOGIT * module.get_output_embeddings().weight.shape[0]))
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from mygpt.core.run import Run
 from mygpt.lm.adapters import full, methods
 from mygpt.lm.adapters.full import Full
 from mygpt.lm.adapters.methods import Method
-from mygpt.lm.heads import Opened, open_head
+from mygpt.lm.heads import Opened, head_blueprint, open_head
 from mygpt.lm.inputs import window_tokens
 from mygpt.lm.load import Loaded, preferred_dtype
 from mygpt.training.batches import Plan, plan_epoch
@@ -51,24 +52,41 @@ def dtype_of(config: TuningConfig) -> torch.dtype:
     return dtype
 
 
-def opened_for(head: str, model: Model, config: TuningConfig, *, labels: Sequence[str] = (), run: Run) -> Opened:
+def blueprint_for(head: str, model: Model, config: TuningConfig, *, labels: Sequence[str] = ()) -> Opened:
+    """What `opened_for` will open, before any of its weights is loaded."""
     if methods.base_weights(config.method) == "nf4":
         raise Refused(
             f"A base in four bits is loaded as a language model, and this opens {model.id} with the head `{head}`.",
             fix="Leave out `method.weights`: the base is then held whole.",
         )
+    return head_blueprint(model, head, labels=labels, dtype=dtype_of(config))
+
+
+def opened_for(head: str, model: Model, config: TuningConfig, *, labels: Sequence[str] = (), run: Run) -> Opened:
     return open_head(model, head, labels=labels, seed=run.seed_for("head"), run=run, dtype=dtype_of(config))
 
 
 def with_method(opened: Opened, config: TuningConfig, *, run: Run) -> Any:
     """The module with exactly what is trained requiring gradients, in eval mode: no dropout."""
+    torch.manual_seed(run.seed_for("adapter"))
+    return attached(opened, config)
+
+
+def attached(opened: Opened, config: TuningConfig) -> Any:
+    """As `with_method`, from torch's state as it is."""
     if opened.head == "masked_lm" and opened.new and not methods.makes_a_model(config.method):
         raise Refused(
             f"{opened.model.id} has no masked-language head, and a new one shares its matrix with the embeddings.",
             fix="Train every weight (`--set method=full`), or choose a base with that head.",
         )
-    torch.manual_seed(run.seed_for("adapter"))
     return methods.attach(opened.module, config.method, tokenizer=opened.tokenizer, new=opened.new).eval()
+
+
+def module_for(head: str, model: Model, config: TuningConfig, *, labels: Sequence[str] = ()) -> Any:
+    """What will be trained, before any weight is loaded: on the meta device, the method attached."""
+    opened = blueprint_for(head, model, config, labels=labels)
+    with torch.device("meta"):
+        return attached(opened, config)
 
 
 def example_tokens(opened: Opened, config: TuningConfig) -> int:
@@ -88,10 +106,10 @@ def require_examples(lengths: Sequence[int], *, allowed: int, what: str, fix: st
 # -- plan and steps ----------------------------------------------------------------------------------------------------------
 
 
-def plan_epochs(lengths: Sequence[int], config: TuningConfig, *, step_tokens: int, run: Run) -> Plan:
-    """Steps of about `step_tokens` padded tokens; every example once an epoch."""
+def plan_epochs(lengths: Sequence[int], config: TuningConfig, *, step_tokens: int, order: Callable[[str], Random]) -> Plan:
+    """Steps of about `step_tokens` padded tokens; every example once an epoch. `order` gives a source of chance by name."""
     budgets = {"step_tokens": step_tokens, "micro_batch_tokens": config.micro_batch_tokens}
-    return [step for epoch in range(config.epochs) for step in plan_epoch(lengths, **budgets, order=run.random(f"order/{epoch}"))]
+    return [step for epoch in range(config.epochs) for step in plan_epoch(lengths, **budgets, order=order(f"order/{epoch}"))]
 
 
 def numbered_on(plan: Plan, num_examples: int) -> Plan:

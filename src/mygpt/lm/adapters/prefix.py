@@ -8,6 +8,7 @@ We differ  no network that makes them during training (section 4.3): it steadied
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from mygpt.core.config import Config
 from mygpt.core.errors import Refused
 from mygpt.lm.adapters.peft_model import task_type, wrapped
 from mygpt.lm.adapters.real_words import INSTRUCTION, ids_of
+from mygpt.lm.attention import attention_set
 from mygpt.lm.virtual_tokens import Prefix as KeysAndValues
 from mygpt.lm.virtual_tokens import keys_and_values, takes_cache
 
@@ -56,7 +58,9 @@ def attach(module: Any, method: Prefix, *, tokenizer: Any, whole: Sequence[str] 
 def _of_text(module: Any, ids_1N: torch.Tensor, task: str) -> KeysAndValues:
     """An encoder-decoder's are those of its decoder, reading the text while the encoder reads it too."""
     if task == "SEQ_2_SEQ_LM":
-        output = module(input_ids=ids_1N, decoder_input_ids=ids_1N, use_cache=True)
+        without_values = attention_set(module, "eager") if ids_1N.is_meta else nullcontext()  # others look into their mask
+        with without_values:
+            output = module(input_ids=ids_1N, decoder_input_ids=ids_1N, use_cache=True)
         cache = getattr(output, "past_key_values", None) or output.cache
         return [(layer.keys, layer.values) for layer in cache.self_attention_cache.layers]
     return keys_and_values(module, module.get_input_embeddings()(ids_1N))

@@ -11,14 +11,17 @@ from typing import Any, NamedTuple
 
 from pydantic import NonNegativeInt, PositiveInt
 
+from mygpt.artifacts.model import Model
 from mygpt.core.run import Run
+from mygpt.lm.adapters import methods
 from mygpt.lm.chat import Rendered
+from mygpt.lm.load import blueprint
 from mygpt.training.batches import Batch, Plan, batch_of, plan_epoch, shape_ladder
 from mygpt.training.compile_layers import NUM_SHAPES, compile_layers
 from mygpt.training.losses import chunk_labels_for
 from mygpt.training.packing import keeps_apart, packed_batch, plan_packed_epoch
 from mygpt.training.recompute import recompute_layers
-from mygpt.training.tuning import TuningConfig
+from mygpt.training.tuning import TuningConfig, dtype_of
 
 
 class RowsConfig(TuningConfig):
@@ -42,6 +45,12 @@ def plan_of(config: RowsConfig, num_tokens: Sequence[int], order: Callable[[str]
     return plan
 
 
+def context_tokens_of(model: Model, config: RowsConfig) -> int | None:
+    """How many tokens an example may have beside the method's virtual ones; None where the architecture names no bound."""
+    window = getattr(blueprint(model, dtype_of(config)).config.get_text_config(), "max_position_embeddings", None)
+    return window and window - methods.num_virtual_tokens(config.method)
+
+
 class Layout(NamedTuple):
     """How a micro-batch becomes tensors."""
 
@@ -55,7 +64,7 @@ class Layout(NamedTuple):
 
 
 def layout_of(module: Any, config: RowsConfig, examples: Sequence[Rendered], *, run: Run) -> Layout:
-    """What `module` takes, found by comparing numbers; its layers are prepared as the settings ask."""
+    """What `module` takes, found by comparing numbers on some short `examples`; its layers are prepared as the settings ask."""
     if config.recompute:
         recompute_layers(module)
     packed = config.pack_tokens > 0 and keeps_apart(module, examples, run=run)

@@ -18,7 +18,10 @@ from mygpt.finetune.causal_lm import CausalLMConfig, causal_lm, held_out_scores,
 from mygpt.finetune.sft import SFTConfig, sft
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.torch_engine import TorchEngine
+from mygpt.lm.adapters.freeze import Freeze
+from mygpt.lm.adapters.ia3 import IA3
 from mygpt.lm.adapters.lora import LoRA
+from mygpt.lm.adapters.prefix import Prefix
 from mygpt.lm.adapters.prompt import Prompt
 from mygpt.lm.load import load_lm, load_tokenizer
 from mygpt.lm.plain_text import inner_ids
@@ -27,6 +30,7 @@ from mygpt.training.batches import batch_of
 from mygpt.training.losses import summed_cross_entropy
 from tests.finetune import label_data, shapes, toys
 from tests.finetune.conftest import Killed
+from tests.finetune.test_sft_methods import label
 
 WINDOW = 48
 FAST: dict[str, Any] = {"precision": "float32", "checkpoint_seconds": 0, "max_example_tokens": WINDOW, "step_tokens": 128}
@@ -158,6 +162,21 @@ def test_bits_per_byte_are_those_of_the_engine(window: int, model: Model, datase
             expected = bits_per_byte([-nats], [sum(len(text) for text in texts)])
         assert said["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
         assert said["bytes"] == said["tokens"] == sum(len(text) for text in texts)  # a token a letter
+
+
+METHODS = (Freeze(num_layers=1), LoRA(rank=2, weights="nf4"), IA3(learning_rate=5e-2), Prefix(num_tokens=4, learning_rate=3e-2))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=label)
+def test_methods(method: Any, model: Model, dataset: Dataset, run: Run) -> None:
+    """What is saved gives the bits per byte that were measured; they are fewer than before."""
+    made = tuned(model, dataset, run, method=method, epochs=12, step_tokens=512)
+    facts = made.manifest.facts
+    assert facts["method"] == method.name and facts["held_out"]["bits_per_byte"] < facts["held_out_before"]["bits_per_byte"]
+    opened = {"model": made} if isinstance(made, Model) else {"model": model, "adapter": made}
+    loaded = load_lm(**opened, dtype=torch.float32)
+    again = held_out_scores(loaded.module, dataset, loaded.tokenizer, WINDOW, padding_id=0)
+    assert again is not None and again["bits_per_byte"] == pytest.approx(facts["held_out"]["bits_per_byte"], rel=1e-4)
 
 
 def test_without_held_out_texts(model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

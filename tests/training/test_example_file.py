@@ -1,5 +1,6 @@
 """Examples on the disk: what is read is what was rendered, what is kept and for how long, and that memory does not grow with the set."""
 
+import errno
 import json
 import os
 import subprocess
@@ -97,6 +98,25 @@ def test_damaged_ones_are_made_anew(part: str, making: Run) -> None:
     with examples_on_disk(drawn(seen), rendered_by="x", run=making) as examples:
         assert list(examples) == [example for _, example in GIVEN]
     assert len(seen) == 6
+
+
+def test_what_a_kill_left_half_written_is_removed(making: Run) -> None:
+    half = making.home / "cache" / "examples" / f".{'a' * 32}.4711"
+    half.mkdir(parents=True)
+    (half / "tokens.bin").write_bytes(b"half")
+    with examples_on_disk(iter(GIVEN), rendered_by="x", run=making) as examples:
+        assert list(examples) == [example for _, example in GIVEN] and len(files(making)) == 1
+    assert files(making) == []
+
+
+def test_a_full_disk(making: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "index.npy")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(MygptError, match="The disk is full"), examples_on_disk(iter(GIVEN), rendered_by="x", run=making):
+        raise AssertionError("there are no examples")
+    assert files(making) == []
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------------

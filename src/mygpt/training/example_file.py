@@ -148,7 +148,8 @@ def _write(folder: Path, named: Iterable[tuple[str, Rendered]], key: str, *, run
     """Beside, then renamed: whole or not at all."""
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        shutil.rmtree(beside, ignore_errors=True)
+        for left_by_a_kill in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
         beside.mkdir(parents=True)
         warnings = _write_parts(beside, named, run=run)
         about = {"key": key, "warnings": warnings, "digests": _digests(beside)}

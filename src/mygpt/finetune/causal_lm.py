@@ -149,11 +149,12 @@ def named_windows(dataset: Dataset, split: str, tokenizer: Any, allowed: int, *,
     end = tokenizer.eos_token_id
     if closed and end is None:
         raise Refused("The tokenizer has no token that ends a text.", fix="Name one as `eos_token` in its tokenizer_config.json.")
+    beginning = text_ids(tokenizer, "")
     for name, text in dataset.stream_texts(split):
         inside = inner_ids(tokenizer, text.encode("utf-8", "replace").decode())  # half a surrogate pair is no text
         if not inside:
             continue
-        ids = (*text_ids(tokenizer, ""), *inside, *([end] if closed else []))
+        ids = (*beginning, *inside, *([end] if closed else []))
         for number, window in enumerate(windows(ids, allowed), start=1):
             yield f"{name}, window {number}", Rendered(window, (False,) + (True,) * (len(window) - 1), ())
 

@@ -130,6 +130,13 @@ TECHNIQUES: tuple[Technique, ...] = (
         "docs/finetune/masked_lm.md",
     ),
     Technique(
+        "causal_lm",
+        "finetune",
+        "mygpt.finetune.causal_lm:causal_lm",
+        "Gururangan et al. 2020, arXiv:2004.10964, section 3",
+        "docs/finetune/causal_lm.md",
+    ),
+    Technique(
         "span_corruption",
         "finetune",
         "mygpt.finetune.span_corruption:span_corruption",
@@ -688,6 +695,7 @@ TECHNIQUES: tuple[Technique, ...] = (
         "Ding et al. 2024, arXiv:2404.10830 (best fit); Krell et al. 2021, arXiv:2107.02027 (isolation)",
         "docs/training/packing.md",
     ),
+    Technique("example_file", "training", "mygpt.training.example_file:examples_on_disk", "ours", "docs/training/example_file.md"),
     Technique("length_buckets", "training", "mygpt.training.batches:plan_epoch", "ours", "docs/training/batches.md"),
     Technique(
         "cross_entropy",

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mygpt.artifacts.corpus import Corpus, Document, Passage, Skipped, Span, write_corpus
-from mygpt.artifacts.dataset import Dataset, Message
+from mygpt.artifacts.dataset import Conversation, Dataset, Message, row_facts, write_conversations
 from mygpt.artifacts.deployment import Deployment
 from mygpt.artifacts.feedback import Feedback
 from mygpt.artifacts.kinds import KINDS, noun
@@ -96,6 +96,24 @@ def test_dataset(family: dict[str, Any], store: Store) -> None:
     assert dataset.split("never made") == []
     assert dataset.manifest.facts == {"schema": "sft", "rows": {"train": 2, "knowledge": 1}, "dropped": {"duplicate": 1}}
     assert dataset.manifest.cost["tokens"] == 6  # two answers of three words
+
+
+def test_a_dataset_is_read_in_parts(run: Run) -> None:
+    """More rows than are held at a time, as they were written; the schema is looked at before the first."""
+    rows = [Conversation((Message("text", f"Text {n}."),), str(n), facts={"n": str(n)} if n % 2 else {}) for n in range(600)]
+
+    @recipe
+    def made(config: Config, *, run: Run) -> Dataset:
+        splits = {"train": rows}
+        return publish(Dataset, run, lambda folder: write_conversations(folder, splits), facts=row_facts("text", splits))
+
+    dataset = made(Config(), run=run)
+    stream = dataset.stream("train")
+    assert next(stream) == rows[0] and list(stream) == rows[1:] and dataset.split("train") == rows
+    assert list(dataset.stream_texts("train"))[-1] == ("599", "Text 599.") and dataset.texts("train") == [f"Text {n}." for n in range(600)]
+    assert list(dataset.stream_texts("test")) == []
+    with pytest.raises(UsageError, match="has rows of the schema `text`"):
+        dataset.preferences("train")
 
 
 def test_model_and_adapter(family: dict[str, Any], store: Store) -> None:

@@ -12,7 +12,7 @@ Facts    schema, rows (per split); of `class` and `tagged` also labels, in the o
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -135,6 +135,7 @@ _TEXTS = pa.list_(pa.string())
 _CLASS = pa.schema([(name, pa.string()) for name in ("id", "text", "pair", "label")])
 _TAGGED = pa.schema([("id", pa.string()), ("words", _TEXTS), ("tags", _TEXTS)])
 _PAIRS = pa.schema([("id", pa.string()), ("anchor", pa.string()), ("positive", pa.string()), ("negatives", _TEXTS)])
+_READ_ROWS, _READ_BYTES = 256, 1 << 16  # held at a time
 _DROPPED = _CONVERSATION.append(pa.field("reason", pa.string())).append(pa.field("detail", pa.string()))
 
 
@@ -144,11 +145,19 @@ class Dataset(Artifact):
 
     def split(self, name: str) -> list[Conversation]:
         """The rows of one split of a Dataset with schema `sft` or `text`, in order. A split that was not made is empty."""
-        return [_conversation(row) for row in self._rows(name, "sft", "text")]
+        return list(self.stream(name))
+
+    def stream(self, name: str) -> Iterator[Conversation]:
+        """The same, read in parts: a split may be larger than memory."""
+        return map(_conversation, self._rows(name, "sft", "text"))
 
     def texts(self, name: str) -> list[str]:
         """The rows of one split of a Dataset with schema `text`, in order."""
-        return [row["messages"][0]["content"] for row in self._rows(name, "text")]
+        return [text for _, text in self.stream_texts(name)]
+
+    def stream_texts(self, name: str) -> Iterator[tuple[str, str]]:
+        """(id, text) of the same, read in parts."""
+        return ((row["id"], row["messages"][0]["content"]) for row in self._rows(name, "text"))
 
     def preferences(self, name: str) -> list[Preference]:
         """The rows of one split of a Dataset with schema `preference`, in order."""
@@ -174,14 +183,14 @@ class Dataset(Artifact):
     def labels(self) -> tuple[str, ...]:
         return tuple(self.manifest.facts["labels"])
 
-    def _rows(self, name: str, *schemas: str) -> list[dict[str, Any]]:
+    def _rows(self, name: str, *schemas: str) -> Iterator[dict[str, Any]]:
         if self.schema not in schemas:
             needed = " or ".join(f"`{schema}`" for schema in schemas)
             raise UsageError(
                 f"{self.id} has rows of the schema `{self.schema}`, and this needs {needed}.", fix=f"Name a dataset of schema {needed}."
             )
         path = self.payload / f"{name}.parquet"
-        return pq.read_table(path).to_pylist() if path.exists() else []
+        return _read_in_parts(path) if path.exists() else iter(())
 
     @property
     def splits(self) -> list[str]:
@@ -192,6 +201,13 @@ class Dataset(Artifact):
         path = self.payload / "dropped.parquet"
         rows = pq.read_table(path).to_pylist() if path.exists() else []
         return [Dropped(row.pop("reason"), _conversation(row), row["detail"]) for row in rows]
+
+
+def _read_in_parts(path: Path) -> Iterator[dict[str, Any]]:
+    """Without buffers of whole columns, which pyarrow reads ahead where it is not told otherwise."""
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_BYTES) as file:
+        for rows in file.iter_batches(_READ_ROWS, use_threads=False):
+            yield from rows.to_pylist()
 
 
 def write_conversations(folder: Path, splits: Mapping[str, Sequence[Conversation]], dropped: Sequence[Dropped] = ()) -> None:

@@ -6,20 +6,28 @@ Source  ours; the layouts: `training/packing`, `training/batches`, `training/com
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import torch
 from pydantic import NonNegativeInt, PositiveInt
 
+from mygpt.artifacts.model import Model
 from mygpt.core.run import Run
+from mygpt.lm.adapters import methods
 from mygpt.lm.chat import Rendered
+from mygpt.lm.load import blueprint, preferred_device
+from mygpt.training.activations import ForwardPass, decoder_pass, packed_rows_of, rows_of
 from mygpt.training.batches import Batch, Plan, batch_of, plan_epoch, shape_ladder
 from mygpt.training.compile_layers import NUM_SHAPES, compile_layers
+from mygpt.training.fit import Work, require_memory
+from mygpt.training.forecast import Forecast
 from mygpt.training.losses import chunk_labels_for
 from mygpt.training.packing import keeps_apart, packed_batch, plan_packed_epoch
 from mygpt.training.recompute import recompute_layers
-from mygpt.training.steps import Advice
-from mygpt.training.tuning import TuningConfig, advice_for
+from mygpt.training.steps import Advice, Examples
+from mygpt.training.tuning import TuningConfig, advice_for, dtype_of
 
 
 class RowsConfig(TuningConfig):
@@ -56,6 +64,33 @@ def advice(config: RowsConfig, *, named_in_up: str) -> Advice:
     return advice_for(config, smaller=smaller, named_in_up=named_in_up)
 
 
+def context_tokens_of(model: Model, config: RowsConfig) -> int | None:
+    """How many tokens an example may have beside the method's virtual ones; None where the architecture names no bound."""
+    window = getattr(blueprint(model, dtype_of(config)).config.get_text_config(), "max_position_embeddings", None)
+    return window and window - methods.num_virtual_tokens(config.method)
+
+
+def forecast_of(
+    config: RowsConfig, model: Model, tokenizer: Any, known: Examples, order: Callable[[str], Random], *, home: Path
+) -> Forecast:
+    """What training will need. Raises Refused when this machine does not have it."""
+
+    def work_of(config: RowsConfig) -> Work:
+        packed = config.pack_tokens > 0
+        with torch.device("meta"):
+            module = methods.attach(blueprint(model, dtype_of(config)), config.method, tokenizer=tokenizer)
+        shape_of = packed_rows_of(known.num_tokens) if packed else rows_of(known.num_tokens)
+        chunk_labels = config.ce_chunk_tokens or chunk_labels_for(module, device=preferred_device())
+        return Work(
+            recompute_layers(module) if config.recompute else module,
+            plan_of(config, known.num_tokens, order, packed=packed),
+            known,
+            ForwardPass(decoder_pass, shape_of, most_labels=chunk_labels),
+        )
+
+    return require_memory(config, work_of, size=row_size(config), home=home)
+
+
 class Layout(NamedTuple):
     """How a micro-batch becomes tensors."""
 
@@ -69,7 +104,7 @@ class Layout(NamedTuple):
 
 
 def layout_of(module: Any, config: RowsConfig, examples: Sequence[Rendered], *, run: Run) -> Layout:
-    """What `module` takes, found by comparing numbers; its layers are prepared as the settings ask."""
+    """What `module` takes, found by comparing numbers on some short `examples`; its layers are prepared as the settings ask."""
     if config.recompute:
         recompute_layers(module)
     packed = config.pack_tokens > 0 and keeps_apart(module, examples, run=run)

@@ -9,7 +9,7 @@ Dims       B examples   T tokens
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,24 +20,23 @@ from pydantic import PositiveInt
 from mygpt.artifacts.dataset import Conversation, Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
+from mygpt.core.errors import Refused
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
-from mygpt.finetune.rows import RowsConfig, advice, layout_of, plan_of, row_size
+from mygpt.finetune.rows import RowsConfig, advice, context_tokens_of, forecast_of, layout_of, plan_of
 from mygpt.lm.adapters import methods
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.methods import Method
 from mygpt.lm.chat import ChatRenderer
-from mygpt.lm.load import blueprint, load_lm, load_tokenizer, preferred_device
-from mygpt.training.activations import ForwardPass, decoder_pass, packed_rows_of, rows_of
+from mygpt.lm.load import load_lm, load_tokenizer
 from mygpt.training.batches import batch_of
 from mygpt.training.distributed import on_ranks
-from mygpt.training.fit import Work, compared, foreseen, nothing_to_learn, require_memory
-from mygpt.training.forecast import Forecast
-from mygpt.training.losses import chunk_labels_for, require_own_loss, summed_cross_entropy
+from mygpt.training.example_file import ExampleFile, examples_on_disk
+from mygpt.training.fit import compared, foreseen, nothing_to_learn
+from mygpt.training.losses import require_own_loss, summed_cross_entropy
 from mygpt.training.preflight import preflight, without_over_long
-from mygpt.training.recompute import recompute_layers
 from mygpt.training.steps import Examples
-from mygpt.training.tuning import dtype_of, learnt, names_of, published, rate_at, tuning_steps
+from mygpt.training.tuning import dtype_of, learnt, published, rate_at, tuning_steps
 
 
 class SFTConfig(RowsConfig):
@@ -55,13 +54,19 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
     """
     tokenizer = load_tokenizer(model)
     renderer = ChatRenderer(tokenizer)
-    rows = train_rows(dataset, replay)
-    examples = [renderer.render(conversation) for conversation in rows]
-    window = getattr(blueprint(model, dtype_of(config)).config.get_text_config(), "max_position_embeddings", None)
-    context_tokens = window and window - methods.num_virtual_tokens(config.method)
+    rendered = ((row.id, renderer.render(row)) for row in train_rows(dataset, replay))
+    with examples_on_disk(rendered, rendered_by=renderer.template_digest, run=run) as examples:
+        return learnt_from(examples, config, model=model, tokenizer=tokenizer, renderer=renderer, run=run)
+
+
+def learnt_from(
+    every: ExampleFile, config: SFTConfig, *, model: Model, tokenizer: Any, renderer: ChatRenderer, run: Run
+) -> Adapter | Model:
+    """The training itself. Examples are read where a batch is made of them."""
+    examples, context_tokens = every, context_tokens_of(model, config)
     if config.drop_over_long:
-        kept = without_over_long(examples, max_example_tokens=config.max_example_tokens, context_tokens=context_tokens, run=run)
-        rows, examples = [rows[i] for i in kept], [examples[i] for i in kept]
+        kept = without_over_long(every.num_tokens, max_example_tokens=config.max_example_tokens, context_tokens=context_tokens, run=run)
+        examples = every.chosen(kept)
     preflight(
         examples,
         renderer=renderer,
@@ -70,8 +75,8 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
         context_tokens=context_tokens,
         run=run,
     )
-    num_tokens, num_trained = [len(e.token_ids) for e in examples], [sum(e.trained[1:]) for e in examples]
-    known = Examples(names_of(rows), num_tokens=num_tokens, num_trained=num_trained)
+    num_tokens, shortest = examples.num_tokens, examples.shortest(2)
+    known = Examples(examples.names, num_tokens=num_tokens, num_trained=examples.num_trained)
     plan = plan_of(config, num_tokens, run.random, packed=config.pack_tokens > 0)
     forecast = forecast_of(config, model, tokenizer, known, run.random, home=run.home)
     run.note(f"Training needs {forecast.told()}.")
@@ -80,9 +85,9 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
     torch.manual_seed(run.seed_for("sft"))
     module = methods.attach(loaded.module, config.method, tokenizer=tokenizer).eval()  # gradients flow all the same; no dropout
     padding_id, device = tokenizer.pad_token_id or 0, loaded.device
-    shortest = batch_of([min(examples, key=lambda e: len(e.token_ids))], padding_id=padding_id, device=device)
-    require_own_loss(module, shortest.ids_BT, shortest.trained_BT)
-    layout = layout_of(module, config, examples, run=run)
+    smallest = batch_of(shortest[:1], padding_id=padding_id, device=device)
+    require_own_loss(module, smallest.ids_BT, smallest.trained_BT)
+    layout = layout_of(module, config, shortest, run=run)
     if not layout.is_packed:
         plan = plan_of(config, num_tokens, run.random, packed=False)
 
@@ -102,7 +107,7 @@ def sft(config: SFTConfig, *, model: Model, dataset: Dataset, replay: Dataset | 
     facts = {
         **learnt(module, loaded, config, steps),
         "packed": layout.is_packed,
-        "over_long_dropped": len(train_rows(dataset, replay)) - len(rows),
+        "over_long_dropped": len(every) - len(examples),
         "template": renderer.template_digest,
         **compared(forecast, steps, home=run.home),
     }
@@ -115,39 +120,30 @@ def sft_forecast(config: SFTConfig, *, model: Model, dataset: Dataset, replay: D
     """What `sft` would do and need, said by `--dry-run`. No weight is loaded."""
     tokenizer = load_tokenizer(model)
     renderer = ChatRenderer(tokenizer)
-    examples = [renderer.render(conversation) for conversation in train_rows(dataset, replay)]
-    if not examples:
+    rendered = map(renderer.render, train_rows(dataset, replay))
+    counted = [(len(example.token_ids), sum(example.trained[1:])) for example in rendered]
+    if not counted:
         return nothing_to_learn()
-    num_tokens = [len(e.token_ids) for e in examples]
-    known = Examples(names=(), num_tokens=num_tokens, num_trained=[sum(e.trained[1:]) for e in examples])
+    num_tokens, num_trained = map(list, zip(*counted, strict=True))
+    known = Examples(names=(), num_tokens=num_tokens, num_trained=num_trained)
     forecast = forecast_of(config, model, tokenizer, known, Random, home=home)
-    return foreseen(forecast, examples=len(examples), longer_than_allowed=sum(n > config.max_example_tokens for n in num_tokens))
+    return foreseen(forecast, examples=len(num_tokens), longer_than_allowed=sum(n > config.max_example_tokens for n in num_tokens))
 
 
-def forecast_of(
-    config: SFTConfig, model: Model, tokenizer: Any, known: Examples, order: Callable[[str], Random], *, home: Path
-) -> Forecast:
-    """What training will need. Raises Refused when this machine does not have it."""
-
-    def work_of(config: SFTConfig) -> Work:
-        packed = config.pack_tokens > 0
-        with torch.device("meta"):
-            module = methods.attach(blueprint(model, dtype_of(config)), config.method, tokenizer=tokenizer)
-        shape_of = packed_rows_of(known.num_tokens) if packed else rows_of(known.num_tokens)
-        chunk_labels = config.ce_chunk_tokens or chunk_labels_for(module, device=preferred_device())
-        return Work(
-            recompute_layers(module) if config.recompute else module,
-            plan_of(config, known.num_tokens, order, packed=packed),
-            known,
-            ForwardPass(decoder_pass, shape_of, most_labels=chunk_labels),
-        )
-
-    return require_memory(config, work_of, size=row_size(config), home=home)
-
-
-def train_rows(dataset: Dataset, replay: Dataset | None) -> list[Conversation]:
-    rows = dataset.split("train")
-    return rows + (replay.split("train") if replay and rows else [])
+def train_rows(dataset: Dataset, replay: Dataset | None) -> Iterator[Conversation]:
+    """A part in memory at a time. Where `dataset` has no row, `replay` does not make up for it."""
+    for given in (dataset, replay):
+        if given is not None and given.schema == "text":
+            raise Refused(
+                f"{given.id} holds raw text (schema `text`): no token of it is an answer to learn.",
+                fix="Learn it with `mygpt finetune causal_lm`, or give a dataset of the schema `sft`.",
+            )
+    is_empty = True
+    for row in dataset.stream("train"):
+        is_empty = False
+        yield row
+    if replay is not None and not is_empty:
+        yield from replay.stream("train")
 
 
 def serving_template(model: Model, tokenizer: Any, *, new_model: bool) -> str:

@@ -18,7 +18,7 @@ def text_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 def inner_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     """Of text that follows other text."""
-    return tuple(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+    return tuple(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True, verbose=False))
 
 
 def prompt_text(conversation: Conversation) -> str:

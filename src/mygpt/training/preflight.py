@@ -1,6 +1,6 @@
 """Checks before any weight moves: wrong data is refused with the reason, and one example is shown as the model will see it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
@@ -27,24 +27,39 @@ def preflight(
             f"The chat template of training ({renderer.template_digest[:12]}) is not the one of serving ({serving_template[:12]}).",
             fix="Train and serve with the same tokenizer folder.",
         )
-    silent = [i for i, e in enumerate(examples) if not any(e.trained[1:])]  # nothing precedes the first token, so it is no label
+    stops = frozenset(renderer.stop_token_ids)
+    silent: list[int] = []
+    endless: list[int] = []
+    num_tokens: list[int] = []
+    warnings = dict.fromkeys(renderer.warnings)
+    for i, example in enumerate(examples):  # once: they may be on the disk
+        num_tokens.append(len(example.token_ids))
+        if not any(example.trained[1:]):  # nothing precedes the first token, so it is no label
+            silent.append(i)
+        elif not every_answer_stops(example, stops):
+            endless.append(i)
+        warnings |= dict.fromkeys(example.warnings)
     if silent:
         raise Refused(
             f"{len(silent)} of {len(examples)} examples have no trained token (first: number {silent[0]}).",
             fix="Each needs an assistant turn with text.",
         )
-    endless = [i for i, e in enumerate(examples) if not every_answer_stops(e, frozenset(renderer.stop_token_ids))]
     if endless:
         raise Refused(
             f"{len(endless)} of {len(examples)} examples do not train the stop token (first: number {endless[0]}), "
             "so the model would not learn to end.",
             fix="Look at the chat template's end of an assistant turn.",
         )
-    require_whole(examples, max_example_tokens=max_example_tokens, context_tokens=context_tokens)
-    for text in dict.fromkeys([*renderer.warnings, *(text for e in examples for text in e.warnings)]):
+    require_whole(num_tokens, max_example_tokens=max_example_tokens, context_tokens=context_tokens)
+    for text in warnings:
         run.warn(text)
+    show_example(examples, renderer.text, run=run)
+
+
+def show_example(examples: Sequence[Rendered], text_of: Callable[[Sequence[int]], str], *, run: Run) -> None:
+    """The one in the middle, marked by what is trained."""
     shown = examples[len(examples) // 2]
-    texts = [renderer.text(shown.token_ids[:end]) for _, end, _ in stretches(shown.trained)]  # alone, some tokenizers drop a first space
+    texts = [text_of(shown.token_ids[:end]) for _, end, _ in stretches(shown.trained)]  # alone, some tokenizers drop a first space
     parts = [
         {"text": text[len(before) :], "trained": trained}
         for before, text, (_, _, trained) in zip(["", *texts], texts, stretches(shown.trained), strict=False)
@@ -52,14 +67,14 @@ def preflight(
     run.emit("trained_example", parts=parts, examples=len(examples))
 
 
-def require_whole(examples: Sequence[Rendered], *, max_example_tokens: int, context_tokens: int | None) -> None:
+def require_whole(num_tokens: Sequence[int], *, max_example_tokens: int, context_tokens: int | None) -> None:
     """Raises Refused when an example is longer than may be: what is cut off is the answer."""
-    longest = max(len(e.token_ids) for e in examples)
+    longest = max(num_tokens)
     allowed = min(max_example_tokens, context_tokens or max_example_tokens)
     if longest <= allowed:
         return
-    cut = sum(len(e.token_ids) > allowed for e in examples)
-    told = f"{cut} of {len(examples)} examples are longer than {allowed} tokens (longest: {longest}), so answers would be cut."
+    cut = sum(n > allowed for n in num_tokens)
+    told = f"{cut} of {len(num_tokens)} examples are longer than {allowed} tokens (longest: {longest}), so answers would be cut."
     if allowed == max_example_tokens and longest <= (context_tokens or longest):
         fix = (
             f"Set `max_example_tokens` to {longest} (with `mygpt up`: `--set sft.max_example_tokens={longest}`), shorten the examples, "
@@ -73,14 +88,14 @@ def require_whole(examples: Sequence[Rendered], *, max_example_tokens: int, cont
     raise Refused(told, fix=fix)
 
 
-def without_over_long(examples: Sequence[Rendered], *, max_example_tokens: int, context_tokens: int | None, run: Run) -> list[int]:
+def without_over_long(num_tokens: Sequence[int], *, max_example_tokens: int, context_tokens: int | None, run: Run) -> list[int]:
     """Which examples are short enough; how many are left out is said. Raises Refused where none stays."""
     allowed = min(max_example_tokens, context_tokens or max_example_tokens)
-    kept = [i for i, e in enumerate(examples) if len(e.token_ids) <= allowed]
-    if len(kept) == len(examples):
+    kept = [i for i, n in enumerate(num_tokens) if n <= allowed]
+    if len(kept) == len(num_tokens):
         return kept
-    longest = max(len(e.token_ids) for e in examples)
-    told = f"{len(examples) - len(kept)} of {len(examples)} examples are longer than {allowed} tokens (longest: {longest})"
+    longest = max(num_tokens)
+    told = f"{len(num_tokens) - len(kept)} of {len(num_tokens)} examples are longer than {allowed} tokens (longest: {longest})"
     if not kept:
         raise Refused(f"{told}: none would be left to train on.", fix="Raise `max_example_tokens`, or shorten the examples.")
     run.warn(f"{told}: they are left out of training, whole.")

@@ -1,7 +1,7 @@
 """AdamW for parameters kept in bfloat16: the optimiser holds a float32 master of each, the model its rounded copy.
 
 Small updates would be lost in bfloat16's 8 bits; matrix products want bfloat16. Both get what they need. For float32 parameters it is
-torch's AdamW, bit for bit.
+torch's AdamW (on a GPU its fused form), bit for bit.
 
 Source     AdamW: Loshchilov and Hutter 2017, arXiv:1711.05101; master weights: Micikevicius et al. 2017, arXiv:1710.03740, section 3.1;
            paged moments: Dettmers et al. 2023, arXiv:2305.14314, section 3

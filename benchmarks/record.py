@@ -14,7 +14,7 @@ from typing import Any
 from mygpt.metrics.bootstrap import Interval
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("mygpt", "torch", "transformers", "peft", "tokenizers", "pyarrow", "numpy", "scipy")
+_PACKAGES = ("mygpt", "torch", "triton", "transformers", "peft", "bitsandbytes", "tokenizers", "pyarrow", "numpy", "scipy")
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -57,8 +57,18 @@ def machine() -> dict[str, Any]:
         "processor": names[0] if names else platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory / 2**30, 1),
-        "gpu": "none",
+        "gpu": gpu(),
     }
+
+
+def gpu() -> str:
+    """Those that torch sees; a process that did not import torch used none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return "none"
+    properties = torch.cuda.get_device_properties(0)
+    named = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    return named if torch.cuda.device_count() == 1 else f"{torch.cuda.device_count()} x {named}"
 
 
 def versions() -> dict[str, str]:

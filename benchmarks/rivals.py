@@ -3,6 +3,9 @@
 `python -m benchmarks.rivals lm-eval` builds one; a benchmark calls `rival("lm-eval").run(script, arguments)`. An environment lies under
 ~/.cache/mygpt-rivals (or $MYGPT_RIVALS), named after the digest of its requirements, so that new pins are a new environment. Shared heavy
 packages (torch, transformers) are pinned to the versions that run here: the same kernels on both sides of a ratio.
+
+Where no package index can be reached, `python -m benchmarks.rivals --here trl` makes an environment over the packages of this interpreter,
+which must hold the rival.
 """
 
 import hashlib
@@ -12,19 +15,21 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
 REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "lm-eval": ("lm-eval==0.4.13", "accelerate>=1.8", "peft>=0.19"),
     "trl": ("trl==1.16.0", "accelerate>=1.8", "peft>=0.19", "datasets>=3"),
+    "trl-gpu": ("trl==1.16.0", "accelerate>=1.8", "datasets>=3", "liger-kernel>=0.6"),
     "trl-ppo": ("trl==1.12.0", "accelerate>=1.8", "peft>=0.19", "datasets>=4.7"),  # the last that has PPO
     "datatrove": ("datatrove==0.10.1", "xxhash<4"),
 }
 _SHARED: dict[str, tuple[str, ...]] = {
     "lm-eval": ("torch", "transformers"),
     "trl": ("torch", "transformers", "peft"),
+    "trl-gpu": ("torch", "transformers", "peft", "bitsandbytes"),
     "trl-ppo": ("torch", "transformers", "peft"),
 }
 _DONE = "built.json"
@@ -59,13 +64,17 @@ class Rival:
 
 def rival(name: str) -> Rival:
     """The environment of one rival, built at first use."""
-    requirements = [*REQUIREMENTS[name], *(f"{package}=={version(package)}" for package in _SHARED.get(name, ()))]
-    digest = hashlib.sha256("\n".join([sys.version.split()[0], *requirements]).encode()).hexdigest()[:12]
-    home = Path(os.environ.get("MYGPT_RIVALS", Path.home() / ".cache" / "mygpt-rivals"))
-    found = Rival(name, home / f"{name}-{digest}")
+    found, requirements = _place(name)
     if not (found.folder / _DONE).is_file():
         _build(found, requirements)
     return found
+
+
+def _place(name: str) -> tuple[Rival, list[str]]:
+    requirements = [*REQUIREMENTS[name], *(f"{package}=={version(package)}" for package in _SHARED.get(name, ()))]
+    digest = hashlib.sha256("\n".join([sys.version.split()[0], *requirements]).encode()).hexdigest()[:12]
+    home = Path(os.environ.get("MYGPT_RIVALS", Path.home() / ".cache" / "mygpt-rivals"))
+    return Rival(name, home / f"{name}-{digest}"), requirements
 
 
 def _build(made: Rival, requirements: Sequence[str]) -> None:
@@ -73,10 +82,29 @@ def _build(made: Rival, requirements: Sequence[str]) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(made.folder)], check=True)
     subprocess.run([str(made.python), "-m", "pip", "install", "--quiet", *requirements], check=True)
     listed = subprocess.run([str(made.python), "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True).stdout
-    packages = {package["name"]: package["version"] for package in json.loads(listed)}
-    (made.folder / _DONE).write_text(json.dumps(packages, indent=1) + "\n", encoding="utf-8")  # last: half an environment has no such file
+    _done(made, {package["name"]: package["version"] for package in json.loads(listed)})
+
+
+def build_here(name: str) -> Rival:
+    """Nothing is fetched. Raises PackageNotFoundError where the rival is not among this interpreter's packages, or is another version."""
+    made, requirements = _place(name)
+    pinned = dict(one.split("==") for one in requirements if "==" in one)
+    if wrong := {package: version(package) for package, wanted in pinned.items() if version(package) != wanted}:
+        raise RuntimeError(f"{name} wants {pinned}, and this interpreter has {wrong}. Install those versions.")
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(made.folder)], check=True)
+    (site,) = made.folder.glob("lib/python*/site-packages")
+    packages = [path for path in sys.path if path and any(Path(path).glob("*.dist-info"))]
+    (site / "shared.pth").write_text("\n".join(packages) + "\n", encoding="utf-8")
+    _done(made, {one.name: one.version for one in distributions()})
+    return made
+
+
+def _done(made: Rival, packages: dict[str, str]) -> None:
+    """Last: half an environment has no such file."""
+    (made.folder / _DONE).write_text(json.dumps(packages, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or REQUIREMENTS:
-        sys.stdout.write(f"{wanted}: {rival(wanted).folder}\n")
+    here = "--here" in sys.argv
+    for wanted in [name for name in sys.argv[1:] if name != "--here"] or REQUIREMENTS:
+        sys.stdout.write(f"{wanted}: {(build_here if here else rival)(wanted).folder}\n")

@@ -10,6 +10,7 @@ from mygpt.training.batches import shape_ladder
 from mygpt.training.compile_layers import compile_layers
 from mygpt.training.losses import summed_cross_entropy
 from mygpt.training.packing import packed_batch
+from mygpt.training.recompute import recompute_layers
 from tests.training import tiny
 
 CPU = torch.device("cpu")
@@ -37,6 +38,40 @@ def test_a_shape_is_compiled_once_whatever_examples_share_the_row() -> None:
         assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
         counts.append(len(graphs))
     assert counts[0] > 0 and counts == [counts[0]] + [2 * counts[0]] * 5  # at the first row of each of two lengths
+
+
+def test_layers_that_are_computed_again_are_compiled_inside() -> None:
+    graphs: list[Any] = []
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    plain, compiled = tiny.llama(), recompute_layers(tiny.llama())
+    compile_layers(compiled, backend=counting)
+    counts = []
+    for number, lengths in enumerate([[20, 9, 14], [30, 30], [5, 6, 7, 8]]):
+        ours, theirs = (gradient(module, lengths, [64], seed=number) for module in (compiled, plain))
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+        counts.append(len(graphs))
+    assert counts[0] > 0 and counts == [counts[0]] * 3
+
+
+def test_several_trainings_of_one_process_are_compiled() -> None:
+    """torch gives up after eight compilations of a piece of code, which two trainings with adapters pass."""
+    graphs: list[Any] = []
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    module = tiny.llama()
+    compile_layers(module, backend=counting)
+    counts = []
+    for length in range(16, 28):
+        gradient(module, [length], [length])
+        counts.append(len(graphs))
+    assert counts[0] > 0 and counts == [counts[0] * number for number in range(1, 13)]
 
 
 def test_the_ladder_by_hand() -> None:

@@ -173,8 +173,8 @@ def test_flex_attention_keeps_examples_apart(monkeypatch: pytest.MonkeyPatch) ->
     with torch.compiler.set_stance("force_eager"):
         fault = isolation_fault(module, examples[0].token_ids, examples[1].token_ids)
     assert fault is None and used[0] == "flex_attention" and module.config._attn_implementation == "sdpa"
-    with packed_attention(tiny.family("bloom")):
-        pass  # knows no FlexAttention: left as it is
+    with packed_attention(tiny.family("bloom"), torch.arange(9)[None]) as told:
+        assert not told  # knows no FlexAttention: left as it is
 
 
 @pytest.mark.parametrize("name", tiny.ENCODERS)

@@ -104,6 +104,22 @@ def test_restored_goes_on_bit_for_bit(dtype: torch.dtype) -> None:
     assert all(torch.equal(tensor, second.state()[name]) for name, tensor in whole.state().items())
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_restored_on_a_gpu_from_what_was_kept_on_a_cpu() -> None:
+    """A checkpoint is read into the machine's memory; the fused AdamW wants all of it, the step count too, on the device."""
+    ours = {name: torch.nn.Parameter(p.detach().cuda()) for name, p in parameters().items()}
+    again = {name: torch.nn.Parameter(p.detach().cuda()) for name, p in parameters().items()}
+    first, second = (MasterAdamW(p.items(), **SETTINGS) for p in (ours, again))
+    for step in range(6):
+        if step == 3:
+            second.restore({name: tensor.cpu() for name, tensor in first.state().items()})
+        for own, optimizer in ((ours, first), (again, second))[: 1 if step < 3 else 2]:
+            for name, parameter in own.items():
+                parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step + len(name))).cuda()
+            optimizer.update(learning_rate=3e-3, max_grad_norm=1.0)
+    assert all(torch.equal(ours[name], again[name]) for name in ours)
+
+
 def test_a_rate_of_its_own() -> None:
     """AdamW's first step is the learning rate, whatever the gradient: 0.1, and with a factor of 0.25 a quarter of it."""
     parameters = {name: torch.nn.Parameter(torch.zeros(2)) for name in ("whole", "quarter", "still whole")}

@@ -37,6 +37,7 @@ from mygpt.lm.layer_kernels import trained_attention
 from mygpt.lm.processor import has_cpu_flag
 from mygpt.lm.tile_attention import suits as tiles_suit
 from mygpt.lm.tile_attention import tile_attention
+from mygpt.lm.varlen import PackedRow, varlen_name, varlen_suits
 
 
 @dataclass(frozen=True)
@@ -81,19 +82,23 @@ def _outside_graphs() -> Callable[..., tuple[torch.Tensor, None]]:
 
 
 @contextmanager
-def packed_attention(module: Any) -> Iterator[None]:
-    """For rows of several examples, in which positions begin anew: what skips the blocks between them on this device.
+def packed_attention(module: Any, positions_BT: torch.Tensor) -> Iterator[dict[str, Any]]:
+    """For rows of several examples, in which positions begin anew: what computes no block between them on this device.
 
-    CPU: `grouped_attention`, block by block. GPU: FlexAttention where the architecture takes it (not measured on a GPU), else the
-    model's own attention under a block-diagonal mask.
+    Yields further arguments for the forward pass. CPU: `grouped_attention`, block by block. GPU: torch's kernel for sequences of several
+    lengths (`lm/varlen`) where it can stand for the architecture's own; else FlexAttention; else the model's own under a block-diagonal
+    mask.
     """
+    now = module.config._attn_implementation
     if _is_on_cpu(module):
         with grouped_attention(module):
-            yield
-        return
-    now = module.config._attn_implementation
-    with attention_set(module, "flex_attention" if now == "sdpa" and getattr(module, "_supports_flex_attn", False) else now):
-        yield
+            yield {}
+    elif varlen_suits(module, positions_BT):
+        with attention_set(module, varlen_name()):
+            yield {"packed_row": PackedRow.of(positions_BT)}
+    else:
+        with attention_set(module, "flex_attention" if now == "sdpa" and getattr(module, "_supports_flex_attn", False) else now):
+            yield {}
 
 
 @contextmanager

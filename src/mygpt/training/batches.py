@@ -59,7 +59,12 @@ def batch_of(examples: Sequence[Rendered], *, padding_id: int, device: torch.dev
     for b, example in enumerate(examples):
         ids_BT[b, : len(example.token_ids)] = torch.tensor(example.token_ids)
         trained_BT[b, : len(example.token_ids)] = torch.tensor(example.trained)
-    return Batch(ids_BT.to(device), trained_BT.to(device), sum(len(e.token_ids) for e in examples))
+    return Batch(on_device(ids_BT, device), on_device(trained_BT, device), sum(len(e.token_ids) for e in examples))
+
+
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Sent from pinned memory to a GPU, which is not waited for: it may still be busy with the micro-batch before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 # -- shapes: what is compiled for a length is compiled once for each ---------------------------------------------------------

@@ -1,19 +1,27 @@
 """torch.compile for each layer by itself: its products and norms are fused, its attention stays what `lm/attention` chooses.
 
-A layer is compiled once for each length of row that it meets, so rows must come in few lengths (`shape_ladder`): packed rows do.
+A layer is compiled once for each length of row that it meets, so rows must come in few lengths (`shape_ladder`): packed rows do. Layers
+that are alike share what was compiled. Of a layer that is computed again (`recompute`) the inside is compiled: a compiler gives up at the
+checkpoint around it, without a word.
 
 Source     PyTorch 2: Ansel et al. 2024, ASPLOS; compilation by region, as torchtitan and torchtune do it
 We differ  lengths are fixed, never dynamic: a shape is compiled at its first row, and nothing is compiled again
 """
 
 from collections.abc import Callable
+from functools import partial
+from types import MethodType
 from typing import Any
+
+import torch
 
 from mygpt.core.errors import Refused
 from mygpt.core.outbound import silence_hub
 from mygpt.lm.fused_layer import unfuse
+from mygpt.training.recompute import is_recomputed
 
-NUM_SHAPES = 4  # torch keeps at most 256 compilations of a layer's code: 60 layers of 4 lengths
+NUM_SHAPES = 4
+_MOST_COMPILED = 64  # of one piece of code; torch's 8 are what one training of adapters takes: 4 lengths, with gradients below and without
 
 
 def compile_layers(module: Any, *, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -25,5 +33,10 @@ def compile_layers(module: Any, *, backend: str | Callable[..., Any] = "inductor
     if not layers:
         raise Refused(f"{type(module).__name__} has no layers that can be compiled by themselves.", fix="Set `compile_layers` to false.")
     unfuse(module)  # a compiler cannot look into kernels of our own
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)  # beyond it nothing is compiled
     for layer in layers:
-        layer.compile(backend=backend, dynamic=False)
+        if is_recomputed(layer):
+            inside = torch.compile(MethodType(type(layer).forward, layer), backend=backend, dynamic=False)
+            layer.forward = partial(layer.forward.func, inside, **layer.forward.keywords)
+        else:
+            layer.compile(backend=backend, dynamic=False)

@@ -43,10 +43,10 @@ def summed_cross_entropy(
 
     `positions_BT`: of packed rows, in which the first token of an example must not be marked.
     """
+    places = trained_BT[:, 1:].nonzero(as_tuple=True)  # before the pass: a GPU is waited for while it has little to do, and once
+    labels_N = ids_BT[:, 1:][places]
     hidden_BTD = hidden_states(module, ids_BT, positions_BT)
-    is_label = trained_BT[:, 1:]
-    labels_N = ids_BT[:, 1:][is_label]
-    return _summed(module, logits_at, hidden_BTD[:, :-1][is_label], labels_N, chunk_labels)
+    return _summed(module, logits_at, hidden_BTD[:, :-1][places], labels_N, chunk_labels)
 
 
 def summed_masked_cross_entropy(
@@ -89,8 +89,9 @@ def hidden_states(module: Any, ids_BT: torch.Tensor, positions_BT: torch.Tensor 
         with grouped_attention(module):
             hidden_BTD: torch.Tensor = module.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
         return hidden_BTD
-    with packed_attention(module):
-        packed_BTD: torch.Tensor = module.get_decoder()(input_ids=ids_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
+    with packed_attention(module, positions_BT) as told:
+        packed = module.get_decoder()(input_ids=ids_BT, position_ids=positions_BT, use_cache=False, **told)
+    packed_BTD: torch.Tensor = packed.last_hidden_state
     return packed_BTD
 
 

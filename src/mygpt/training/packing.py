@@ -2,7 +2,7 @@
 
     positions begin anew at each example    transformers' sign of a packed row: it builds a block-diagonal mask from them
     CPU                                     `lm/attention` computes each block by itself, so that nothing is spent between the blocks
-    GPU                                     FlexAttention skips the blocks that are all hidden
+    GPU                                     `lm/varlen` likewise; where that is not possible, FlexAttention skips hidden blocks
 
 An architecture that does not take such rows (a recurrent state, positions that it counts for itself) is found by `isolation_fault`, which
 compares numbers before training; it is trained on rows of one example each (`batches`).
@@ -21,7 +21,7 @@ import torch
 
 from mygpt.core.run import Run
 from mygpt.lm.chat import Rendered
-from mygpt.training.batches import Batch, Plan, fitted
+from mygpt.training.batches import Batch, Plan, fitted, on_device
 from mygpt.training.losses import hidden_states
 
 _APART = {torch.float32: 1e-4, torch.float64: 1e-6}  # of a hidden state, relative: what rounding may do
@@ -76,7 +76,7 @@ def packed_batch(examples: Sequence[Rendered], *, padding_id: int, device: torch
     ids_BT = torch.tensor([ids + [padding_id] * padding])
     trained_BT = torch.tensor([trained + [False] * padding])
     positions_BT = torch.tensor([positions + list(range(padding))])
-    return Batch(ids_BT.to(device), trained_BT.to(device), len(ids), positions_BT.to(device))
+    return Batch(on_device(ids_BT, device), on_device(trained_BT, device), len(ids), on_device(positions_BT, device))
 
 
 def keeps_apart(module: Any, examples: Sequence[Rendered], *, run: Run) -> bool:

@@ -34,3 +34,8 @@ def recompute_layers(module: Any) -> Any:
     for layer in layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False, context_fn=as_now)
     return module
+
+
+def is_recomputed(layer: Any) -> bool:
+    own = vars(layer).get("forward")
+    return isinstance(own, partial) and own.func is checkpoint

@@ -126,8 +126,8 @@ class Step:
         self.loss = 0.0
         self.grad_norm = self.learning_rate = math.nan
         self.computed_tokens = 0
-        self.num_added = 0  # micro-batches
-        self.broken = 0  # the first of them, from 1, whose loss is not a number
+        self.broken = 0  # the first micro-batch, from 1, whose loss is not a number
+        self._losses: list[torch.Tensor] = []  # of micro-batches; a GPU is not waited for until all are on their way
         self.is_updated = False
 
     def cut(self, micro_batches: Sequence[Sequence[int]]) -> None:
@@ -139,18 +139,15 @@ class Step:
 
     def add(self, loss: torch.Tensor, *, computed_tokens: int) -> None:
         """One micro-batch went forwards and backwards: its part of the step's loss, and its size with padding."""
-        value = float(loss.detach())
-        self.loss += value
+        self._losses.append(loss.detach())
         self.computed_tokens += computed_tokens
-        self.num_added += 1
-        if not math.isfinite(value):
-            self.broken = self.broken or self.num_added
         self._steps.stop_between_micro_batches()
 
     def update(self, *, learning_rate: float, max_grad_norm: float) -> None:
         """Sum the gradients of all ranks, clip, move the weights; or raise when there is no number to move them by."""
         assert self.num_added == len(self.micro_batches), "the recipe did not add every micro-batch"
         self.learning_rate = learning_rate
+        self._read_losses()
         self._steps.agree(self)
         if self._steps.run.ranks.count > 1:
             self._steps.run.ranks.sum_gradients(self._steps.optimizer.parameters.values())
@@ -158,6 +155,17 @@ class Step:
         if not math.isfinite(self.grad_norm):
             raise self._steps.diverged(self, self.rows)
         self.is_updated = True
+
+    def _read_losses(self) -> None:
+        """Once a step, of all micro-batches together."""
+        values = torch.stack(self._losses).tolist() if self._losses else []
+        self.loss = sum(values, 0.0)
+        self.broken = next((place for place, value in enumerate(values, start=1) if not math.isfinite(value)), 0)
+
+    @property
+    def num_added(self) -> int:
+        """Micro-batches so far."""
+        return len(self._losses)
 
     def skip(self) -> None:
         """Leave this update out: no weight moves, and nothing is counted."""

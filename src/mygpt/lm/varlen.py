@@ -1,0 +1,115 @@
+"""Attention over a packed row on a GPU, by torch's kernel for sequences of several lengths: no block between two examples is computed.
+
+It needs no mask and is compiled for no shape. Where examples end is worked out once for a row and handed to every layer as one object,
+which torch.compile passes through unread: a graph belongs to a length of row, whatever examples share it.
+
+Source    FlashAttention 2: Dao 2023, arXiv:2307.08691, through torch.nn.attention.varlen
+Dims      T tokens of the row   N examples   h heads   H key/value heads   D head size
+"""
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_NAME = "mygpt_varlen"
+_LARGEST_HEAD = 256  # elements, of FlashAttention 2
+_CAPABILITY = (8, 0)  # the first with its kernels
+_NOT_PLAIN = ("softcap", "s_aux", "position_bias")  # arguments that change the result
+_CAPPED = "attn_logit_softcapping"  # the setting behind the first of them
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    bounds_N: torch.Tensor  # int32, on the device: where examples begin, and the row's end
+    longest: int  # tokens
+
+    @classmethod
+    def of(cls, positions_1T: torch.Tensor) -> "PackedRow":
+        """Waits for the device once."""
+        bounds = [*(positions_1T[0] == 0).nonzero()[:, 0].tolist(), positions_1T.shape[1]]
+        longest = max(end - start for start, end in itertools.pairwise(bounds))
+        bounds_N = torch.tensor(bounds, dtype=torch.int32)
+        return cls(bounds_N.pin_memory().to(positions_1T.device, non_blocking=True) if positions_1T.is_cuda else bounds_N, longest)
+
+
+def varlen_suits(module: Any, positions_BT: torch.Tensor) -> bool:
+    """Whether the kernel can stand for `module`'s own attention: plain softmax, in half precision, causal, at most within a window."""
+    hands_on = getattr(module, "_supports_attention_backend", False) and getattr(module, "_supports_flash_attn", False)
+    if not hands_on or module.config._attn_implementation != "sdpa" or module.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    config = module.config.get_text_config()
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    if head > _LARGEST_HEAD or getattr(config, _CAPPED, None) is not None or len(positions_BT) != 1:
+        return False
+    return _kernel() is not None and torch.cuda.get_device_capability(positions_BT.device) >= _CAPABILITY
+
+
+def varlen_name() -> str:
+    """What transformers knows it by from now on. No mask is registered with it, so that none is built."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(_NAME, _outside_graphs())
+    return _NAME
+
+
+@functools.cache
+def _kernel() -> Callable[..., Any] | None:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn
+
+
+@functools.cache
+def _outside_graphs() -> Callable[..., tuple[torch.Tensor, None]]:
+    """What torch.compile steps over: the number and lengths of the examples are other ones in every row."""
+
+    @torch.compiler.disable
+    def attention(*args: Any, **more: Any) -> tuple[torch.Tensor, None]:
+        return _attention(*args, **more)
+
+    return attention
+
+
+def _attention(
+    layer: Any,
+    query_1hTD: torch.Tensor,
+    key_1HTD: torch.Tensor,
+    value_1HTD: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    packed_row: PackedRow | None = None,
+    **more: Any,
+) -> tuple[torch.Tensor, None]:
+    """Called by transformers, which chooses the names of the arguments."""
+    told = [name for name in _NOT_PLAIN if more.get(name) is not None]
+    if packed_row is None or attention_mask is not None or dropout or told:
+        raise NotImplementedError(f"{type(layer).__name__} asks for more than plain attention over a packed row ({', '.join(told)})")
+    kernel = _kernel()
+    assert kernel is not None
+    query_ThD, key_THD, value_THD = (one[0].transpose(0, 1) for one in (query_1hTD, key_1HTD, value_1HTD))
+    grouped: dict[str, Any] = {}
+    if (G := query_ThD.shape[1] // key_THD.shape[1]) > 1:
+        if _takes_groups():
+            grouped = {"enable_gqa": True}
+        else:
+            key_THD, value_THD = (one.repeat_interleave(G, dim=1) for one in (key_THD, value_THD))
+    bounds = (packed_row.bounds_N, packed_row.bounds_N, packed_row.longest, packed_row.longest)
+    window = (sliding_window - 1 if sliding_window else -1, 0)  # tokens before and behind: causal
+    mixed_ThD = kernel(query_ThD, key_THD, value_THD, *bounds, scale=scaling, window_size=window, **grouped)
+    return mixed_ThD[None], None
+
+
+@functools.cache
+def _takes_groups() -> bool:
+    """Earlier versions of torch want as many heads of keys as of queries."""
+    kernel = _kernel()
+    return kernel is not None and "enable_gqa" in inspect.signature(kernel).parameters

@@ -22,6 +22,7 @@ from mygpt.artifacts.dataset import Conversation, Dataset, Message, conversation
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.report import Predictions
 from mygpt.artifacts.task import Item, Task, TaskSettings, write_task
+from mygpt.cli.options import progress_view
 from mygpt.core.config import Config
 from mygpt.core.run import Run
 from mygpt.evaluate.compare_models import CompareConfig, compare_models
@@ -57,11 +58,13 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100, help="of GSM8K")
     parser.add_argument("--pieces", type=int, default=40, help="of general text")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--home", type=Path, help="where what was measured is kept, so that a broken run goes on; default: a new folder")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder), name="three-copies")
+    with (
+        tempfile.TemporaryDirectory() as fresh,
+        Run(options.home or Path(fresh), name="three-copies", listeners=(progress_view(),)) as run,
+    ):
         finish("three_copies", measured(run, options), options)
-        run.close()
 
 
 def measured(run: Run, options: Any) -> dict[str, Any]:
@@ -88,9 +91,9 @@ def measured(run: Run, options: Any) -> dict[str, Any]:
         made += [(label, run_task(RunTaskConfig(cached=False), task=task, completer=engine, run=run)) for task in asked]
         made += [(label, run_task(RunTaskConfig(cached=False), task=task, scorer=engine, run=run)) for task in scored]
     with served(tuned, run.home) as address:
-        remote = RemoteCompleter(f"{address}/v1#tuned", run=run)
+        remote = RemoteCompleter(f"{address}/v1#tuned", run=run, timeout_seconds=600)  # it shares the cores with what asks it
         made += [("served", run_task(RunTaskConfig(cached=False), task=task, completer=remote, run=run)) for task in asked]
-        scorer = RemoteScorer(f"{address}/v1#tuned", run=run)
+        scorer = RemoteScorer(f"{address}/v1#tuned", run=run, timeout_seconds=600)
         made += [("served", run_task(RunTaskConfig(cached=False), task=task, scorer=scorer, run=run)) for task in scored]
 
     labels, predictions = [label for label, _ in made], tuple(one for _, one in made)

@@ -1,8 +1,8 @@
 """trl's half of `accelerator`, in trl's own environment: every setting that may be its fastest, one after another, and JSON of each.
 
 Rows are packed (best fit, which keeps examples apart, or run together and cut). Attention is what is installed: FlashAttention,
-FlexAttention, SDPA. To the fastest of these torch.compile, Liger's kernels and autocast are added in turn and kept where they help. Layers
-are computed again only where memory does not hold them. Nothing of mygpt is imported.
+FlexAttention, SDPA. To the fastest of all these and to the fastest that keeps examples apart torch.compile, Liger's kernels and autocast
+are added in turn and kept where they help. Layers are computed again only where memory does not hold them. Nothing of mygpt is imported.
 """
 
 import gc
@@ -52,13 +52,15 @@ def main() -> None:
         sys.stderr.write(f"{name}: {found[name].get('tokens_per_second') or found[name]}\n")
         return float(found[name].get("tokens_per_second", 0.0))
 
-    speeds = {name: attempt(name, setting) for name, setting in beginnings(asked).items()}
-    best = max(speeds, key=lambda name: speeds[name])
-    setting, speed = beginnings(asked)[best], speeds[best]
-    for name, more in additions(asked).items():
-        faster = attempt(f"{best}, {name}", setting | more)
-        if faster > speed:
-            best, setting, speed = f"{best}, {name}", setting | more, faster
+    settings = beginnings(asked)
+    speeds = {name: attempt(name, setting) for name, setting in settings.items()}
+    apart = {name: speed for name, speed in speeds.items() if settings[name]["packing_strategy"] == "bfd"}
+    for best in dict.fromkeys(max(some, key=lambda name: some[name]) for some in (speeds, apart)):
+        setting, speed, called = settings[best], speeds[best], best
+        for name, more in additions(asked).items():
+            faster = attempt(f"{called}, {name}", setting | more)
+            if faster > speed:
+                setting, speed, called = setting | more, faster, f"{called}, {name}"
     sys.stdout.write(json.dumps(found) + "\n")
 
 

@@ -36,7 +36,8 @@ def compile_layers(module: Any, *, backend: str | Callable[..., Any] = "inductor
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)  # beyond it nothing is compiled
     for layer in layers:
         if is_recomputed(layer):
+            again: Any = layer.forward
             inside = torch.compile(MethodType(type(layer).forward, layer), backend=backend, dynamic=False)
-            layer.forward = partial(layer.forward.func, inside, **layer.forward.keywords)
+            layer.forward = partial(again.func, inside, **again.keywords)  # type: ignore[method-assign]
         else:
             layer.compile(backend=backend, dynamic=False)

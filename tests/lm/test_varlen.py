@@ -161,7 +161,7 @@ def test_the_kernel_is_the_stand_in(window: int | None) -> None:
     ahead = torch.randn(1, 64, 8, 64, generator=draw)
     found = []
     for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
-        tensors = [one.to(device, dtype).requires_grad_() for one in given]
+        tensors = [one.to(device, dtype, copy=True).requires_grad_() for one in given]
         if device == "cpu":
             parts = [one[0].transpose(0, 1) for one in tensors]
             bounds = (row.bounds_N.cpu(), row.bounds_N.cpu(), row.longest, row.longest)

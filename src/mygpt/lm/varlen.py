@@ -23,7 +23,7 @@ _NOT_PLAIN = ("softcap", "s_aux", "position_bias")  # arguments that change the 
 _CAPPED = "attn_logit_softcapping"  # the setting behind the first of them
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: torch 2.11 reads every field of a frozen one, and compiles anew for each
 class PackedRow:
     bounds_N: torch.Tensor  # int32, on the device: where examples begin, and the row's end
     longest: int  # tokens

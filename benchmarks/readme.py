@@ -25,8 +25,12 @@ def table() -> str:
         row for name, make in _ROWS.items() if (file := RESULTS / f"{name}.json").exists() for row in make(json.loads(file.read_text()))
     ]
     lines = ["| what | measured | aim |", "|---|---|---|", *(f"| {what} | {figure} | {aim} |" for what, figure, aim in rows)]
-    machines = {f"{m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB" for m in (_machine(n) for n in _ROWS) if m}
-    return "\n".join(lines) + "\n\nOn " + "; ".join(sorted(machines)) + "; no GPU."
+    machines = {f"{m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB, {_gpu(m)}" for m in (_machine(n) for n in _ROWS) if m}
+    return "\n".join(lines) + "\n\nOn " + "; ".join(sorted(machines)) + "."
+
+
+def _gpu(machine: dict[str, Any]) -> str:
+    return "no GPU" if machine["gpu"] == "none" else str(machine["gpu"])
 
 
 def _machine(name: str) -> dict[str, Any] | None:
@@ -138,6 +142,23 @@ def _sft_vs_trl(r: dict[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _accelerator(r: dict[str, Any]) -> list[tuple[str, str, str]]:
+    rows, words = [], {"1.2b_full": "1.2B, every weight", "1.2b_lora": "1.2B, LoRA", "8b_lora": "8B, LoRA", "8b_qlora": "8B, QLoRA"}
+    for name, shape in words.items():
+        if name not in r:
+            continue
+        one = r[name]
+        memory = f"{one['peak_memory_bytes'] / 2**30:.0f} GiB"
+        told = f"{one['tokens_per_second']:,.0f}, {one['share_of_limit']:.0%} of its fastest product, {memory}"
+        aims = "45 %"
+        if one.get("ratio"):
+            tried = [setting for setting, found in one["trl"].items() if "failed" not in found]
+            told += f"; trl ({', '.join(tried)}) {one['trl_tokens_per_second']:,.0f}: {one['ratio']:.2f} times"
+            aims = "45 %, 1.5 times"
+        rows.append((f"training on one {one['device'].removeprefix('NVIDIA ')}, {shape}: real tokens/s", told, aims))
+    return rows
+
+
 def _dpo(r: dict[str, Any]) -> list[tuple[str, str, str]]:
     speeds = f"{r['updates_per_second']:.3f} against {r['trl_updates_per_second']:.3f}: {r['ratio']:.2f} times"
     return [(f"DPO, LoRA: updates a second, against trl at its fastest ({r['trl_best']})", speeds, "1.8 times")]
@@ -211,6 +232,7 @@ _ROWS = {
     "startup": _startup,
     "demo": _demo,
     "sft_vs_trl": _sft_vs_trl,
+    "accelerator": _accelerator,
     "dpo_vs_trl": _dpo,
     "ppo_vs_trl": _ppo,
     "grpo_vs_trl": _grpo,

@@ -66,6 +66,16 @@ def test_large_scores_and_hidden_keys_give_numbers() -> None:
 
 
 @compiled
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_is_no_number_stays_none(masked: bool) -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 1, S, 32, generator=g).bfloat16() for S in (1, 40, 40))
+    q[0, 0, 0, 3] = torch.nan
+    made = decode_attention(q, k, v, torch.zeros(2, 1, 1, 40).bfloat16() if masked else None, 0.2)
+    assert made.isnan().all(-1).flatten().tolist() == [True, False] and not made[1].isnan().any()
+
+
+@compiled
 def test_what_it_is_not_for() -> None:
     q, k = torch.zeros(2, 4, 1, 64).bfloat16(), torch.zeros(2, 2, 9, 64).bfloat16()
     assert suits(q, k, k, None)

@@ -69,6 +69,16 @@ def test_large_scores() -> None:
     assert made[0, :, 0, 0].tolist() == pytest.approx([0.0, 0.5, 1.0, *[3.0] * 17])  # from the fourth query on the key of weight 1 is seen
 
 
+def test_what_is_no_number_stays_none() -> None:
+    """In a query: its own row. In a key: every row that sees it, and no other."""
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 1, 40, 32, generator=g).bfloat16() for _ in range(3))
+    q[0, 0, 5, 3], k[0, 0, 20, 7] = torch.nan, torch.nan
+    made = tile_attention(q, k, v, None, 0.2)[0, :, 0]
+    assert made.isnan().all(-1).tolist() == [i == 5 or i >= 20 for i in range(40)]
+    assert int(made.isnan().any(-1).sum()) == 21
+
+
 def test_what_it_is_not_for() -> None:
     q, k = torch.zeros(2, 4, 20, 64).bfloat16(), torch.zeros(2, 2, 30, 64).bfloat16()
     assert suits(q, k, k, None)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mygpt.core.errors import MygptError
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.sampling import _chosen, filtered_probabilities
 from mygpt.lm.token_choice import Choice, choose_tokens, log_sums, suits
@@ -82,3 +83,27 @@ def test_what_it_is_not_for() -> None:
     logits = torch.zeros(4, 9)
     assert suits(logits)
     assert not suits(logits.bfloat16()) and not suits(logits.T) and not suits(logits.to("meta"))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("fault", [[math.nan] * 4, [1.0, math.nan, 0.0, 2.0], [1.0, math.inf, 0.0, 2.0], [-math.inf] * 4])
+def test_logits_that_are_no_numbers_are_an_error(fault: list[float], temperature: float) -> None:
+    logits_RV = torch.tensor([[1.0, 2.0, 3.0, 4.0], fault])
+    with pytest.raises(MygptError, match=r"no numbers .* in 1 of 2 rows"):
+        choose_tokens(logits_RV, [Choice(temperature, 1.0, 0.0, 0, True, 0.5)] * 2)
+
+
+def test_log_sums_of_what_is_no_number_are_none() -> None:
+    sums = log_sums(torch.tensor([[0.0, 0.0], [0.0, math.nan], [math.nan, math.nan]]))
+    assert float(sums[0]) == pytest.approx(math.log(2)) and bool(sums[1:].isnan().all())
+
+
+def test_settings_at_their_ends() -> None:
+    """A tenth is one of ten alike, exactly; more top-k than an int32 holds keeps all; a min-p above 1 keeps the likeliest."""
+    flat = torch.zeros(10)
+    assert set(in_c(flat, Sampling(temperature=1.0, top_p=0.1), DRAWS)) == {0}
+    assert set(in_c(flat, Sampling(temperature=1.0, top_p=0.3), DRAWS)) == {0, 1, 2}
+    assert set(in_c(flat, Sampling(temperature=1.0, top_p=0.7, keep_crossing=False), DRAWS)) == set(range(7))
+    assert set(in_c(flat, Sampling(temperature=1.0, top_k=2**32 + 1), DRAWS)) == set(range(10))
+    peak = torch.tensor([0.0, 3.0, 1.0])
+    assert choose_tokens(peak[None], [Choice(1.0, 1.0, 1.5, 0, True, 0.1)]).tolist() == [1]

@@ -38,7 +38,7 @@ static float weights(float *scores, const bf16 *mask, int64_t S, int64_t S_padde
     for (int64_t s = S; s < S_padded; s++) scores[s] = -3.3e38f;
     for (int64_t s = 0; s < S_padded; s += 16) {
         __m512 x = _mm512_loadu_ps(scores + s);
-        if (mask && s + 16 <= S) x = _mm512_max_ps(_mm512_add_ps(x, widen(mask + s)), lowest);
+        if (mask && s + 16 <= S) x = _mm512_max_ps(lowest, _mm512_add_ps(x, widen(mask + s))); /* in this order what is no number stays */
         _mm512_storeu_ps(scores + s, x);
         if (!mask || s + 16 <= S) top = _mm512_max_ps(top, x);
     }

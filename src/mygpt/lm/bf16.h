@@ -18,9 +18,9 @@ INLINE float one(bf16 x) {
     return u.f;
 }
 
-/* exp(x) for x <= 0, to about 2e-7; 0 below -87. By a polynomial after Cody and Waite 1980 */
+/* exp(x) for x <= 0, to about 2e-7; 0 below -87, and no number where x is none. By a polynomial after Cody and Waite 1980 */
 INLINE __m512 exp_nonpositive(__m512 x) {
-    const __mmask16 in_range = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.0f), _CMP_GT_OQ);
+    const __mmask16 in_range = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.0f), _CMP_NLE_UQ);
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
     r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);

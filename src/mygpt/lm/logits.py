@@ -32,6 +32,7 @@ def next_logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
 
 def _product_of_few(head: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     is_plain = type(head) is torch.nn.Linear and head.bias is None and not head._forward_hooks and not head._forward_pre_hooks
+    is_plain = is_plain and "forward" not in head.__dict__
     if is_plain and not torch.is_grad_enabled() and suits_product(hidden_ND, head.weight):
         return product(hidden_ND, head.weight)
     logits_NV: torch.Tensor = head(hidden_ND).float()

@@ -6,6 +6,7 @@
    Scores, softmax and sums are float32; weights are rounded to bfloat16 for the second product, as in torch's kernel.
    Dims: B sequences, H key/value heads, G query heads of each, Q queries, S keys, D head size (a multiple of 32, at most 128). D is contiguous. */
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +58,7 @@ static int64_t reach(const Attention *a, int64_t b, int64_t first, int64_t last)
 static float soften(bf16 *weights, float *scores, const bf16 *added, const uint8_t *seen, int64_t n, int64_t n_padded, float scale) {
     const __m512 lowest = _mm512_set1_ps(-3.3e38f);
     __m512 top = lowest;
+    __mmask16 no_number = 0;
     for (int64_t s = 0; s < n_padded; s += SIDE) {
         const __mmask16 inside = s + SIDE <= n ? 0xffff : s < n ? (__mmask16)((1u << (n - s)) - 1) : 0;
         __m512 x = _mm512_mul_ps(_mm512_loadu_ps(scores + s), _mm512_set1_ps(scale));
@@ -66,14 +68,15 @@ static float soften(bf16 *weights, float *scores, const bf16 *added, const uint8
             x = _mm512_add_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16)));
         }
         if (seen) shown &= _mm512_test_epi32_mask(_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(inside, seen + s)), _mm512_set1_epi32(0xff));
+        no_number |= _mm512_mask_cmp_ps_mask(shown, x, x, _CMP_UNORD_Q);
         x = _mm512_max_ps(_mm512_mask_mov_ps(lowest, shown, x), lowest);
         _mm512_storeu_ps(scores + s, x);
         top = _mm512_max_ps(top, x);
     }
     const float highest = _mm512_reduce_max_ps(top);
-    if (highest <= -1e38f) {
+    if (no_number || highest <= -1e38f) {
         memset(weights, 0, (size_t)n_padded * sizeof(bf16));
-        return 0;
+        return no_number ? NAN : 0;
     }
     __m512 total = _mm512_setzero_ps();
     for (int64_t s = 0; s < n_padded; s += SIDE) {

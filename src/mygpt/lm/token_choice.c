@@ -14,8 +14,9 @@ enum { BLOCK = 512 }; /* summed in float32, then in double */
 
 typedef struct { /* of a row; as infer/protocols.py, Sampling */
     float temperature; /* 0: the likeliest */
-    float top_p, min_p;
+    float min_p;
     int32_t top_k, keep_crossing;
+    double top_p;
     double drawn; /* 0 to 1, 1 excluded */
 } Choice;
 
@@ -42,7 +43,14 @@ static float highest(const float *x, int64_t n) {
 static int64_t first_at(const float *x, int64_t n, float value) {
     for (int64_t i = 0; i < n; i++)
         if (x[i] == value) return i;
-    return 0; /* where nothing is a number */
+    return 0;
+}
+
+static int all_numbers(const float *x, int64_t n) {
+    int others = 0;
+#pragma omp simd reduction(| : others)
+    for (int64_t i = 0; i < n; i++) others |= x[i] != x[i];
+    return !others;
 }
 
 /* the sum of weights whose logits are above v; without weights, how many there are */
@@ -128,8 +136,10 @@ static int64_t drawn(const float *weights, int64_t V, double part) {
     return found;
 }
 
+/* -1 where there is nothing to choose: logits that are no numbers, or none above -inf */
 static int64_t chosen(const float *x, float *weights, float *some_x, float *some_weights, int64_t V, const Choice *choice) {
     const float top = highest(x, V);
+    if (!isfinite(top) || !all_numbers(x, V)) return -1;
     if (choice->temperature == 0) return first_at(x, V, top);
     const float inverse = 1.0f / choice->temperature;
     float least = -INFINITY;
@@ -140,7 +150,7 @@ static int64_t chosen(const float *x, float *weights, float *some_x, float *some
     }
     if (choice->top_p < 1) nucleus(x, weights, some_x, some_weights, V, top, choice);
     if (choice->min_p > 0)
-        for (int64_t i = 0; i < V; i++) weights[i] = weights[i] >= choice->min_p ? weights[i] : 0.0f; /* the likeliest has 1 */
+        for (int64_t i = 0; i < V; i++) weights[i] = weights[i] >= fminf(choice->min_p, 1) ? weights[i] : 0.0f; /* the likeliest has 1 */
     return drawn(weights, V, choice->drawn);
 }
 
@@ -175,6 +185,6 @@ void log_sums(float *sums, const float *logits, int64_t R, int64_t V, int thread
             for (int64_t i = first; i < last; i++) sum += x[i] - top >= -87.0f ? exponential(x[i] - top) : 0.0f;
             total += sum;
         }
-        sums[r] = top + (float)log(total);
+        sums[r] = all_numbers(x, V) ? top + (float)log(total) : NAN;
     }
 }

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from mygpt.core.errors import MygptError
 from mygpt.lm.c_library import c_library
 
 
@@ -30,9 +31,9 @@ class Choice(NamedTuple):
 
 class _Choice(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_float) for name in ("temperature", "top_p", "min_p")),
+        *((name, ctypes.c_float) for name in ("temperature", "min_p")),
         *((name, ctypes.c_int32) for name in ("top_k", "keep_crossing")),
-        ("drawn", ctypes.c_double),
+        *((name, ctypes.c_double) for name in ("top_p", "drawn")),
     ]
 
 
@@ -42,12 +43,15 @@ def suits(logits_RV: torch.Tensor) -> bool:
 
 
 def choose_tokens(logits_RV: torch.Tensor, choices: Sequence[Choice]) -> torch.Tensor:
-    """Token ids (R). Only where `suits`."""
+    """Token ids (R). Only where `suits`. Raises MygptError where a row has no numbers to choose by."""
     R, V = logits_RV.shape
     ids_R = torch.empty(R, dtype=torch.long)
-    given = (_Choice * R)(*(_Choice(*choice) for choice in choices))
+    given = (_Choice * R)(*(_Choice(**{**one._asdict(), "top_k": min(one.top_k, V)}) for one in choices))
     if _library().choose_tokens(ids_R.data_ptr(), logits_RV.data_ptr(), given, R, V, torch.get_num_threads()):
         raise MemoryError(f"no memory for a row of {V} logits")
+    if without := int((ids_R < 0).sum()):
+        fix = "Its weights are damaged, or too large for their number format: `mygpt verify` it, or load it in float32."
+        raise MygptError(f"The model's logits are no numbers (NaN or infinite) in {without} of {R} rows.", fix=fix)
     return ids_R
 
 

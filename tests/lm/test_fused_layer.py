@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    ContinuousBatchingConfig,
+    GenerationConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from mygpt.lm.attention import grouped_attention
 from mygpt.lm.fused_layer import fuse, unfuse
@@ -77,7 +85,8 @@ def test_transformers_own_continuous_batching() -> None:
     asked = GenerationConfig(max_new_tokens=6, do_sample=False, eos_token_id=-1, pad_token_id=0)
     prompts = [[5, 17, 33, 8], [71, 2]]
     wanted = [plain.generate(torch.tensor([ids]), generation_config=asked)[0, len(ids) :].tolist() for ids in prompts]
-    found = fused.generate_batch(prompts, generation_config=asked, warmup=False)
+    size = ContinuousBatchingConfig(num_blocks=16, page_size=16, max_batch_tokens=64)  # else its cache takes most of the machine's memory
+    found = fused.generate_batch(prompts, generation_config=asked, continuous_batching_config=size, warmup=False)
     by_prompt = {tuple(one.prompt_ids): one.generated_tokens for one in found.values()}
     assert [by_prompt[tuple(ids)] for ids in prompts] == wanted
 

@@ -10,7 +10,7 @@ from mygpt.lm.c_library import _compiled
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler on this machine")
 
 
-@pytest.mark.parametrize("file", ["layer.c", "decode_attention.c"])
+@pytest.mark.parametrize("file", ["layer.c", "decode_attention.c", "token_choice.c"])
 def test_it_is_compiled_once(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYGPT_HOME", str(tmp_path))
     first = _compiled(file)

@@ -19,7 +19,7 @@ from mygpt.lm.c_library import c_library
 from mygpt.lm.processor import has_cpu_flag
 
 MOST_ROWS = 128  # with more, products are large enough for torch (tile_products.h, MOST_TILES)
-_MOST_ROWS_BY_VECTORS = 32  # without tiles torch's products catch up sooner
+_MOST_ROWS_BY_VECTORS = 64  # without tiles torch's products catch up sooner
 _MOST_E = 128
 _POINTER, _COUNT, _FACTOR, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
 _WEIGHTS = 16  # tensors of a layer (decode_layers.c, Layer)

@@ -81,7 +81,9 @@ SETTINGS = {
     ),
     "dpo, lora": Setting(dpo, DPOConfig, {"step_pairs": 4}, "preference"),
     "reward_model, lora": Setting(reward_model, RewardModelConfig, {"step_tokens": 2048, "max_example_tokens": 512}, "preference"),
-    "grpo, lora": Setting(grpo, GRPOConfig, {"prompts_per_rollout": 4, "samples": 4, "max_answer_tokens": 64}, "sft", inputs={"reward": LENGTH}),
+    "grpo, lora": Setting(
+        grpo, GRPOConfig, {"prompts_per_rollout": 4, "samples": 4, "max_answer_tokens": 64}, "sft", inputs={"reward": LENGTH}
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from mygpt.align import dpo, grpo, kto, orpo, pair_tuning, policy, ppo, reinforc
 from mygpt.align.policy import policy_blueprint
 from mygpt.align.rollout_memory import Amount, sampling_bytes, slot_bytes
 from mygpt.cli.main import main
-from mygpt.core.errors import Refused
+from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
 from mygpt.infer import batch
 from mygpt.lm.adapters.full import Full
@@ -172,6 +172,11 @@ def test_an_answer_a_row_where_there_is_a_critic(run: Run, monkeypatch: pytest.M
     foreseen = facts["forecast"]
     assert 0.8 * foreseen["activation_bytes"] < max(found) <= 1.05 * foreseen["activation_bytes"] + foreseen["logits_bytes"]
     assert foreseen["steps"] == 4 and foreseen["sampling_bytes"] > 4 * 2 * LAYER
+
+
+def test_settings_that_no_rollout_can_follow_are_refused_all_the_same(run: Run) -> None:
+    with pytest.raises(UsageError, match="2 answers cannot be 4 to each prompt"):
+        made_by(ppo.ppo, ppo.PPOConfig(method=LoRA(rank=2), answers=2, samples=4), run)
 
 
 def test_a_rollout_that_does_not_fit_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from mygpt.align.kl import AdaptiveKL, k2
 from mygpt.align.policy import open_policy, policy_blueprint
 from mygpt.align.policy_losses import approx_kl, clipped_surrogate, clipped_value_losses
 from mygpt.align.ppo_config import PPOConfig
-from mygpt.align.ppo_inputs import planned, prompts_of, texts_of, value_head_of
+from mygpt.align.ppo_inputs import planned, prompts_of, require_whole_groups, texts_of, value_head_of
 from mygpt.align.ppo_vitals import Seen, vitals_of
 from mygpt.align.remote_rollouts import sampler_of
 from mygpt.align.rollout_memory import Amount, require_rollout_memory
@@ -136,6 +136,8 @@ def ppo_forecast(
 def _forecast(
     config: PPOConfig, model: Model, prompt_tokens: Sequence[int], texts: Sequence[Rendered], *, reference: Model | None, home: Path
 ) -> Forecast:
+    require_whole_groups(config)
+
     def amount_of(config: PPOConfig) -> Amount:
         return Amount(
             config.answers // config.samples,
@@ -148,7 +150,8 @@ def _forecast(
         )
 
     longest = sorted(((len(text.token_ids), sum(text.trained[1:])) for text in texts), reverse=True)[: config.ptx_rows]
-    others = [{"answers": config.answers // 2}] if config.answers % (2 * config.samples) == 0 else []
+    fewer = config.answers // 2
+    others = [{"answers": fewer}] if config.answers % (2 * config.samples) == 0 and fewer >= config.minibatches else []
     more: dict[str, Any] = {"beside": longest, "reference": reference, "others": others, "home": home}
     return require_rollout_memory(config, model, prompt_tokens, amount_of, **more)
 

@@ -123,14 +123,19 @@ class Work:
         return sum(self.trained[i] for i in rows)
 
 
-def planned(texts: Sequence[Rendered], config: PPOConfig, *, run: Run) -> Work:
-    """In every epoch the answers of a rollout are shuffled anew. Of `texts` the next `ptx_rows` belong to each update, in a new order each
-    time round."""
+def require_whole_groups(config: PPOConfig) -> None:
+    """Raises UsageError for settings that no rollout can follow."""
     if config.answers % config.samples or config.minibatches > config.answers:
         raise UsageError(
             f"{config.answers} answers cannot be {config.samples} to each prompt, in {config.minibatches} minibatches.",
             fix="Set `answers` to a multiple of `samples`, and `minibatches` to no more than `answers`.",
         )
+
+
+def planned(texts: Sequence[Rendered], config: PPOConfig, *, run: Run) -> Work:
+    """In every epoch the answers of a rollout are shuffled anew. Of `texts` the next `ptx_rows` belong to each update, in a new order each
+    time round."""
+    require_whole_groups(config)
     first_text, text_rows = config.rollouts * config.answers, min(config.ptx_rows, len(texts))
     waiting: list[int] = []
     plan: Plan = []

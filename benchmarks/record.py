@@ -56,6 +56,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": names[0] if names else platform.machine(),
         "cores": os.cpu_count(),
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         "memory_gib": round(memory / 2**30, 1),
         "gpu": gpu(),
     }

@@ -82,6 +82,22 @@ def test_activations_are_those_that_autograd_keeps(architecture: str, method: An
     assert real > 10_000
 
 
+@pytest.mark.parametrize("tokens", [3, 40])  # few queries and many: on some processors both have kernels of their own
+def test_layers_below_those_that_move_keep_nothing_in_bfloat16_either(tokens: int) -> None:
+    def last_layer(module: Any) -> Any:
+        return only(lambda module: module.model.layers[1])(module)
+
+    wide: dict[str, Any] = {"hidden_size": 128, "head_dim": 32}
+    ids_BT = torch.ones(2, tokens, dtype=torch.long)
+    module = last_layer(tiny.llama(**wide).bfloat16())
+    with grouped_attention(module):
+        real = kept_bytes(module, lambda: module.get_decoder()(input_ids=ids_BT, use_cache=False))
+    with torch.device("meta"):
+        without_data = last_layer(type(module)._from_config(module.config, dtype=torch.bfloat16).eval())
+    foreseen_bytes = activation_bytes(without_data, decoder_pass, (2, tokens), device=CPU)
+    assert foreseen_bytes == pytest.approx(real, rel=0.02) and real > 10_000
+
+
 def _layers(module: Any) -> Any:
     return module.transformer.h if hasattr(module, "transformer") else module.model.layers
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensor
 
 from mygpt.lm.decode_attention import decode_attention, suits
 from mygpt.lm.layer_kernels import suits as kernels_suit
@@ -162,9 +163,10 @@ def _attention(
     mask_is_plain = (Q == 1 or (Q == S and causal)) if attention_mask is None else attention_mask.shape[1] == 1
     is_plain = mask_is_plain and not dropout and all(more.get(name) is None for name in _NOT_PLAIN)
     is_trained = torch.is_grad_enabled() and query.requires_grad
-    if is_plain and not is_trained and suits(query, key, value, attention_mask):
+    is_in_c = is_plain and not is_trained and not isinstance(query, FakeTensor)  # a forecast's tensors have no data to point to
+    if is_in_c and suits(query, key, value, attention_mask):
         return decode_attention(query, key, value, attention_mask, scaling), None
-    if is_plain and not is_trained and tiles_suit(query, key, value, attention_mask):
+    if is_in_c and tiles_suit(query, key, value, attention_mask):
         return tile_attention(query, key, value, attention_mask, scaling), None
     if is_plain and has_tiles() and not is_trained:
         return _flash(query, key, value, attention_mask, scaling), None

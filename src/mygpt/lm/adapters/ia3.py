@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import PositiveFloat
 
 from mygpt.core.config import Config
+from mygpt.lm.adapters.imported_peft import imported_peft
 from mygpt.lm.adapters.peft_model import task_type, wrapped
 from mygpt.lm.layers import attention_names, layers, output_names
 
@@ -27,12 +28,11 @@ class IA3(Config):
 
 
 def attach(module: Any, method: IA3, *, whole: Sequence[str] = ()) -> Any:
-    from peft import IA3Config
-
     keys_and_values, inner = [], []
     for name, layer in layers(module):
-        scaled = [part for part in attention_names(layer) if part.rpartition(".")[2] in (*_KEYS_AND_VALUES, *_TOGETHER)]
-        keys_and_values += [f"{name}.{part}" for part in scaled]
+        own = [part for part in attention_names(layer) if part.rpartition(".")[2] in (*_KEYS_AND_VALUES, *_TOGETHER)]
+        keys_and_values += [f"{name}.{part}" for part in own]
         inner.append(f"{name}.{output_names(module, layer)[1]}")
-    settings = IA3Config(target_modules=[*keys_and_values, *inner], feedforward_modules=inner, task_type=task_type(module) or None)
+    scaled = [*keys_and_values, *inner]
+    settings = imported_peft().IA3Config(target_modules=scaled, feedforward_modules=inner, task_type=task_type(module) or None)
     return wrapped(module, settings, whole)

@@ -18,6 +18,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from mygpt.core.config import Config
 from mygpt.core.errors import UsageError
+from mygpt.lm.adapters.imported_peft import imported_peft
 from mygpt.lm.adapters.peft_model import is_within, task_type, wrapped
 from mygpt.lm.layers import attention_names, layers, linear_names, mlp_names
 
@@ -38,9 +39,7 @@ class LoRA(Config):
 
 
 def attach(module: Any, method: LoRA, *, whole: Sequence[str] = ()) -> Any:
-    from peft import LoraConfig
-
-    settings = LoraConfig(
+    settings = imported_peft().LoraConfig(
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=0.0,

@@ -25,6 +25,7 @@ from mygpt.lm.adapters.bottleneck import Bottleneck
 from mygpt.lm.adapters.freeze import Freeze
 from mygpt.lm.adapters.full import Full
 from mygpt.lm.adapters.ia3 import IA3
+from mygpt.lm.adapters.imported_peft import imported_peft
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.p_tuning import PTuning
 from mygpt.lm.adapters.prefix import Prefix
@@ -110,13 +111,11 @@ def load(module: Any, payloads: Mapping[str, Path]) -> Any:
         for name, folder in payloads.items():
             bottleneck.load(module, folder, name=name)
         return module.requires_grad_(False)
-    from peft import PeftModel
-
     (first, folder), *others = payloads.items()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in `peft_model.wrapped`
         as_trained: dict[str, Any] = {"is_trainable": False, "autocast_adapter_dtype": False}  # peft would serve them in float32
-        loaded = PeftModel.from_pretrained(module, str(folder), adapter_name=first, **as_trained)
+        loaded = imported_peft().PeftModel.from_pretrained(module, str(folder), adapter_name=first, **as_trained)
         for name, folder in others:
             loaded.load_adapter(str(folder), adapter_name=name, **as_trained)
     return _with_virtual_tokens(loaded.requires_grad_(False))

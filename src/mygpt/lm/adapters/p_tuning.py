@@ -13,6 +13,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 
 from mygpt.core.config import Config
+from mygpt.lm.adapters.imported_peft import imported_peft
 from mygpt.lm.adapters.peft_model import require_virtual_tokens, task_type, wrapped
 from mygpt.lm.adapters.real_words import INSTRUCTION, ids_of
 
@@ -29,11 +30,9 @@ class PTuning(Config):
 
 def attach(module: Any, method: PTuning, *, tokenizer: Any, whole: Sequence[str] = ()) -> Any:
     require_virtual_tokens(module, method="P-tuning")
-    from peft import PromptEncoderConfig
-
     task = task_type(module)
     one: dict[str, Any] = {"num_transformer_submodules": 1} if task == "SEQ_2_SEQ_LM" else {}
-    settings = PromptEncoderConfig(
+    settings = imported_peft().PromptEncoderConfig(
         task_type=task, num_virtual_tokens=method.num_tokens, encoder_hidden_size=method.hidden_size, encoder_dropout=0.0, **one
     )
     made = wrapped(module, settings, whole)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mygpt.artifacts.model import Model
 from mygpt.core.errors import Refused
-from mygpt.core.outbound import silence_hub
+from mygpt.lm.adapters.imported_peft import imported_peft
 
 _ONE_FOR_A_TOKEN = ("TOKEN_CLS", "")
 
@@ -43,14 +43,11 @@ def wrapped(module: Any, settings: Any, whole: Sequence[str]) -> Any:
 
     The modules named in `whole` are trained and saved as they are.
     """
-    silence_hub()
-    from peft import get_peft_model
-
     dtype = module.dtype
     settings.modules_to_save = list(whole) or None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft asks transformers by an old name, and says that GPT-2's matrices are transposed
-        made = get_peft_model(module, settings, autocast_adapter_dtype=False)
+        made = imported_peft().get_peft_model(module, settings, autocast_adapter_dtype=False)
     for parameter in made.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)

@@ -16,6 +16,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from mygpt.core.config import Config
 from mygpt.core.errors import Refused
+from mygpt.lm.adapters.imported_peft import imported_peft
 from mygpt.lm.adapters.peft_model import task_type, wrapped
 from mygpt.lm.adapters.real_words import INSTRUCTION, ids_of
 from mygpt.lm.attention import attention_set
@@ -39,13 +40,11 @@ def attach(module: Any, method: Prefix, *, tokenizer: Any, whole: Sequence[str] 
             f"Prefix tuning puts keys and values before the text, and {type(module).__name__} {reason}.",
             fix="Use `method=lora`, `method=ia3` or `method=bottleneck`.",
         )
-    from peft import PrefixTuningConfig
-
     ids_1N = torch.tensor([ids_of(method.text, tokenizer, num_tokens=method.num_tokens)], device=module.device)
     with torch.no_grad():
         begin = _of_text(module, ids_1N, task)
     layers, (_, H, _, D) = len(begin), begin[0][0].shape
-    settings = PrefixTuningConfig(
+    settings = imported_peft().PrefixTuningConfig(
         task_type=task, num_virtual_tokens=method.num_tokens, num_layers=layers, num_attention_heads=H, token_dim=H * D
     )
     made = wrapped(module, settings, whole)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 
 from mygpt.core.config import Config
+from mygpt.lm.adapters.imported_peft import imported_peft
 from mygpt.lm.adapters.peft_model import require_virtual_tokens, task_type, wrapped
 from mygpt.lm.adapters.real_words import INSTRUCTION, ids_of, words
 
@@ -30,11 +31,10 @@ class Prompt(Config):
 
 def attach(module: Any, method: Prompt, *, tokenizer: Any, whole: Sequence[str] = ()) -> Any:
     require_virtual_tokens(module, method="Prompt tuning")
-    from peft import PromptTuningConfig
-
     task = task_type(module)
     one: dict[str, Any] = {"num_transformer_submodules": 1} if task == "SEQ_2_SEQ_LM" else {}  # before the encoder's text only
-    made = wrapped(module, PromptTuningConfig(task_type=task, num_virtual_tokens=method.num_tokens, **one), whole)
+    settings = imported_peft().PromptTuningConfig(task_type=task, num_virtual_tokens=method.num_tokens, **one)
+    made = wrapped(module, settings, whole)
     ids = torch.tensor(ids_of(method.text, tokenizer, num_tokens=method.num_tokens), device=module.device)
     with torch.no_grad():
         made.prompt_encoder["default"].embedding.weight.copy_(module.get_input_embeddings()(ids))

@@ -86,7 +86,7 @@ class Budget(Config):
         return self.requests * self.samples // self.rollouts
 
 
-QUICK = Budget(requests=8, samples=2, rollouts=2, items=8, longest=12, card=False)
+QUICK = Budget(requests=16, items=8, longest=48, card=False)
 
 
 # -- the rule ----------------------------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def _attention(
     causal = is_causal if is_causal is not None else getattr(layer, "is_causal", True)
     mask_is_plain = (Q == 1 or (Q == S and causal)) if attention_mask is None else attention_mask.shape[1] == 1
     is_plain = mask_is_plain and not dropout and all(more.get(name) is None for name in _NOT_PLAIN)
-    is_trained = torch.is_grad_enabled() and query.requires_grad
+    is_trained = torch.is_grad_enabled() and any(one.requires_grad for one in (query, key, value))
     is_in_c = is_plain and not is_trained and not isinstance(query, FakeTensor)  # a forecast's tensors have no data to point to
     if is_in_c and suits(query, key, value, attention_mask):
         return decode_attention(query, key, value, attention_mask, scaling), None

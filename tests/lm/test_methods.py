@@ -47,6 +47,25 @@ def test_the_loss_falls_and_only_what_was_declared_moves(method: Any) -> None:
         assert len(frozen) >= len(base)
 
 
+@pytest.mark.parametrize("method", METHODS, ids=label)
+def test_what_is_learnt_gets_the_gradient_in_bfloat16_that_it_gets_in_float32(method: Any) -> None:
+    """Heads of 32 numbers: for bfloat16 in these some processors have kernels of their own, forwards only."""
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        base = tiny_module("llama", hidden_size=64, num_attention_heads=2, num_key_value_heads=1)
+        for parameter in base.parameters():
+            parameter.data = (parameter.data if parameter.dim() == 1 else parameter.data / 3).to(dtype)  # calm: rounding stays small
+        torch.manual_seed(1)
+        module = methods.attach(base, method, tokenizer=tuned.TOKENIZER).eval()
+        hidden_BTD = hidden_states(module, IDS_BT).float()
+        (hidden_BTD * torch.randn(hidden_BTD.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
+        gradients.append({name: p.grad.float() for name, p in tuned.trained(module) if p.grad is not None})
+    wanted, found = gradients
+    assert wanted.keys() == found.keys() and wanted
+    for name, one in wanted.items():
+        assert (found[name] - one).norm() < 0.3 * one.norm() + 1e-6, name  # a lost part would be near 1
+
+
 @pytest.mark.parametrize("method", [*LORA_FAMILY, IA3(), Bottleneck(size=4)], ids=label)
 def test_begins_as_the_base(method: Any) -> None:
     assert torch.allclose(tuned.logits(tuned.attached(method)), tuned.logits(tiny_module("llama")), atol=1e-4)

@@ -3,10 +3,10 @@
     python -m benchmarks.three_copies --json --keep        (the page goes to benchmarks/results/three_copies.html)
 
 T0 templates: half of each file's rows are learnt, the other half are asked. Those of `--templates` are asked as chats and answered with a
-label (samsum: with a summary, scored by token F1); those of `--chosen` by the likelihood of each label. GSM8K (100 items) proves plumbing
-only at this size; general text (bits per byte) shows forgetting. The served copy does all of them, log-probabilities through
-`/v1/completions` too. Tuned and served are the same weights and prompts; in bfloat16 their answers differ here and there all the same,
-since rounding depends on what else is in the batch.
+label (samsum: with a summary, scored by token F1); those of `--chosen` by the likelihood of each label after `--shots` solved examples.
+GSM8K (100 items) proves plumbing only at this size; general text (bits per byte) shows forgetting. The served copy does all of them,
+log-probabilities through `/v1/completions` too. Tuned and served are the same weights and prompts; in bfloat16 their answers differ here
+and there all the same, since rounding depends on what else is in the batch.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from benchmarks.record import RESULTS, arguments, finish
 from mygpt.artifacts.dataset import Conversation, Dataset, Message, conversation_facts, write_conversations
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.report import Predictions
-from mygpt.artifacts.task import Item, Task, TaskSettings, write_task
+from mygpt.artifacts.task import Example, Item, Task, TaskSettings, write_task
 from mygpt.cli.options import progress_view
 from mygpt.core.config import Config
 from mygpt.core.run import Run
@@ -53,8 +53,9 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--texts", type=Path, default=Path("../shared/data"))
     parser.add_argument("--model", default="smollm2-135m-q4_1")
-    parser.add_argument("--templates", nargs="+", default=list(TEMPLATES)[:4], choices=list(TEMPLATES))
-    parser.add_argument("--chosen", nargs="*", default=[], choices=list(TEMPLATES), help="more of them, by likelihood")
+    parser.add_argument("--templates", nargs="+", default=["t0_qasc", "t0_samsum", "t0_ag_news", "t0_cosmos_qa"], choices=list(TEMPLATES))
+    parser.add_argument("--chosen", nargs="*", default=["t0_qasc", "t0_paws"], choices=list(TEMPLATES), help="of them, by likelihood")
+    parser.add_argument("--shots", type=int, default=4, help="solved examples before each question that is answered by likelihood")
     parser.add_argument("--items", type=int, default=100, help="of GSM8K")
     parser.add_argument("--pieces", type=int, default=40, help="of general text")
     parser.add_argument("--epochs", type=int, default=3)
@@ -76,7 +77,8 @@ def measured(run: Run, options: Any) -> dict[str, Any]:
     asked: list[Any] = [asked_as_chat(odd, task=templates[name], run=run) for name in options.templates]
     gsm8k = ReadTaskConfig(builtin="gsm8k_chat", max_items=options.items)
     asked.append(read_task(gsm8k, source=options.texts / "gsm8k_test.jsonl", run=run))
-    scored: list[Any] = [asked_by_likelihood(odd, task=templates[name], run=run) for name in options.chosen]
+    shots = ByLikelihoodConfig(shots=options.shots)
+    scored: list[Any] = [asked_by_likelihood(shots, task=templates[name], run=run) for name in options.chosen]
     general = read_task(ReadTaskConfig(builtin="text", max_items=options.pieces), source=options.texts / "wiki_demo.txt", run=run)
 
     scored.append(general)
@@ -140,10 +142,19 @@ def asked_as_chat(config: HalfConfig, *, task: Task, run: Run) -> Task:
     return publish(Task, run, lambda folder: write_task(folder, items, settings))
 
 
+class ByLikelihoodConfig(Config):
+    shots: int
+
+
 @recipe
-def asked_by_likelihood(config: HalfConfig, *, task: Task, run: Run) -> Task:
-    """The rows that are not learnt, as they are."""
-    return publish(Task, run, lambda folder: write_task(folder, config.of(task.items), task.settings), name=task.settings.name)
+def asked_by_likelihood(config: ByLikelihoodConfig, *, task: Task, run: Run) -> Task:
+    """The rows that are not learnt, after as many of the others, solved."""
+    solved = HalfConfig(half="even").of(task.items)[: config.shots]
+    examples = tuple(Example(question=item.question, answer=right(item)) for item in solved)
+    name = f"{task.settings.name}_{config.shots}_shot" if examples else task.settings.name
+    settings = task.settings.model_copy(update={"name": name, "examples": examples})
+    items = HalfConfig(half="odd").of(task.items)
+    return publish(Task, run, lambda folder: write_task(folder, items, settings), name=name)
 
 
 @recipe

@@ -19,6 +19,7 @@ from mygpt.infer.prefixes import Tokens, Tree, share_prefixes, share_stems
 from mygpt.infer.tree_attention import TreeSlots, is_tree_decoder
 from mygpt.lm.attention import grouped_attention
 from mygpt.lm.logits import logits_at
+from mygpt.lm.token_choice import log_sums
 
 _LOGITS_AT_ONCE = 1_024  # positions: logits are large, (N, V) float32
 _TREE_ROWS = 64
@@ -126,7 +127,7 @@ def _sums(module: Any, texts: Sequence[Text], hidden: Sequence[torch.Tensor]) ->
     for some_ND, targets in zip(hidden_ND.split(_LOGITS_AT_ONCE), targets_N.split(_LOGITS_AT_ONCE), strict=True):
         logits_NV = logits_at(module, some_ND)
         own_N = logits_NV.gather(-1, targets[:, None])[:, 0]
-        logprobs_N.append(own_N - logits_NV.logsumexp(-1))
+        logprobs_N.append(own_N - log_sums(logits_NV))
         greedy_N.append(own_N >= logits_NV.amax(-1))
     lengths = [len(text.ids) - text.start for text in texts]
     joined_N = torch.cat(logprobs_N).double().cpu() if logprobs_N else torch.zeros(0, dtype=torch.double)

@@ -4,7 +4,7 @@
    Here two or more threads go through all layers together and meet after each of six stages. Weights and cache are read once, and what is wanted next is
    fetched while this is multiplied, so a step takes about as long as reading them.
 
-   What is stored (weights, cache, masks, hidden states between the stages, packed) is of one format, bfloat16 or float32, and this file is compiled once for each.
+   What is stored (weights, cache, masks, hidden states between the stages, packed) is of one format, bfloat16 or float32; this file is compiled for each.
    Sums, norms, the rotation, softmax and the gate are float32; in bfloat16 they are rounded once where the model elsewhere rounds after every operation.
 
    Dims: N rows (trees x Q new tokens), D hidden, H key/value heads, G query heads of each, E head size, F width of the gate, S slots of a tree's cache.

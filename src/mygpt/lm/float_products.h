@@ -68,7 +68,8 @@ INLINE void by_fours(float *made, const int64_t width, const int rows, const flo
     _mm_store_ps(made + 3 * width, _mm512_extractf32x4_ps(sums, 3));
 }
 
-/* sixteen rows of W against N packed rows: made is (16, 16 * tiles). `ahead` is what will be wanted next, fetched meanwhile. There are no tiles for float32 */
+/* sixteen rows of W against N packed rows: made is (16, 16 * tiles). `ahead` is what will be wanted next, fetched meanwhile, as much in each pass (in the first
+   alone it is waited for: 16 rows then take a third longer). There are no tiles for float32 */
 static inline void sixteen(float *made, const float *w, int64_t K, const float *packed, int64_t N, const float *ahead, int has_tiles) {
     const int64_t width = (N + SIDE - 1) / SIDE * SIDE, passes = (N + FOUR - 1) / FOUR * FOUR, share = ahead ? (SIDE * SIDE + passes - 1) / passes : 0;
     for (int64_t n = 0; n < width; n += FOUR) {

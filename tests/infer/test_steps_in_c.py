@@ -1,4 +1,5 @@
-"""Whole answers whose steps are computed in C (`lm/decode_layers`): as near to a float32 forward pass as those of the modules."""
+"""Whole answers whose steps are computed in C (`lm/decode_layers`): in bfloat16 as near to a float32 forward pass as those of the modules,
+in float32 equal to it."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from mygpt.lm.low_rank import written_in
 from mygpt.lm.processor import has_cpu_flag
 from mygpt.lm.virtual_tokens import install
 from tests.infer.test_torch_engine import MIXED, PASSAGE
-from tests.infer.tiny_models import ask, engine_of, tiny_module
+from tests.infer.tiny_models import ask, engine_of, own_greedy, tiny_module
 
 pytestmark = pytest.mark.skipif(
     not has_cpu_flag("avx512_bf16") or shutil.which("cc") is None, reason="no AVX-512 BF16, or no C compiler, on this machine"
@@ -87,6 +88,25 @@ def test_log_probabilities(
     monkeypatch.setattr(batch, "decoded", lambda *given: None)
     theirs = mean_error(module, engine, engine.complete(MIXED, Sampling(max_tokens=24)), MIXED)
     assert ours < 1.25 * theirs and theirs < 0.03
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "mistral"])
+@pytest.mark.parametrize(("lane_slots", "max_rows"), [(batch._LANE_SLOTS, 64), (1, 3)])
+def test_in_float32_they_are_those_of_transformers(
+    architecture: str, lane_slots: int, max_rows: int, steps: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_LANE_SLOTS", lane_slots)
+    module = narrow(architecture).float()
+    engine = engine_of(module, max_rows=max_rows)
+    answers = engine.complete(MIXED, Sampling(max_tokens=24))
+    assert sum(steps) >= 23 and not all(steps)
+    stops = engine.renderer.stop_token_ids
+    for conversation, answer in zip(MIXED, answers, strict=True):
+        prompt = engine.renderer.prompt(conversation)
+        assert list(answer.token_ids) == own_greedy(module, prompt, max_tokens=24, stops=stops)
+        logits_TV = module(input_ids=torch.tensor([prompt + answer.token_ids])).logits[0]
+        wanted = logits_TV.log_softmax(-1)[len(prompt) - 1 : -1].gather(-1, torch.tensor(answer.token_ids)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(answer.logprobs), wanted.detach(), atol=1e-4, rtol=0)
 
 
 def test_drawn_answers_can_be_repeated_and_do_not_depend_on_threads(steps: list[bool]) -> None:

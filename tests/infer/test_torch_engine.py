@@ -14,7 +14,7 @@ from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.model import Model
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
-from mygpt.infer import batch
+from mygpt.infer import batch, padded_parts
 from mygpt.infer.decode_step import DecodeStep
 from mygpt.infer.kv_cache import SlotCache
 from mygpt.infer.prefixes import share_prefixes
@@ -288,14 +288,6 @@ def test_the_cache_grows_and_keeps_what_was_written() -> None:
     assert torch.equal(found[:, :, :10], torch.cat(keys, 2)[[2, 0]])
 
 
-def test_lanes_by_hand() -> None:
-    """A lane costs as much as 1,000 slots: 20 trees in one are 8,000 + 1,000, in two 4,000 + 1,000 + 2,000."""
-    assert batch.lane_sizes([400] * 10 + [100] * 10) == [10, 10]
-    assert batch.lane_sizes([400, 400, 100, 100]) == [4]
-    assert batch.lane_sizes([3000, *[100] * 9]) == [1, 9]
-    assert batch.lane_sizes([7]) == [1]
-
-
 def test_rows_of_unlike_length_take_several_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests above stand on; attention that is not ours (sinks) takes one."""
     monkeypatch.setattr(batch, "_LANE_SLOTS", 1)
@@ -307,6 +299,24 @@ def test_rows_of_unlike_length_take_several_lanes(monkeypatch: pytest.MonkeyPatc
     counts.clear()
     engine_of(tiny_module("gpt_oss")).complete(MIXED, Sampling(max_tokens=4))
     assert max(counts) == 1
+
+
+def test_prompts_of_unlike_length_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One long prompt and six short ones that begin apart: short ones are not padded to the long one, unless one more pass costs a lot."""
+    module = tiny_module("llama")
+    asked = [ask(letter * times) for letter, times in zip("abcdefg", [90, *[9] * 6], strict=True)]
+    fed: list[int] = []
+    own = batch.forward
+    monkeypatch.setattr(batch, "forward", lambda *given: fed.append(given[2][0].numel()) or own(*given))
+    found = {}
+    for pass_tokens in (10, 10_000):
+        monkeypatch.setattr(padded_parts, "_PASS_TOKENS", {"cpu": pass_tokens})
+        fed.clear()
+        answers = engine_of(module).complete(asked, Sampling(max_tokens=1))
+        found[pass_tokens] = (len(fed), sum(fed), [a.token_ids for a in answers])
+    (passes, tokens, ids), (at_once, padded_tokens, same_ids) = found[10], found[10_000]
+    assert passes == at_once + 1 and padded_tokens - tokens == 6 * 81
+    assert ids == same_ids
 
 
 @pytest.mark.parametrize("architecture", SETTINGS)

@@ -79,6 +79,25 @@ def test_numbers_and_gradients_are_those_of_torch(groups: int, queries: int, key
         torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("queries", [3, 40])
+@pytest.mark.parametrize("learnt", [1, 2])
+def test_gradients_reach_keys_and_values_where_queries_are_not_learnt(learnt: int, queries: int, dtype: torch.dtype) -> None:
+    """Virtual tokens in front of a frozen model, LoRA on values alone: what has no backward pass is not for them."""
+    ours, theirs = ([t.detach() for t in inputs(4, 2, queries, queries + 5, size=32)] for _ in range(2))
+    ours = [t.to(dtype) for t in ours]
+    ours[learnt].requires_grad_()
+    theirs[learnt].requires_grad_()
+    mask = random_mask(queries, queries + 5, added=False)
+    layer = SimpleNamespace(is_causal=True, num_key_value_groups=2)
+    _attention(layer, *ours, mask)[0].float().square().sum().backward()
+    reference(theirs, attn_mask=mask).square().sum().backward()
+    wanted, found = theirs[learnt].grad, ours[learnt].grad
+    assert wanted is not None and found is not None
+    most = 1e-4 if dtype == torch.float32 else 0.03
+    assert (found.float() - wanted).norm() < most * wanted.norm()
+
+
 def test_the_usual_scale_is_one_over_the_root_of_the_head_size() -> None:
     tensors = inputs(4, 2, 3, 3)
     torch.testing.assert_close(_attention(LAYER, *tensors, None)[0], reference(tensors, is_causal=True), atol=1e-5, rtol=1e-5)

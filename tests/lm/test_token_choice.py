@@ -77,6 +77,9 @@ def test_log_sums() -> None:
     logits_RV = torch.randn(5, 3_000, generator=torch.Generator().manual_seed(0)) * 10
     logits_RV[2, 5], logits_RV[3, :2_990] = 300.0, -math.inf
     torch.testing.assert_close(log_sums(logits_RV), logits_RV.double().logsumexp(-1).float(), atol=0, rtol=3e-7)
+    half_RV = logits_RV[:, ::2]
+    assert not suits(half_RV)
+    torch.testing.assert_close(log_sums(half_RV), half_RV.double().logsumexp(-1).float(), atol=0, rtol=3e-7)
 
 
 def test_what_it_is_not_for() -> None:

@@ -14,12 +14,14 @@ Dims      B trees   Q new tokens of a tree   R rows whose next token is chosen  
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
 
 from mygpt.infer.decode_step import DecodeStep, GraphedStep
 from mygpt.infer.kv_cache import LaneCache, Place, SlotCache, regrouped
+from mygpt.infer.padded_parts import part_sizes, pass_tokens
 from mygpt.infer.prefixes import Tokens, Tree
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.tree_attention import PADDING, TreeSlots, joined_masks
@@ -116,7 +118,7 @@ class Batch:
         self._fixed = None  # it holds the buffers that are about to be replaced
         before = self.rows
         hidden = [] if self.hidden_RD is None else [self.hidden_RD]
-        for part in _parts(planted):
+        for part in _parts(planted, self._device):
             lane, hidden_RD = self._prefilled(part)
             self._lanes.append(lane)
             before += [row for tree in lane.trees for row in tree]
@@ -128,7 +130,8 @@ class Batch:
         living.sort(key=lambda place: -len(place[2]))
         widest = max(len(lane.trees[tree]) for lane, tree, _ in living)
         room = widest * min(_FIRST_TOKENS, max(row.limit - len(row.ids) for row in before))
-        sizes = lane_sizes([len(kept) for _, _, kept in living]) if takes_lanes(self._module) else [len(living)]
+        lengths = [len(kept) for _, _, kept in living]
+        sizes = part_sizes(lengths, one_more=_LANE_SLOTS) if takes_lanes(self._module) else [len(living)]
         groups, first = [], 0
         for size in sizes:
             groups.append(living[first : first + size])
@@ -291,18 +294,6 @@ def forward(
     return hidden_BQD
 
 
-def lane_sizes(lengths: Sequence[int]) -> list[int]:
-    """How many trees each lane takes, of trees whose slots go down: what is read for padding against what one more lane costs."""
-    cheapest = [(0, 0)]  # of the first n trees: cost in slots, and where their last lane begins
-    for n in range(1, len(lengths) + 1):
-        cheapest.append(min((cheapest[i][0] + (n - i) * lengths[i] + _LANE_SLOTS, i) for i in range(n)))
-    sizes, n = [], len(lengths)
-    while n:
-        sizes.append(n - cheapest[n][1])
-        n = cheapest[n][1]
-    return sizes[::-1]
-
-
 def laid_out(tree: Tree, *, first: int = 0) -> tuple[list[int], list[int], list[int]]:
     """Ids, positions (from `first`) and segments of a tree: prefix, then every suffix."""
     shared = len(tree.prefix)
@@ -321,15 +312,10 @@ def padding(num_trees: int, num_queries: int) -> torch.Tensor:
     return fed_3BQ
 
 
-def _parts(planted: Sequence[Planted]) -> Iterator[list[Planted]]:
-    """Trees of one stem and adapter whose padded tokens fit one forward pass, in order."""
-    part: list[Planted] = []
-    for p in planted:
-        alike = part and (part[0].stem, part[0].rows[0].adapter) == (p.stem, p.rows[0].adapter)
-        longest = max((q.tree.num_tokens for q in (*part, p)), default=0)
-        if part and not (alike and longest * (len(part) + 1) <= _PREFILL_TOKENS):
-            yield part
-            part = []
-        part.append(p)
-    if part:
-        yield part
+def _parts(planted: Sequence[Planted], device: torch.device) -> Iterator[list[Planted]]:
+    """Trees of one stem and adapter, of like length, whose padded tokens fit one forward pass, in order."""
+    for _, alike in groupby(planted, key=lambda p: (p.stem, p.rows[0].adapter)):
+        trees = list(alike)
+        for size in part_sizes([p.tree.num_tokens for p in trees], one_more=pass_tokens(device), most=_PREFILL_TOKENS):
+            yield trees[:size]
+            del trees[:size]

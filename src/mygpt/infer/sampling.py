@@ -49,14 +49,13 @@ def choose(
     `prompts` and `answers` (so far) are read by rows with penalties or `min_tokens`; `stops` cannot be chosen before `min_tokens`.
     """
     logits_RV = logits_RV.float()
-    is_in_c = suits(logits_RV)
-    normaliser_R = log_sums(logits_RV) if is_in_c else logits_RV.logsumexp(-1)
+    normaliser_R = log_sums(logits_RV)
     changed_RV = penalised(logits_RV, samplings, prompts, answers)
     held = [r for r, sampling in enumerate(samplings) if stops and len(answers[r] if answers else ()) < sampling.min_tokens]
     if held:  # in place: a stop that is out of reach is never the token whose logit is looked up below
         rows_K1 = torch.tensor(held, device=changed_RV.device)[:, None]
         changed_RV[rows_K1, torch.tensor(list(stops), device=changed_RV.device)] = float("-inf")
-    ids_R = _chosen_in_c(changed_RV, samplings, row_generators) if is_in_c else _chosen(changed_RV, samplings, row_generators)
+    ids_R = (_chosen_in_c if suits(logits_RV) else _chosen)(changed_RV, samplings, row_generators)
     logprobs_R = logits_RV.gather(-1, ids_R[:, None])[:, 0] - normaliser_R
     return ids_R, logprobs_R
 

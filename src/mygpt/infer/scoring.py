@@ -14,10 +14,12 @@ import torch
 
 from mygpt.infer.batch import forward, laid_out, padding, root
 from mygpt.infer.kv_cache import SlotCache
+from mygpt.infer.padded_parts import part_sizes, pass_tokens
 from mygpt.infer.prefixes import Tokens, Tree, share_prefixes, share_stems
 from mygpt.infer.tree_attention import TreeSlots, is_tree_decoder
 from mygpt.lm.attention import grouped_attention
 from mygpt.lm.logits import logits_at
+from mygpt.lm.token_choice import log_sums
 
 _LOGITS_AT_ONCE = 1_024  # positions: logits are large, (N, V) float32
 _TREE_ROWS = 64
@@ -66,7 +68,10 @@ def _score_trees(
         if stem:
             fed_3BQ = torch.tensor([list(stem), list(range(num_virtual, num_before)), [0] * len(stem)], device=device)[:, None]
             stem_hidden_TD = forward(module, decoder, fed_3BQ, [stem_cache], [stem_slots])[0]
-        for batch in _batches(sorted(own, key=lambda t: -t.num_tokens), num_before, max_tokens):
+        own.sort(key=lambda t: -t.num_tokens)
+        lengths = [tree.num_tokens + num_before // 4 for tree in own]  # the mask of a batch is trees x tokens x (stem + tokens)
+        for size in part_sizes(lengths, one_more=pass_tokens(device), most=max_tokens):
+            batch, own = own[:size], own[size:]
             fed_3BQ = padding(len(batch), max(tree.num_tokens for tree in batch))
             for b, tree in enumerate(batch):
                 ids, positions, segments = laid_out(tree, first=num_before)
@@ -96,27 +101,12 @@ def _between(parts: Sequence[torch.Tensor], start: int, end: int) -> torch.Tenso
     return torch.cat(found)
 
 
-def _batches(trees: Sequence[Tree], stem_tokens: int, max_tokens: int) -> Iterator[list[Tree]]:
-    """Longest first; the mask of a batch is trees x tokens x (stem + tokens)."""
-    batch: list[Tree] = []
-    for tree in trees:
-        longest = batch[0].num_tokens if batch else 0
-        if batch and (len(batch) + 1) * (longest + stem_tokens // 4) > max_tokens:
-            yield batch
-            batch = []
-        batch.append(tree)
-    if batch:
-        yield batch
-
-
 def _score_alone(module: Any, texts: Sequence[Text], numbers: Sequence[int], max_tokens: int) -> Iterator[tuple[int, float, bool]]:
     device = next(module.parameters()).device
     order = sorted(numbers, key=lambda i: -len(texts[i].ids))
-    while order:
-        longest = len(texts[order[0]].ids)
-        num_rows = max(1, max_tokens // longest)
-        batch, order = order[:num_rows], order[num_rows:]
-        ids_BT = torch.zeros((len(batch), longest), dtype=torch.long)
+    for size in part_sizes([len(texts[i].ids) for i in order], one_more=pass_tokens(device), most=max_tokens):
+        batch, order = order[:size], order[size:]
+        ids_BT = torch.zeros((size, len(texts[batch[0]].ids)), dtype=torch.long)
         for b, i in enumerate(batch):
             ids_BT[b, : len(texts[i].ids)] = torch.tensor(texts[i].ids)
         with grouped_attention(module):  # padding comes last: a causal model's real tokens do not see it
@@ -137,7 +127,7 @@ def _sums(module: Any, texts: Sequence[Text], hidden: Sequence[torch.Tensor]) ->
     for some_ND, targets in zip(hidden_ND.split(_LOGITS_AT_ONCE), targets_N.split(_LOGITS_AT_ONCE), strict=True):
         logits_NV = logits_at(module, some_ND)
         own_N = logits_NV.gather(-1, targets[:, None])[:, 0]
-        logprobs_N.append(own_N - logits_NV.logsumexp(-1))
+        logprobs_N.append(own_N - log_sums(logits_NV))
         greedy_N.append(own_N >= logits_NV.amax(-1))
     lengths = [len(text.ids) - text.start for text in texts]
     joined_N = torch.cat(logprobs_N).double().cpu() if logprobs_N else torch.zeros(0, dtype=torch.double)

@@ -25,11 +25,11 @@ _COMPILE_SECONDS = 60
 
 
 @functools.cache
-def c_library(file: str) -> ctypes.CDLL | None:
-    """`file`: its name in this folder."""
+def c_library(file: str, *, defined: tuple[str, ...] = ()) -> ctypes.CDLL | None:
+    """`file`: its name in this folder. `defined`: macros, as NAME=VALUE."""
     if os.environ.get("MYGPT_NO_COMPILER"):
         return None
-    path = _compiled(file)
+    path = _compiled(file, defined)
     if path is None:
         return None
     try:
@@ -38,14 +38,14 @@ def c_library(file: str) -> ctypes.CDLL | None:
         return None
 
 
-def _compiled(file: str) -> Path | None:
+def _compiled(file: str, defined: tuple[str, ...] = ()) -> Path | None:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         return None
     wanted = [one for one in resources.files("mygpt.lm").iterdir() if one.name == file or one.name.endswith(".h")]
     sources = {one.name: one.read_text(encoding="utf-8") for one in sorted(wanted, key=lambda one: one.name)}
     threads = _openmp_of_torch()
-    options = (*_OPTIONS, *(_WIDE if platform.machine() in ("x86_64", "AMD64") else ()))
+    options = (*_OPTIONS, *(_WIDE if platform.machine() in ("x86_64", "AMD64") else ()), *(f"-D{one}" for one in defined))
     made_by = [options, threads, _processor(), os.stat(compiler).st_mtime_ns, sources]
     path = model_cache() / "compiled" / f"{Path(file).stem}-{digest_value(made_by)[:16]}.so"
     if path.exists():

@@ -4,8 +4,8 @@
    Here two or more threads go through all layers together and meet after each of six stages. Weights and cache are read once, and what is wanted next is
    fetched while this is multiplied, so a step takes about as long as reading them.
 
-   Between the stages a row of hidden states is bfloat16, as between the layers of the model elsewhere, and packed (tile_products.h). Sums, norms, the rotation,
-   softmax and the gate are float32, rounded once where the model elsewhere rounds after every operation.
+   What is stored (weights, cache, masks, hidden states between the stages, packed) is of one format, bfloat16 or float32; this file is compiled for each.
+   Sums, norms, the rotation, softmax and the gate are float32; in bfloat16 they are rounded once where the model elsewhere rounds after every operation.
 
    Dims: N rows (trees x Q new tokens), D hidden, H key/value heads, G query heads of each, E head size, F width of the gate, S slots of a tree's cache.
 
@@ -15,16 +15,17 @@
 #include <omp.h>
 #include <stdlib.h>
 
+#include PRODUCTS /* tile_products.h or float_products.h: the format of all that is stored, `real`, and products in it */
+
 #include "attention_head.h"
-#include "tile_products.h"
 
 typedef struct { /* biases may be 0 */
-    const bf16 *norm, *q, *k, *v, *o, *q_bias, *k_bias, *v_bias, *o_bias, *norm_after, *gate, *up, *down, *gate_bias, *up_bias, *down_bias;
+    const real *norm, *q, *k, *v, *o, *q_bias, *k_bias, *v_bias, *o_bias, *norm_after, *gate, *up, *down, *gate_bias, *up_bias, *down_bias;
     int64_t kind; /* of its mask */
 } Layer;
 
 typedef struct { /* of one layer in one lane: (trees, H, slots, E) each, contiguous */
-    bf16 *keys, *values;
+    real *keys, *values;
     int64_t slots;
 } Kept;
 
@@ -33,7 +34,7 @@ typedef struct { /* neighbouring trees whose caches are as long: `length` slots 
 } Lane;
 
 typedef struct { /* added to scores; 0 where a token may look, lowest where not: (trees, Q, S of the longest lane) */
-    const bf16 *added;
+    const real *added;
     int64_t by_tree, by_token;
 } Mask;
 
@@ -41,8 +42,8 @@ typedef struct {
     int64_t layers, N, Q, D, H, G, E, F, lanes, kinds;
     float epsilon, scale;
     int32_t threads, has_tiles;
-    bf16 *hidden; /* (N, D): in and out */
-    const bf16 *cosines, *sines; /* (N, E) */
+    real *hidden; /* (N, D): in and out */
+    const real *cosines, *sines; /* (N, E) */
     const Layer *layer;
     const Kept *kept; /* (layers, lanes) */
     const Lane *lane;
@@ -51,17 +52,17 @@ typedef struct {
 
 typedef struct { /* of all threads */
     int64_t tiles, most_S;
-    bf16 *stream; /* packed hidden states: what every layer adds to */
+    real *stream; /* packed hidden states: what every layer adds to */
     float *projected; /* (16 * tiles, (G + 2) H E): queries, keys, values */
-    bf16 *queries; /* (N, G H E), rotated */
-    bf16 *mixed; /* (N, G H E) */
-    bf16 *gated; /* packed (16 * tiles, F) */
+    real *queries; /* (N, G H E), rotated */
+    real *mixed; /* (N, G H E) */
+    real *gated; /* packed (16 * tiles, F) */
     int32_t *seen, *num_seen; /* (kinds, N, most_S): the slots that each token looks at; (kinds, N) */
 } Shared;
 
 typedef struct { /* of one thread */
     int64_t number, threads;
-    bf16 *packed; /* the operand of the next product */
+    real *packed; /* the operand of the next product */
     float *made, *made_up; /* (16, 16 * tiles) */
     float *scores;
 } Own;
@@ -71,21 +72,19 @@ INLINE int64_t first_of(int64_t blocks, int64_t number, int64_t threads) { retur
 
 /* ---- stages ------------------------------------------------------------------------------------------------------------------------------------- */
 
-static void norm(bf16 *packed, const bf16 *stream, const bf16 *weight, int64_t D, int64_t tiles, float epsilon) {
+static void norm(real *packed, const real *stream, const real *weight, int64_t D, int64_t tiles, float epsilon) {
     for (int64_t t = 0; t < tiles; t++) {
-        const bf16 *x = stream + t * D * SIDE;
-        __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
-        for (int64_t d = 0; d < D; d += 2) {
-            const __m512i pairs = _mm512_load_si512(x + d * SIDE);
-            even = _mm512_fmadd_ps(even_of(pairs), even_of(pairs), even);
-            odd = _mm512_fmadd_ps(odd_of(pairs), odd_of(pairs), odd);
+        __m512 x[SIDE], sum[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+        for (int64_t d = 0; d < D; d += SIDE) {
+            read_block(x, stream + (t * D + d) * SIDE);
+            for (int i = 0; i < SIDE; i++) sum[i % 2] = _mm512_fmadd_ps(x[i], x[i], sum[i % 2]);
         }
-        const __m512 mean = _mm512_mul_ps(_mm512_add_ps(even, odd), _mm512_set1_ps(1.0f / (float)D));
+        const __m512 mean = _mm512_mul_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_set1_ps(1.0f / (float)D));
         const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_sqrt_ps(_mm512_add_ps(mean, _mm512_set1_ps(epsilon))));
-        for (int64_t d = 0; d < D; d += 2) {
-            const __m512i pairs = _mm512_load_si512(x + d * SIDE);
-            const __m512 first = _mm512_mul_ps(inverse, _mm512_set1_ps(one(weight[d]))), second = _mm512_mul_ps(inverse, _mm512_set1_ps(one(weight[d + 1])));
-            _mm512_store_si512(packed + (t * D + d) * SIDE, paired(_mm512_mul_ps(even_of(pairs), first), _mm512_mul_ps(odd_of(pairs), second)));
+        for (int64_t d = 0; d < D; d += SIDE) {
+            read_block(x, stream + (t * D + d) * SIDE);
+            for (int i = 0; i < SIDE; i++) x[i] = _mm512_mul_ps(x[i], _mm512_mul_ps(inverse, _mm512_set1_ps(one(weight[d + i]))));
+            write_block(packed + (t * D + d) * SIDE, x);
         }
     }
 }
@@ -93,13 +92,13 @@ static void norm(bf16 *packed, const bf16 *stream, const bf16 *weight, int64_t D
 /* queries, keys and values of this thread's outputs, row by row */
 static void project(const Step *s, const Shared *all, const Own *own, const Layer *layer) {
     const int64_t q_blocks = s->G * s->H * s->E / SIDE, k_blocks = s->H * s->E / SIDE, blocks = q_blocks + 2 * k_blocks;
-    const bf16 *w[3] = {layer->q, layer->k, layer->v}, *bias[3] = {layer->q_bias, layer->k_bias, layer->v_bias};
+    const real *w[3] = {layer->q, layer->k, layer->v}, *bias[3] = {layer->q_bias, layer->k_bias, layer->v_bias};
     const int64_t begin[4] = {0, q_blocks, q_blocks + k_blocks, blocks};
     const int64_t last = first_of(blocks, own->number + 1, own->threads);
     for (int64_t i = first_of(blocks, own->number, own->threads); i < last; i++) {
         const int part = i < begin[1] ? 0 : i < begin[2] ? 1 : 2, next = i + 1 < begin[1] ? 0 : i + 1 < begin[2] ? 1 : 2;
-        const bf16 *ahead = i + 1 < last ? w[next] + (i + 1 - begin[next]) * SIDE * s->D : 0;
-        sixteen(own->made, w[part] + (i - begin[part]) * SIDE * s->D, s->D, own->packed, all->tiles, ahead, s->has_tiles);
+        const real *ahead = i + 1 < last ? w[next] + (i + 1 - begin[next]) * SIDE * s->D : 0;
+        sixteen(own->made, w[part] + (i - begin[part]) * SIDE * s->D, s->D, own->packed, s->N, ahead, s->has_tiles);
         const __m512 added = bias[part] ? widen(bias[part] + (i - begin[part]) * SIDE) : _mm512_setzero_ps();
         for (int64_t t = 0; t < all->tiles; t++) {
             __m512i block[SIDE];
@@ -111,7 +110,7 @@ static void project(const Step *s, const Shared *all, const Own *own, const Laye
     }
 }
 
-INLINE void rotate(bf16 *to, const float *x, const bf16 *cosines, const bf16 *sines, int64_t E) {
+INLINE void rotate(real *to, const float *x, const real *cosines, const real *sines, int64_t E) {
     const int64_t M = E / 2;
     for (int64_t e = 0; e < M; e += SIDE) {
         const __m512 a = _mm512_loadu_ps(x + e), b = _mm512_loadu_ps(x + e + M);
@@ -155,21 +154,20 @@ static void mix(const Step *s, const Shared *all, const Own *own, const Kept *ke
 }
 
 /* stream += W x + bias, for this thread's outputs */
-static void add(const Step *s, const Shared *all, const Own *own, const bf16 *w, const bf16 *bias, int64_t K, const bf16 *packed) {
+static void add(const Step *s, const Shared *all, const Own *own, const real *w, const real *bias, int64_t K, const real *packed) {
     const int64_t blocks = s->D / SIDE, last = first_of(blocks, own->number + 1, own->threads), tiles = all->tiles;
     for (int64_t i = first_of(blocks, own->number, own->threads); i < last; i++) {
-        sixteen(own->made, w + i * SIDE * K, K, packed, tiles, i + 1 < last ? w + (i + 1) * SIDE * K : 0, s->has_tiles);
-        for (int64_t t = 0; t < tiles; t++)
-            for (int64_t r = 0; r < SIDE; r += 2) {
-                bf16 *at = all->stream + (t * s->D + i * SIDE + r) * SIDE;
-                __m512 even = _mm512_load_ps(own->made + (r * tiles + t) * SIDE), odd = _mm512_load_ps(own->made + ((r + 1) * tiles + t) * SIDE);
-                if (bias) {
-                    even = _mm512_add_ps(even, _mm512_set1_ps(one(bias[i * SIDE + r])));
-                    odd = _mm512_add_ps(odd, _mm512_set1_ps(one(bias[i * SIDE + r + 1])));
-                }
-                const __m512i before = _mm512_load_si512(at);
-                _mm512_store_si512(at, paired(_mm512_add_ps(even_of(before), even), _mm512_add_ps(odd_of(before), odd)));
+        sixteen(own->made, w + i * SIDE * K, K, packed, s->N, i + 1 < last ? w + (i + 1) * SIDE * K : 0, s->has_tiles);
+        for (int64_t t = 0; t < tiles; t++) {
+            real *at = all->stream + (t * s->D + i * SIDE) * SIDE;
+            __m512 x[SIDE];
+            read_block(x, at);
+            for (int r = 0; r < SIDE; r++) {
+                const __m512 more = _mm512_load_ps(own->made + (r * tiles + t) * SIDE);
+                x[r] = _mm512_add_ps(x[r], bias ? _mm512_add_ps(more, _mm512_set1_ps(one(bias[i * SIDE + r]))) : more);
             }
+            write_block(at, x);
+        }
     }
 }
 
@@ -183,20 +181,18 @@ static void gate(const Step *s, const Shared *all, const Own *own, const Layer *
     const int64_t blocks = s->F / SIDE, last = first_of(blocks, own->number + 1, own->threads), tiles = all->tiles, D = s->D;
     for (int64_t i = first_of(blocks, own->number, own->threads); i < last; i++) {
         const int64_t at = i * SIDE * D, next = i + 1 < last ? at + SIDE * D : at;
-        sixteen(own->made, layer->gate + at, D, own->packed, tiles, layer->gate + next, s->has_tiles);
-        sixteen(own->made_up, layer->up + at, D, own->packed, tiles, layer->up + next, s->has_tiles);
-        for (int64_t t = 0; t < tiles; t++)
-            for (int64_t r = 0; r < SIDE; r += 2) {
-                __m512 y[2];
-                for (int j = 0; j < 2; j++) {
-                    const int64_t f = i * SIDE + r + j;
-                    __m512 g = _mm512_load_ps(own->made + ((r + j) * tiles + t) * SIDE), u = _mm512_load_ps(own->made_up + ((r + j) * tiles + t) * SIDE);
-                    if (layer->gate_bias) g = _mm512_add_ps(g, _mm512_set1_ps(one(layer->gate_bias[f])));
-                    if (layer->up_bias) u = _mm512_add_ps(u, _mm512_set1_ps(one(layer->up_bias[f])));
-                    y[j] = _mm512_mul_ps(silu(g), u);
-                }
-                _mm512_store_si512(all->gated + (t * s->F + i * SIDE + r) * SIDE, paired(y[0], y[1]));
+        sixteen(own->made, layer->gate + at, D, own->packed, s->N, layer->gate + next, s->has_tiles);
+        sixteen(own->made_up, layer->up + at, D, own->packed, s->N, layer->up + next, s->has_tiles);
+        for (int64_t t = 0; t < tiles; t++) {
+            __m512 y[SIDE];
+            for (int r = 0; r < SIDE; r++) {
+                __m512 g = _mm512_load_ps(own->made + (r * tiles + t) * SIDE), u = _mm512_load_ps(own->made_up + (r * tiles + t) * SIDE);
+                if (layer->gate_bias) g = _mm512_add_ps(g, _mm512_set1_ps(one(layer->gate_bias[i * SIDE + r])));
+                if (layer->up_bias) u = _mm512_add_ps(u, _mm512_set1_ps(one(layer->up_bias[i * SIDE + r])));
+                y[r] = _mm512_mul_ps(silu(g), u);
             }
+            write_block(all->gated + (t * s->F + i * SIDE) * SIDE, y);
+        }
     }
 }
 
@@ -205,7 +201,7 @@ static void gate(const Step *s, const Shared *all, const Own *own, const Layer *
 /* which slots row n sees under masks of this kind */
 static void look(const Step *s, const Shared *all, int64_t kind, int64_t n) {
     const int64_t tree = n / s->Q, S = s->lane[lane_of(s, tree)].length + s->Q, row = kind * s->N + n;
-    const bf16 *added = s->mask[kind].added + tree * s->mask[kind].by_tree + n % s->Q * s->mask[kind].by_token;
+    const real *added = s->mask[kind].added + tree * s->mask[kind].by_tree + n % s->Q * s->mask[kind].by_token;
     int32_t *seen = all->seen + row * all->most_S, num_seen = 0;
     for (int32_t i = 0; i < S; i++) {
         seen[num_seen] = i;
@@ -250,11 +246,11 @@ INLINE void *piece(uintptr_t *from, int64_t bytes) {
 
 static uintptr_t share_out(const Step *s, Shared *all, uintptr_t from) {
     const int64_t rows = all->tiles * SIDE, width = s->G * s->H * s->E;
-    all->stream = piece(&from, rows * s->D * 2);
+    all->stream = piece(&from, rows * s->D * (int64_t)sizeof(real));
     all->projected = piece(&from, rows * (width + 2 * s->H * s->E) * 4);
-    all->queries = piece(&from, s->N * width * 2);
-    all->mixed = piece(&from, s->N * width * 2);
-    all->gated = piece(&from, rows * s->F * 2);
+    all->queries = piece(&from, s->N * width * (int64_t)sizeof(real));
+    all->mixed = piece(&from, s->N * width * (int64_t)sizeof(real));
+    all->gated = piece(&from, rows * s->F * (int64_t)sizeof(real));
     all->seen = piece(&from, s->kinds * s->N * all->most_S * 4);
     all->num_seen = piece(&from, s->kinds * s->N * 4);
     return from;
@@ -262,7 +258,7 @@ static uintptr_t share_out(const Step *s, Shared *all, uintptr_t from) {
 
 static uintptr_t share_out_own(const Step *s, const Shared *all, Own *own, uintptr_t from) {
     const int64_t rows = all->tiles * SIDE, width = s->G * s->H * s->E;
-    own->packed = piece(&from, rows * (s->D > width ? s->D : width) * 2);
+    own->packed = piece(&from, rows * (s->D > width ? s->D : width) * (int64_t)sizeof(real));
     own->made = piece(&from, rows * SIDE * 4);
     own->made_up = piece(&from, rows * SIDE * 4);
     own->scores = piece(&from, AT_ONCE * all->most_S * 4);
@@ -295,9 +291,9 @@ int decode_layers(const Step *s) {
 int tiles_allowed(void) { return ask_for_tiles(); }
 
 /* y = x W' in float32: x is (N, K), W (F, K), y (N, F). K is a multiple of 32, F of 16. 0 when done; 1 when there was no memory */
-int product(float *y, const bf16 *x, const bf16 *w, int64_t N, int64_t K, int64_t F, int threads, int has_tiles) {
+int product(float *y, const real *x, const real *w, int64_t N, int64_t K, int64_t F, int threads, int has_tiles) {
     const int64_t tiles = (N + SIDE - 1) / SIDE;
-    bf16 *packed = aligned_alloc(64, (size_t)(tiles * SIDE * K) * sizeof(bf16));
+    real *packed = aligned_alloc(64, (size_t)(tiles * SIDE * K) * sizeof(real));
     if (!packed) return 1;
     pack(packed, x, K, N, K);
 #pragma omp parallel num_threads(threads)
@@ -306,7 +302,7 @@ int product(float *y, const bf16 *x, const bf16 *w, int64_t N, int64_t K, int64_
         begin_tiles(has_tiles);
 #pragma omp for schedule(static)
         for (int64_t f = 0; f < F; f += SIDE) {
-            sixteen(made, w + f * K, K, packed, tiles, w + (f + SIDE < F ? f + SIDE : f) * K, has_tiles);
+            sixteen(made, w + f * K, K, packed, N, w + (f + SIDE < F ? f + SIDE : f) * K, has_tiles);
             for (int64_t t = 0; t < tiles; t++) {
                 __m512i block[SIDE];
                 for (int i = 0; i < SIDE; i++) block[i] = _mm512_load_si512(made + (i * tiles + t) * SIDE);

@@ -3,8 +3,8 @@
 torch and Python spend half of a decoding step between the operations. In C, threads go through the layers together, and a step takes about
 as long as reading weights and cache from memory.
 
-Source    decode_layers.c, tile_products.h
-We differ what lies between a norm and the next sum of hidden states is float32, where transformers rounds after every operation
+Source    decode_layers.c, tile_products.h (bfloat16), float_products.h (float32)
+We differ in bfloat16 what lies between a norm and the next sum of hidden states is float32, where transformers rounds after every operation
 Dims      N rows   D hidden   B trees   Q new tokens of each   H key/value heads   S slots   E head size   F, K width of a product
 """
 
@@ -20,6 +20,7 @@ from mygpt.lm.processor import has_cpu_flag
 
 MOST_ROWS = 128  # with more, products are large enough for torch (tile_products.h, MOST_TILES)
 _MOST_ROWS_BY_VECTORS = 64  # without tiles torch's products catch up sooner
+_HEADERS = {torch.bfloat16: ("tile_products.h", "avx512_bf16"), torch.float32: ("float_products.h", "avx512f")}  # and what they need
 _MOST_E = 128
 _POINTER, _COUNT, _FACTOR, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
 _WEIGHTS = 16  # tensors of a layer (decode_layers.c, Layer)
@@ -71,17 +72,17 @@ class _Step(ctypes.Structure):
     ]
 
 
-def most_rows() -> int:
-    """How many rows `decode_layers` takes on this machine; 0 where it cannot be had."""
-    if _library() is None:
+def most_rows(dtype: torch.dtype) -> int:
+    """How many rows of this format `decode_layers` takes on this machine; 0 where it cannot be had."""
+    if _library(dtype) is None:
         return 0
-    return MOST_ROWS if has_tiles() else _MOST_ROWS_BY_VECTORS
+    return MOST_ROWS if has_tiles(dtype) else _MOST_ROWS_BY_VECTORS
 
 
 @functools.cache
-def has_tiles() -> bool:
-    """Whether products run on AMX tiles: the processor has them and the system gives leave."""
-    return has_cpu_flag("amx_bf16") and bool(_library().tiles_allowed())
+def has_tiles(dtype: torch.dtype) -> bool:
+    """Whether products run on AMX tiles: there are some for the format, the processor has them and the system gives leave."""
+    return has_cpu_flag("amx_bf16") and bool(_library(dtype).tiles_allowed())
 
 
 def decode_layers(
@@ -99,7 +100,7 @@ def decode_layers(
 
     `angles`: cosines and sines (B, Q, E). `masks`: (B, 1, Q, S), 0 where a token may look; `kinds`: which of them is each layer's.
     """
-    B, Q, D = hidden_BQD.shape
+    (B, Q, D), dtype = hidden_BQD.shape, hidden_BQD.dtype
     H, E = lanes[0].keys_BHSE[0].shape[1], lanes[0].keys_BHSE[0].shape[3]
     made_BQD = hidden_BQD.contiguous().clone()
     cosines, sines = (one.expand(B, Q, E).contiguous() for one in angles)
@@ -114,28 +115,31 @@ def decode_layers(
     first_trees = [sum(len(lane.keys_BHSE[0]) for lane in lanes[:i]) for i in range(len(lanes))]
     step = _Step(
         *(len(layers), B * Q, Q, D, H, len(layers[0].q) // (H * E), E, len(layers[0].gate), len(lanes), len(masks)),
-        *(epsilon, scale, torch.get_num_threads(), has_tiles()),
+        *(epsilon, scale, torch.get_num_threads(), has_tiles(dtype)),
         *(one.data_ptr() for one in (made_BQD, cosines, sines)),
         ctypes.addressof(weights),
         ctypes.addressof(held := (_COUNT * len(kept))(*kept)),
         ctypes.addressof(places := (_Lane * len(lanes))(*map(_Lane, first_trees, (lane.length for lane in lanes)))),
         ctypes.addressof(looks := (_Mask * len(masks))(*(_Mask(m.data_ptr(), m.stride(0), m.stride(2)) for m in masks))),
     )
-    if _library().decode_layers(ctypes.byref(step)):
+    if _library(dtype).decode_layers(ctypes.byref(step)):
         raise MemoryError(f"no memory for a step of {B * Q} rows")
     del held, places, looks  # until here they are pointed at
     return made_BQD
 
 
 def suits(layers: Sequence[LayerWeights], H: int, E: int) -> bool:
-    """Whether `decode_layers` can multiply with these: bfloat16 on a CPU, all layers of one shape, of whole tiles."""
+    """Whether `decode_layers` can multiply with these: one format that it takes, on a CPU, all layers of one shape, of whole tiles."""
+    dtype = layers[0].q.dtype
+    if not most_rows(dtype):
+        return False
     shapes = [None if one is None else one.shape for one in layers[0]]
     for layer in layers:
         for one, shape in zip(layer, shapes, strict=True):
             if one is None:
                 if shape is not None:
                     return False
-            elif one.shape != shape or one.dtype != torch.bfloat16 or not one.is_cpu or not one.is_contiguous():
+            elif one.shape != shape or one.dtype != dtype or not one.is_cpu or not one.is_contiguous():
                 return False
     first = layers[0]
     width, D, F = len(first.q), len(first.o), len(first.gate)
@@ -144,19 +148,19 @@ def suits(layers: Sequence[LayerWeights], H: int, E: int) -> bool:
 
 
 def product(x_NK: torch.Tensor, weight_FK: torch.Tensor) -> torch.Tensor:
-    """x W' in float32 (N, F), from bfloat16: what a linear layer rounds is kept. Only where `suits_product`."""
+    """x W' in float32 (N, F): what a linear layer in bfloat16 rounds is kept. Only where `suits_product`."""
     (N, K), F = x_NK.shape, len(weight_FK)
     made_NF = torch.empty(N, F)
     x_NK = x_NK.contiguous()
     pointers = (made_NF.data_ptr(), x_NK.data_ptr(), weight_FK.data_ptr())
-    if _library().product(*pointers, N, K, F, torch.get_num_threads(), has_tiles()):
+    if _library(x_NK.dtype).product(*pointers, N, K, F, torch.get_num_threads(), has_tiles(x_NK.dtype)):
         raise MemoryError(f"no memory for a product of {N} rows")
     return made_NF
 
 
 def suits_product(x_NK: torch.Tensor, weight_FK: torch.Tensor) -> bool:
-    formats = x_NK.dtype == weight_FK.dtype == torch.bfloat16 and x_NK.is_cpu and weight_FK.is_cpu and weight_FK.is_contiguous()
-    return formats and not x_NK.shape[1] % 32 and not len(weight_FK) % 16 and 0 < len(x_NK) <= most_rows()
+    is_plain = x_NK.dtype == weight_FK.dtype and x_NK.is_cpu and weight_FK.is_cpu and weight_FK.is_contiguous()
+    return is_plain and not x_NK.shape[1] % 32 and not len(weight_FK) % 16 and 0 < len(x_NK) <= most_rows(x_NK.dtype)
 
 
 def _address(tensor: torch.Tensor | None) -> int:
@@ -164,9 +168,11 @@ def _address(tensor: torch.Tensor | None) -> int:
 
 
 @functools.cache
-def _library() -> Any:
-    """The compiled functions by name; None where they cannot be had."""
-    library = c_library("decode_layers.c") if has_cpu_flag("avx512_bf16") else None
+def _library(dtype: torch.dtype) -> Any:
+    """The compiled functions by name; None where they cannot be had for this format."""
+    if dtype not in _HEADERS or not has_cpu_flag(_HEADERS[dtype][1]):
+        return None
+    library = c_library("decode_layers.c", defined=(f'PRODUCTS="{_HEADERS[dtype][0]}"',))
     if library is not None:
         library.decode_layers.argtypes = [ctypes.POINTER(_Step)]
         library.product.argtypes = [_POINTER] * 3 + [_COUNT] * 3 + [_FLAG] * 2

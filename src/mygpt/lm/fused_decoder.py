@@ -22,9 +22,9 @@ def decoded(decoder: Any, given: dict[str, Any], lanes: Sequence[OpenLane]) -> t
     `given`: its arguments. The mask among them, by type of layer where there are several: (B, 1, Q, S), 0 where a token may look, and the
     lowest number elsewhere.
     """
-    ids_BQ, mask = given["input_ids"], given["attention_mask"]
+    ids_BQ, mask, dtype = given["input_ids"], given["attention_mask"], decoder.dtype
     has_begun = all(len(lane.keys_BHSE) == decoder.config.num_hidden_layers for lane in lanes)
-    if ids_BQ.numel() > most_rows() or torch.is_grad_enabled() or not has_begun or not _is_plain_decoder(decoder, given):
+    if ids_BQ.numel() > most_rows(dtype) or torch.is_grad_enabled() or not has_begun or not _is_plain_decoder(decoder, given):
         return None
     modules = decoder.layers[: decoder.config.num_hidden_layers]
     layers = [one for layer in modules if (one := _weights(layer)) is not None]
@@ -35,11 +35,12 @@ def decoded(decoder: Any, given: dict[str, Any], lanes: Sequence[OpenLane]) -> t
     epsilons = {norm.variance_epsilon for layer in modules for norm in (layer.input_layernorm, layer.post_attention_layernorm)}
     hidden_BQD = decoder.embed_tokens(ids_BQ)
     angles = decoder.rotary_emb(hidden_BQD, position_ids=given["position_ids"])
-    if len(epsilons) > 1 or hidden_BQD.dtype != torch.bfloat16 or angles[0].dtype != torch.bfloat16 or angles[0].shape[-1] != E:
-        return None
     masks, kinds = [mask], [0] * len(layers)
     if isinstance(mask, Mapping):
         masks, kinds = list(mask.values()), [list(mask).index(kind) for kind in decoder.config.layer_types[: len(layers)]]
+    stored = (hidden_BQD, *angles, *masks, layers[0].q, *(one for lane in lanes for one in (lane.keys_BHSE[0], lane.values_BHSE[0])))
+    if len(epsilons) > 1 or any(one.dtype != dtype for one in stored) or angles[0].shape[-1] != E:
+        return None
     made_BQD = decode_layers(hidden_BQD, angles, layers, lanes, masks, kinds, epsilon=epsilons.pop(), scale=attention.scaling)
     normed_BQD: torch.Tensor = decoder.norm(made_BQD)
     return normed_BQD

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention_head.h"
 #include "tile_products.h"
 
 #ifdef __AMX_BF16__

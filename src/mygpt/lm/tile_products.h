@@ -1,4 +1,4 @@
-/* Products of a matrix of weights with a few rows of activations, for processors with AVX-512 BF16, faster where they have AMX tiles.
+/* Products of a matrix of weights with a few rows of activations in bfloat16, for processors with AVX-512 BF16, faster where they have AMX tiles.
 
    y' = W x': sixteen rows of W as they lie in memory are one operand, so weights are neither packed nor copied, and each is read once for all rows. The few
    activations are the other operand, packed: pairs of neighbours of a row in one 32-bit number, sixteen rows side by side, [tile][K / 2][16]. What comes out
@@ -14,7 +14,7 @@
 
 #include "bf16.h"
 
-enum { SIDE = 16, MOST_TILES = 8 };
+enum { MOST_TILES = 8 };
 
 /* two vectors of float as pairs of bfloat16, and back */
 INLINE __m512i paired(__m512 even, __m512 odd) {
@@ -24,27 +24,16 @@ INLINE __m512i paired(__m512 even, __m512 odd) {
 INLINE __m512 even_of(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
 INLINE __m512 odd_of(__m512i pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000))); }
 
-/* a square of 32-bit numbers */
-INLINE void transpose(__m512i *x) {
-    __m512i y[SIDE];
+/* a block of sixteen rows and sixteen columns of what is packed: x[column] has the rows side by side */
+INLINE void read_block(__m512 *x, const bf16 *block) {
     for (int i = 0; i < SIDE; i += 2) {
-        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+        const __m512i pairs = _mm512_load_si512(block + i * SIDE);
+        x[i] = even_of(pairs);
+        x[i + 1] = odd_of(pairs);
     }
-    for (int i = 0; i < SIDE; i += 4)
-        for (int j = 0; j < 2; j++) {
-            x[i + 2 * j] = _mm512_unpacklo_epi64(y[i + j], y[i + j + 2]);
-            x[i + 2 * j + 1] = _mm512_unpackhi_epi64(y[i + j], y[i + j + 2]);
-        }
-    for (int i = 0; i < SIDE; i += 8)
-        for (int j = 0; j < 4; j++) {
-            y[i + j] = _mm512_shuffle_i32x4(x[i + j], x[i + j + 4], 0x88);
-            y[i + j + 4] = _mm512_shuffle_i32x4(x[i + j], x[i + j + 4], 0xdd);
-        }
-    for (int j = 0; j < 8; j++) {
-        x[j] = _mm512_shuffle_i32x4(y[j], y[j + 8], 0x88);
-        x[j + 8] = _mm512_shuffle_i32x4(y[j], y[j + 8], 0xdd);
-    }
+}
+INLINE void write_block(bf16 *block, const __m512 *x) {
+    for (int i = 0; i < SIDE; i += 2) _mm512_store_si512(block + i * SIDE, paired(x[i], x[i + 1]));
 }
 
 /* rows (N, K), `stride` apart, packed, with zeros behind them to the end of a tile; and the other way round */
@@ -68,7 +57,7 @@ static inline void unpack(bf16 *rows, const bf16 *packed, int64_t N, int64_t K) 
         }
 }
 
-/* ---- sixteen rows of W against all tiles: made is (16, 16 * tiles). `ahead` is what will be wanted next, fetched meanwhile ------------------------------ */
+/* ---- sixteen rows of W against N packed rows: made is (16, 16 * tiles). `ahead` is what will be wanted next, fetched meanwhile ------------------------------ */
 
 INLINE void fetch(const bf16 *ahead, int64_t k) {
     for (int i = 0; i < SIDE; i++) _mm_prefetch((const char *)(ahead + k * SIDE + 2 * SIDE * i), _MM_HINT_T1);
@@ -147,8 +136,8 @@ INLINE void end_tiles(int has_tiles) {
 #endif
 }
 
-static inline void sixteen(float *made, const bf16 *w, int64_t K, const bf16 *packed, int64_t tiles, const bf16 *ahead, int has_tiles) {
-    const int64_t width = tiles * SIDE;
+static inline void sixteen(float *made, const bf16 *w, int64_t K, const bf16 *packed, int64_t N, const bf16 *ahead, int has_tiles) {
+    const int64_t tiles = (N + SIDE - 1) / SIDE, width = tiles * SIDE;
     for (int64_t t = 0; t < tiles;) {
         const bf16 *x = packed + t * K * SIDE;
         const int64_t left = tiles - t;

@@ -56,7 +56,9 @@ def choose_tokens(logits_RV: torch.Tensor, choices: Sequence[Choice]) -> torch.T
 
 
 def log_sums(logits_RV: torch.Tensor) -> torch.Tensor:
-    """The logarithm of the sum of exponentials (R). Only where `suits`."""
+    """The logarithm of the sum of exponentials (R), without a gradient; in C where it `suits`, a fifth of torch's time."""
+    if not suits(logits_RV):
+        return logits_RV.logsumexp(-1)
     R, V = logits_RV.shape
     sums_R = torch.empty(R)
     _library().log_sums(sums_R.data_ptr(), logits_RV.data_ptr(), R, V, torch.get_num_threads())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 _PASS_TOKENS = {"cpu": 128}  # SmolLM2-135M, one core: 45 in float32, 160 in bfloat16
@@ -13,18 +14,19 @@ def part_sizes(lengths: Sequence[int], *, one_more: int, most: int | None = None
 
     A part of several rows is at most `most` long with its padding.
     """
-    cheapest = [(0, 0)]  # of the first n rows: the cost, and where their last part begins
+    longest_N, before_N = np.array(lengths, dtype=np.int64), np.arange(len(lengths))
+    cheapest, begins = np.zeros(len(lengths) + 1, dtype=np.int64), [0]  # of the first n rows: the cost, and where their last part begins
+    low = 0  # no part can begin earlier
     for n in range(1, len(lengths) + 1):
-        found = []
-        for i in range(n - 1, -1, -1):
-            if most is not None and i < n - 1 and (n - i) * lengths[i] > most:
-                break
-            found.append((cheapest[i][0] + (n - i) * lengths[i] + one_more, i))
-        cheapest.append(min(found))
+        while most is not None and low < n - 1 and (n - low) * lengths[low] > most:
+            low += 1
+        costs = cheapest[low:n] + (n - before_N[low:n]) * longest_N[low:n] + one_more
+        begins.append(low + int(costs.argmin()))
+        cheapest[n] = costs.min()
     sizes, n = [], len(lengths)
     while n:
-        sizes.append(n - cheapest[n][1])
-        n = cheapest[n][1]
+        sizes.append(n - begins[n])
+        n = begins[n]
     return sizes[::-1]
 
 

@@ -111,11 +111,12 @@ def load(module: Any, payloads: Mapping[str, Path]) -> Any:
         for name, folder in payloads.items():
             bottleneck.load(module, folder, name=name)
         return module.requires_grad_(False)
+    PeftModel = imported_peft().PeftModel
     (first, folder), *others = payloads.items()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in `peft_model.wrapped`
         as_trained: dict[str, Any] = {"is_trainable": False, "autocast_adapter_dtype": False}  # peft would serve them in float32
-        loaded = imported_peft().PeftModel.from_pretrained(module, str(folder), adapter_name=first, **as_trained)
+        loaded = PeftModel.from_pretrained(module, str(folder), adapter_name=first, **as_trained)
         for name, folder in others:
             loaded.load_adapter(str(folder), adapter_name=name, **as_trained)
     return _with_virtual_tokens(loaded.requires_grad_(False))

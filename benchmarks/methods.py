@@ -12,6 +12,9 @@ check of `evaluate/forgetting`. Every training and every set of answers is kept 
 import argparse
 import gc
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from benchmarks.three_copies import HalfConfig, answered_in_chats, asked_as_chat
 from mygpt.artifacts.dataset import Conversation, Dataset
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.report import Predictions
+from mygpt.artifacts.store import Store
 from mygpt.artifacts.task import Task
 from mygpt.cli.options import progress_view
 from mygpt.core.config import Config
@@ -72,6 +76,7 @@ class Budget(Config):
 
     items: Mapping[str, int] = {"t0_qasc": 80, "t0_samsum": 40}  # held out
     rows: int | None = None  # learnt; default: all
+    rows_for_cost: int = 40  # learnt once more, one method after the other, for speed and memory
     epochs: int = 1
     step_tokens: int = 1024
     general: GeneralCheckConfig = GeneralCheckConfig()
@@ -81,6 +86,7 @@ class Budget(Config):
 QUICK = Budget(  # proves the way, not the claim
     items={"t0_qasc": 4, "t0_samsum": 4},
     rows=12,
+    rows_for_cost=2,
     epochs=4,
     step_tokens=512,
     general=GeneralCheckConfig(max_tokens=1, piece_characters=4_000),
@@ -134,17 +140,20 @@ def measured(run: Run, names: list[str], *, model: Model, texts: Path, budget: B
     tokens = {one.manifest.facts["tokens"] for one in tuned.values()}
     assert len(tokens) == 1, f"the budget was to be equal, and was {tokens}"
     scores = scores_of(answers, budget)
+    train_tokens = tokens.pop()
+    cost = costs_of(names, model, rows, budget, run)
     made = {
         name: {
             "title": METHODS[name][0],
             **scores[name],
             "learnt_bits_per_byte": round(bits[name], 4),
             "forgetting": forgotten(answers, name, budget),
-            **training_cost(tuned[name], model),
+            **cost[name],
+            "train_seconds": round(train_tokens / cost[name]["tokens_per_second"], 1),
         }
         for name in names
     }
-    figures = {"model": model.id, "train_rows": len(rows.split("train")), "train_tokens": tokens.pop(), "epochs": budget.epochs}
+    figures = {"model": model.id, "train_rows": len(rows.split("train")), "train_tokens": train_tokens, "epochs": budget.epochs}
     figures |= {"items": dict(budget.items), "methods": made}
     figures["base"] = {**scores[BASE], "learnt_bits_per_byte": round(bits[BASE], 4)}
     return {**figures, **ratios(made)}
@@ -154,6 +163,22 @@ def trained(method: Method, model: Model, rows: Dataset, budget: Budget, run: Ru
     config = SFTConfig(method=method, epochs=budget.epochs, step_tokens=budget.step_tokens)
     made: Adapter | Model = sft(config, model=model, dataset=rows, run=run)
     return made
+
+
+def costs_of(names: Sequence[str], model: Model, rows: Dataset, budget: Budget, run: Run) -> dict[str, dict[str, Any]]:
+    """What each takes on some of the rows, in a process of its own, since memory is a process's high-water mark; all within a few minutes,
+    since the whole trainings may lie hours apart."""
+    some: Any = race_rows(RaceRowsConfig(rows=budget.rows_for_cost), dataset=rows, run=run)
+    alone = partial(cost_alone, home=run.home, model=model.digest, rows=some.digest, budget=budget)
+    with run.step("cost"), ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        return dict(zip(names, pool.map(alone, names), strict=True))
+
+
+def cost_alone(name: str, *, home: Path, model: str, rows: str, budget: Budget) -> dict[str, Any]:
+    with Run(home, name="methods-cost") as run:
+        store = Store(home)
+        base = Model.of(store, model)
+        return training_cost(trained(METHODS[name][1], base, Dataset.of(store, rows), budget, run), base)
 
 
 def engine_of(model: Model, tuned: Adapter | Model, run: Run) -> TorchEngine:

@@ -51,7 +51,8 @@ def methods_table(record: dict[str, Any]) -> str:
     asked = ", ".join(f"{base[task]['n']} items of {title.partition(',')[0]}" for task, title in _TASKS.items())
     told = (
         f"{record['model']}: {record['train_rows']} rows, {record['train_tokens']:,} tokens for every method, each at its own learning "
-        f"rate, one seed; held out: {asked}. In brackets 95 % intervals, of differences paired. {_where(record)}"
+        f"rate, one seed; held out: {asked}. In brackets 95 % intervals, of differences paired. Speed and "
+        f"memory: some of the rows once more, each method in a process of its own. {_where(record)}"
     )
     return "\n".join([*_table(heads, rows), "", told])
 

@@ -3,10 +3,11 @@
     python -m benchmarks.methods --json --keep                    (about 40 minutes on two quiet cores; goes on where it was stopped)
     python -m benchmarks.methods --only dora --only prefix        (these alone, beside the base and LoRA)
 
-SmolLM2-135M learns half of the rows of two T0 templates on which it has headroom (docs/decisions/008): qasc, answered with one of eight
+SmolLM2-135M learns half of the rows of two T0 templates, those nearest to headroom (docs/decisions/008): qasc, answered with one of eight
 options, and samsum, a summary scored by token F1. About 33,000 tokens, once, in the same steps for every method, each at its own usual
 learning rate. The other halves are asked; differences from the base and from LoRA are paired, by the harness. Forgetting is the general
-check of `evaluate/forgetting`. Every training and every set of answers is kept in `--home`, so an interrupted run goes on.
+check of `evaluate/forgetting`. Every training and every set of answers is kept in `--home`, so an interrupted run goes on. Speed and memory
+are those of a training on some of the rows, in a process of its own.
 """
 
 import argparse

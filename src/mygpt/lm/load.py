@@ -12,7 +12,7 @@ from mygpt.core.errors import Refused, UsageError
 from mygpt.core.outbound import silence_hub
 from mygpt.lm.adapters import methods
 from mygpt.lm.fused_layer import fuse
-from mygpt.lm.memory import keep_freed_memory
+from mygpt.lm.memory import keep_freed_memory, move_into_huge_pages
 from mygpt.lm.processor import has_cpu_flag
 from mygpt.lm.quantized import keep_differentiable, nf4_settings
 
@@ -98,6 +98,8 @@ def load_lm(
     if quantized:
         keep_differentiable(module)
     if device.type == "cpu":
+        if not quantized:
+            move_into_huge_pages(module)
         fuse(module)
     if named:
         module = methods.load(module, {name: one.payload for name, one in named.items()})

@@ -3,7 +3,8 @@
     python -m benchmarks.three_copies --json --keep        (the page goes to benchmarks/results/three_copies.html)
 
 T0 templates: half of each file's rows are learnt, the other half are asked. Those of `--templates` are asked as chats and answered with a
-label (samsum: with a summary, scored by token F1); those of `--chosen` by the likelihood of each label after `--shots` solved examples.
+label (samsum: with a summary, scored by token F1); those of `--chosen` by the likelihood of each label after `--shots` solved examples; of
+those of `--costed` the right answer is scored, in bits per byte, which has neither chance nor floor: where an effect can be told at this size.
 GSM8K (100 items) proves plumbing only at this size; general text (bits per byte) shows forgetting. The served copy does all of them,
 log-probabilities through `/v1/completions` too. Tuned and served are the same weights and prompts; in bfloat16 their answers differ here
 and there all the same, since rounding depends on what else is in the batch.
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m-q4_1")
     parser.add_argument("--templates", nargs="+", default=["t0_qasc", "t0_samsum", "t0_ag_news", "t0_cosmos_qa"], choices=list(TEMPLATES))
     parser.add_argument("--chosen", nargs="*", default=["t0_qasc", "t0_paws"], choices=list(TEMPLATES), help="of them, by likelihood")
+    parser.add_argument("--costed", nargs="*", default=["t0_qasc", "t0_samsum", "t0_ag_news", "t0_cosmos_qa"], choices=list(TEMPLATES))
     parser.add_argument("--shots", type=int, default=4, help="solved examples before each question that is answered by likelihood")
     parser.add_argument("--items", type=int, default=100, help="of GSM8K")
     parser.add_argument("--pieces", type=int, default=40, help="of general text")
@@ -71,7 +73,7 @@ def main() -> None:
 def measured(run: Run, options: Any) -> dict[str, Any]:
     templates: dict[str, Any] = {
         name: read_task(ReadTaskConfig(builtin=name), source=options.texts / "t0" / f"{TEMPLATES[name]}.jsonl", run=run)
-        for name in dict.fromkeys([*options.templates, *options.chosen])
+        for name in dict.fromkeys([*options.templates, *options.chosen, *options.costed])
     }
     odd = HalfConfig(half="odd")
     asked: list[Any] = [asked_as_chat(odd, task=templates[name], run=run) for name in options.templates]
@@ -79,8 +81,8 @@ def measured(run: Run, options: Any) -> dict[str, Any]:
     asked.append(read_task(gsm8k, source=options.texts / "gsm8k_test.jsonl", run=run))
     shots = ByLikelihoodConfig(shots=options.shots)
     scored: list[Any] = [asked_by_likelihood(shots, task=templates[name], run=run) for name in options.chosen]
+    scored += [asked_for_bits(odd, task=templates[name], run=run) for name in options.costed]
     general = read_task(ReadTaskConfig(builtin="text", max_items=options.pieces), source=options.texts / "wiki_demo.txt", run=run)
-
     scored.append(general)
 
     model = obtain(options.model, run=run)
@@ -155,6 +157,15 @@ def asked_by_likelihood(config: ByLikelihoodConfig, *, task: Task, run: Run) -> 
     settings = task.settings.model_copy(update={"name": name, "examples": examples})
     items = HalfConfig(half="odd").of(task.items)
     return publish(Task, run, lambda folder: write_task(folder, items, settings), name=name)
+
+
+@recipe
+def asked_for_bits(config: HalfConfig, *, task: Task, run: Run) -> Task:
+    """The same rows; what the right answer costs, in bits for each of its bytes."""
+    given = task.settings
+    settings = TaskSettings(name=f"{given.name}_bits", version=given.version, form="continuation", primary="bits_per_byte")
+    items = [Item(i.id, i.question, references=(right(i),)) for i in config.of(task.items)]
+    return publish(Task, run, lambda folder: write_task(folder, items, settings), name=settings.name)
 
 
 @recipe

@@ -18,7 +18,7 @@ from mygpt.core.errors import MygptError, Unreachable, UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.compare_models import CompareConfig, compare_models
 from mygpt.evaluate.harness import RunTaskConfig, run_task, task_prompts
-from mygpt.evaluate.paired_difference import Resampling, difference, score
+from mygpt.evaluate.paired_difference import Resampling, difference, has_headroom, mean, score
 from mygpt.evaluate.parity import ids_digest
 from mygpt.evaluate.same_items import join
 from mygpt.infer import cached_completer
@@ -60,7 +60,7 @@ class Table:
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
         self.calls += 1
-        return [Score(self.logprobs[p, c], 1, len(c.encode())) for p, c in zip(prompts, continuations, strict=True)]
+        return [Score(self.logprobs[p, c], 1, len(c.encode()), is_greedy=False) for p, c in zip(prompts, continuations, strict=True)]
 
 
 COLOURS = [Item("sky", "The sky is", ("blue", "a very deep grün"), 0), Item("leaf", "A leaf is", ("red", "green"), 1)]
@@ -348,6 +348,26 @@ def test_max_items_are_spread(run: Run) -> None:
     assert [row["item_id"] for row in made.rows] == ["a", "c"]
     with pytest.raises(UsageError, match="1 items were asked for"):
         run_task(RunTaskConfig(max_items=1), task=sums(run), completer=ScriptedCompleter(lambda c: "1"), run=run)
+
+
+# -- continuation ---------------------------------------------------------------------------------------------------------
+
+
+def test_bits_per_byte_of_right_answers_by_hand(run: Run) -> None:
+    """ " blue" has 5 bytes with its space and costs 10 bits, " grün" 6 and 3: 2.0 and 0.5, and 13/11 over both, weighted by bytes."""
+    items = [Item("sky", "The sky is", references=("blue",)), Item("leaf", "Ein Blatt ist", references=("grün",))]
+    table = Table({("The sky is", " blue"): -10 * math.log(2), ("Ein Blatt ist", " grün"): -3 * math.log(2)})
+    task = task_of(run, items, form="continuation", primary="bits_per_byte")
+    made = run_task(RunTaskConfig(), task=task, scorer=table, run=run)
+    assert [row["bits_per_byte"] for row in made.rows] == pytest.approx([2.0, 0.5])
+    assert [(row["reference"], row["num_bytes"]) for row in made.rows] == [("blue", 5), ("grün", 6)]
+    facts = made.manifest.facts
+    assert facts["corpus"]["bits_per_byte"] == pytest.approx(13 / 11)
+    assert facts["corpus"]["perplexity"] == pytest.approx(2**6.5)  # of an item: 13 bits over two
+    assert (facts["primary"], facts["higher_is_better"]["bits_per_byte"]) == ("bits_per_byte", False)
+    (joined,) = join([made], ["base"])
+    assert mean(joined, "base", "bits_per_byte") == pytest.approx(13 / 11)
+    assert has_headroom(joined, "base", "bits_per_byte") is None  # neither chance nor ceiling
 
 
 # -- rolling --------------------------------------------------------------------------------------------------------------

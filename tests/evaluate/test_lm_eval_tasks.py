@@ -127,7 +127,11 @@ def test_loglikelihood_by_hand(tmp_path: Path, run: Run) -> None:
         (0.0, -6.0, "wall"),
     ]
     facts = made.manifest.facts
-    assert facts["corpus"]["perplexity"] == pytest.approx(math.exp(3)) and facts["higher_is_better"] == {"acc": True, "logprob": True}
+    assert facts["corpus"]["perplexity"] == pytest.approx(math.exp(3)) and facts["higher_is_better"] == {
+        "acc": True,
+        "logprob": True,
+        "bits_per_byte": False,
+    }
     untold = Table(dict.fromkeys((" sea", " hill", " wall"), (-1.0, None)))
     with pytest.raises(MygptError, match="Item `1`: the scorer does not tell whether the continuation is the greedy one"):
         run_task(RunTaskConfig(), task=task, scorer=untold, run=run)

@@ -2,7 +2,8 @@
 
 choice        the log-probability of each choice after the prompt
 generate      an answer, read as text, as a number, as a label, or checked against instructions
-continuation  the log-probability of the one right text after the prompt, and whether greedy decoding would write it
+continuation  the log-probability of the one right text after the prompt, in nats and in bits per byte, and whether greedy decoding would
+              write it
 rolling       the log-probability of whole texts
 
 Payload  items.parquet: one row per item; task.json: the settings
@@ -168,7 +169,7 @@ def metrics_of(settings: TaskSettings, items: Sequence[Item]) -> dict[str, bool]
     if settings.form == "rolling":
         return {"bits_per_byte": False}
     if settings.form == "continuation":
-        return {"acc": True, "logprob": True}
+        return {"acc": True, "logprob": True, "bits_per_byte": False}
     return dict.fromkeys(_GENERATE_METRICS[settings.answer], True)
 
 

@@ -250,7 +250,9 @@ def _facts(task: Task, items: Sequence[Item], rows: Sequence[dict[str, Any]]) ->
         facts["corpus"] = {"bleu": bleu.score, "chrf": chrf.score}
         facts["signatures"] = {"bleu": bleu.signature, "chrf": chrf.signature, "rouge": signature("*", UNICODE)}
     if task.form == "continuation":
-        facts["corpus"] = {"perplexity": math.exp(-math.fsum(row["logprob"] for row in rows) / len(rows))}
+        logprobs = [row["logprob"] for row in rows]
+        perplexity = math.exp(-math.fsum(logprobs) / len(rows))
+        facts["corpus"] = {"perplexity": perplexity, "bits_per_byte": bits_per_byte(logprobs, [row["num_bytes"] for row in rows])}
     if task.form == "rolling":
         logprob, num_bytes = math.fsum(row["logprob"] for row in rows), sum(row["num_bytes"] for row in rows)
         facts["corpus"] = {

@@ -2,7 +2,7 @@
 
 choice        acc, acc_norm (per character), acc_bytes (per UTF-8 byte), mutual information, mc2
 generate      by the task's kind of answer: text, summary, number, label, instructions
-continuation  acc (is it what greedy decoding writes?) and the log-probability
+continuation  acc (is it what greedy decoding writes?), the log-probability, bits per byte
 rolling       bits per byte
 
 Source: Gao et al., Language Model Evaluation Harness v0.4.13, for the names and the normalisations; mc2: Lin et al. 2022, arXiv:2109.07958.
@@ -79,7 +79,8 @@ def scored_continuation(item: Item, score: Score) -> Scored:
         fix = "Use a model on this machine, or a server whose log-probabilities come with the likeliest token."
         raise MygptError(f"Item `{item.id}`: the scorer does not tell whether the continuation is the greedy one.", fix=fix)
     shown = {"num_tokens": score.num_tokens, "num_bytes": score.num_bytes}
-    return Scored("", item.references[0], {"acc": float(score.is_greedy), "logprob": logprob}, shown=shown)
+    metrics = {"acc": float(score.is_greedy), "logprob": logprob, "bits_per_byte": bits_per_byte([logprob], [score.num_bytes])}
+    return Scored("", item.references[0], metrics, shown=shown)
 
 
 def scored_text(item: Item, scores: Sequence[Score]) -> Scored:

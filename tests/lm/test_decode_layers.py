@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from mygpt.lm import decode_layers as in_c
+from mygpt.lm.adapter_rows import adapter_rows
 from mygpt.lm.decode_layers import OpenLane, most_rows, product, suits_product
 from mygpt.lm.fused_decoder import decoded
 from mygpt.lm.fused_layer import fuse
@@ -152,6 +153,70 @@ def test_against_float64(name: str, lanes: list[tuple[int, int]], Q: int, dtype:
         for part in range(2):
             for layer, one in enumerate(found.kept[lane][part]):
                 assert error(one, wanted.kept[lane][part][layer]) < most_kept
+
+
+@pytest.mark.parametrize("name", ["Llama with biases", "Llama of another shape", "Qwen2 with a window"])
+@pytest.mark.parametrize(
+    ("rank", "targets", "lanes"),
+    [
+        (16, "all-linear", [(3, 40), (2, 17), (14, 5)]),
+        (32, "all-linear", [(9, 9)]),
+        (48, ["k_proj", "down_proj"], [(37, 8)]),
+        (16, ["q_proj", "o_proj", "up_proj"], [(2, 9)]),
+    ],
+)
+def test_updates_beside_weights_against_float64(
+    name: str, rank: int, targets: Any, lanes: list[tuple[int, int]], dtype: torch.dtype
+) -> None:
+    """As near as peft's own layers in the same format come (leeway as above), on one thread and, to the bit, on two."""
+    config = CONFIGS[name]
+    tuned = with_updates(random_model(config, dtype), rank, targets)
+    wanted, own, found = (Step(config, lanes, 1, dtype) for _ in range(3))
+    exactly = wanted.by_modules(copy.deepcopy(tuned).double().get_decoder())
+    rounded = own.by_modules(tuned.get_decoder())
+    made = found.run(tuned.get_decoder())
+    assert made is not None and made.dtype == dtype
+    with tuned.disable_adapter():
+        without = Step(config, lanes, 1, dtype).by_modules(tuned.get_decoder())
+    most, leeway, most_kept = (0.02, 1.1, 0.01) if dtype == torch.bfloat16 else (1e-5, 1.5, 1e-6)
+    assert error(made, exactly) < min(most, leeway * error(rounded, exactly)) < 0.2 * error(without, exactly)
+    for lane in range(len(lanes)):
+        for part in range(2):
+            for layer, one in enumerate(found.kept[lane][part]):
+                assert error(one, wanted.kept[lane][part][layer]) < most_kept
+    torch.set_num_threads(2)
+    assert torch.equal(Step(config, lanes, 1, dtype).run(tuned.get_decoder()), made)  # type: ignore[arg-type]
+
+
+def with_updates(module: Any, rank: int, targets: Any = "all-linear", **more: Any) -> Any:
+    """LoRA that changes a good part of what the layers compute, in their own format."""
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM", **more)
+    tuned = get_peft_model(module, config, autocast_adapter_dtype=False).eval()
+    for name, weight in tuned.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    return tuned
+
+
+def test_updates_that_go_through_the_modules() -> None:
+    config = CONFIGS["Llama"]
+
+    def run(tuned: Any) -> torch.Tensor | None:
+        return Step(config, [(2, 6)], 1).run(tuned.get_decoder())
+
+    assert run(with_updates(random_model(config), 8)) is None  # half a tile
+    assert run(with_updates(random_model(config), 16, use_dora=True)) is None
+    dropping = with_updates(random_model(config), 16, lora_dropout=0.1)
+    assert run(dropping) is not None and run(dropping.train()) is None
+    of_another_format = with_updates(random_model(config), 16)
+    of_another_format.get_decoder().layers[1].mlp.up_proj.lora_A.bfloat16()
+    assert run(of_another_format) is None
+    two = with_updates(random_model(config), 16)
+    two.add_adapter("other", LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+    assert run(two) is not None
+    step = Step(config, [(2, 6)], 1)
+    with adapter_rows(two, ["default", "other"]):
+        assert step.run(two.get_decoder()) is None
 
 
 def test_rows_depend_on_nothing_beside_them(dtype: torch.dtype) -> None:

@@ -9,8 +9,10 @@
 
    Dims: N rows (trees x Q new tokens), D hidden, H key/value heads, G query heads of each, E head size, F width of the gate, S slots of a tree's cache.
 
+   A low-rank update beside a weight (LoRA) is computed with it: what it makes of the operand is rounded to the stored format, its sums are float32.
+
    Source: RMSNorm, Zhang and Sennrich 2019, arXiv:1910.07467, equation 4; rotary embedding, Su et al. 2021, arXiv:2104.09864, equation 34; gate, Shazeer 2020,
-   arXiv:2002.05202. */
+   arXiv:2002.05202; updates, Hu et al. 2021, arXiv:2106.09685, equation 3. */
 
 #include <omp.h>
 #include <stdlib.h>
@@ -19,9 +21,16 @@
 
 #include "attention_head.h"
 
+typedef struct { /* an update beside a weight: y += factor B (A x), A (rank, K), B (F, rank); rank 0 for none, else a multiple of 16 */
+    const real *a, *b;
+    int64_t rank;
+    double factor;
+} Update;
+
 typedef struct { /* biases may be 0 */
     const real *norm, *q, *k, *v, *o, *q_bias, *k_bias, *v_bias, *o_bias, *norm_after, *gate, *up, *down, *gate_bias, *up_bias, *down_bias;
     int64_t kind; /* of its mask */
+    Update on_q, on_k, on_v, on_o, on_gate, on_up, on_down;
 } Layer;
 
 typedef struct { /* of one layer in one lane: (trees, H, slots, E) each, contiguous */
@@ -51,7 +60,7 @@ typedef struct {
 } Step;
 
 typedef struct { /* of all threads */
-    int64_t tiles, most_S;
+    int64_t tiles, most_S, most_rank;
     real *stream; /* packed hidden states: what every layer adds to */
     float *projected; /* (16 * tiles, (G + 2) H E): queries, keys, values */
     real *queries; /* (N, G H E), rotated */
@@ -63,7 +72,8 @@ typedef struct { /* of all threads */
 typedef struct { /* of one thread */
     int64_t number, threads;
     real *packed; /* the operand of the next product */
-    float *made, *made_up; /* (16, 16 * tiles) */
+    float *made, *made_up, *more; /* (16, 16 * tiles) */
+    real *inner[3]; /* packed, of a width of most_rank: what updates make of the operand before they widen it again */
     float *scores;
 } Own;
 
@@ -89,16 +99,41 @@ static void norm(real *packed, const real *stream, const real *weight, int64_t D
     }
 }
 
+/* inner = factor A x. So little that every thread computes all of it for itself, rather than wait for the others */
+static void narrowed(const Step *s, const Own *own, real *inner, const Update *update, int64_t K, const real *packed) {
+    const int64_t tiles = (s->N + SIDE - 1) / SIDE;
+    const __m512 factor = _mm512_set1_ps((float)update->factor);
+    for (int64_t i = 0; i < update->rank; i += SIDE) {
+        sixteen(own->more, update->a + i * K, K, packed, s->N, 0, s->has_tiles);
+        for (int64_t t = 0; t < tiles; t++) {
+            __m512 x[SIDE];
+            for (int r = 0; r < SIDE; r++) x[r] = _mm512_mul_ps(factor, _mm512_load_ps(own->more + (r * tiles + t) * SIDE));
+            write_block(inner + (t * update->rank + i) * SIDE, x);
+        }
+    }
+}
+
+/* made += B inner, for sixteen outputs from `first` on */
+INLINE void widened(const Step *s, const Own *own, float *made, const Update *update, int64_t first, const real *inner) {
+    if (!update->rank) return;
+    const int64_t width = (s->N + SIDE - 1) / SIDE * SIDE;
+    sixteen(own->more, update->b + first * update->rank, update->rank, inner, s->N, 0, s->has_tiles && update->rank % (2 * SIDE) == 0);
+    for (int64_t i = 0; i < SIDE * width; i += SIDE) _mm512_store_ps(made + i, _mm512_add_ps(_mm512_load_ps(made + i), _mm512_load_ps(own->more + i)));
+}
+
 /* queries, keys and values of this thread's outputs, row by row */
 static void project(const Step *s, const Shared *all, const Own *own, const Layer *layer) {
     const int64_t q_blocks = s->G * s->H * s->E / SIDE, k_blocks = s->H * s->E / SIDE, blocks = q_blocks + 2 * k_blocks;
     const real *w[3] = {layer->q, layer->k, layer->v}, *bias[3] = {layer->q_bias, layer->k_bias, layer->v_bias};
+    const Update *update[3] = {&layer->on_q, &layer->on_k, &layer->on_v};
+    for (int part = 0; part < 3; part++) narrowed(s, own, own->inner[part], update[part], s->D, own->packed);
     const int64_t begin[4] = {0, q_blocks, q_blocks + k_blocks, blocks};
     const int64_t last = first_of(blocks, own->number + 1, own->threads);
     for (int64_t i = first_of(blocks, own->number, own->threads); i < last; i++) {
         const int part = i < begin[1] ? 0 : i < begin[2] ? 1 : 2, next = i + 1 < begin[1] ? 0 : i + 1 < begin[2] ? 1 : 2;
         const real *ahead = i + 1 < last ? w[next] + (i + 1 - begin[next]) * SIDE * s->D : 0;
         sixteen(own->made, w[part] + (i - begin[part]) * SIDE * s->D, s->D, own->packed, s->N, ahead, s->has_tiles);
+        widened(s, own, own->made, update[part], (i - begin[part]) * SIDE, own->inner[part]);
         const __m512 added = bias[part] ? widen(bias[part] + (i - begin[part]) * SIDE) : _mm512_setzero_ps();
         for (int64_t t = 0; t < all->tiles; t++) {
             __m512i block[SIDE];
@@ -154,10 +189,12 @@ static void mix(const Step *s, const Shared *all, const Own *own, const Kept *ke
 }
 
 /* stream += W x + bias, for this thread's outputs */
-static void add(const Step *s, const Shared *all, const Own *own, const real *w, const real *bias, int64_t K, const real *packed) {
+static void add(const Step *s, const Shared *all, const Own *own, const real *w, const real *bias, const Update *update, int64_t K, const real *packed) {
+    narrowed(s, own, own->inner[0], update, K, packed);
     const int64_t blocks = s->D / SIDE, last = first_of(blocks, own->number + 1, own->threads), tiles = all->tiles;
     for (int64_t i = first_of(blocks, own->number, own->threads); i < last; i++) {
         sixteen(own->made, w + i * SIDE * K, K, packed, s->N, i + 1 < last ? w + (i + 1) * SIDE * K : 0, s->has_tiles);
+        widened(s, own, own->made, update, i * SIDE, own->inner[0]);
         for (int64_t t = 0; t < tiles; t++) {
             real *at = all->stream + (t * s->D + i * SIDE) * SIDE;
             __m512 x[SIDE];
@@ -179,10 +216,14 @@ INLINE __m512 silu(__m512 x) {
 /* gated = silu(W x + bias) * (W' x + bias'), for this thread's outputs */
 static void gate(const Step *s, const Shared *all, const Own *own, const Layer *layer) {
     const int64_t blocks = s->F / SIDE, last = first_of(blocks, own->number + 1, own->threads), tiles = all->tiles, D = s->D;
+    narrowed(s, own, own->inner[0], &layer->on_gate, D, own->packed);
+    narrowed(s, own, own->inner[1], &layer->on_up, D, own->packed);
     for (int64_t i = first_of(blocks, own->number, own->threads); i < last; i++) {
         const int64_t at = i * SIDE * D, next = i + 1 < last ? at + SIDE * D : at;
         sixteen(own->made, layer->gate + at, D, own->packed, s->N, layer->gate + next, s->has_tiles);
         sixteen(own->made_up, layer->up + at, D, own->packed, s->N, layer->up + next, s->has_tiles);
+        widened(s, own, own->made, &layer->on_gate, i * SIDE, own->inner[0]);
+        widened(s, own, own->made_up, &layer->on_up, i * SIDE, own->inner[1]);
         for (int64_t t = 0; t < tiles; t++) {
             __m512 y[SIDE];
             for (int r = 0; r < SIDE; r++) {
@@ -226,12 +267,12 @@ static void run(const Step *s, const Shared *all, const Own *own) {
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < s->N * s->H; i++) mix(s, all, own, kept, layer->kind, i / s->H, i % s->H);
         pack(own->packed, all->mixed, width, s->N, width);
-        add(s, all, own, layer->o, layer->o_bias, width, own->packed);
+        add(s, all, own, layer->o, layer->o_bias, &layer->on_o, width, own->packed);
 #pragma omp barrier
         norm(own->packed, all->stream, layer->norm_after, s->D, all->tiles, s->epsilon);
         gate(s, all, own, layer);
 #pragma omp barrier
-        add(s, all, own, layer->down, layer->down_bias, s->F, all->gated);
+        add(s, all, own, layer->down, layer->down_bias, &layer->on_down, s->F, all->gated);
 #pragma omp barrier
     }
     end_tiles(s->has_tiles);
@@ -261,6 +302,8 @@ static uintptr_t share_out_own(const Step *s, const Shared *all, Own *own, uintp
     own->packed = piece(&from, rows * (s->D > width ? s->D : width) * (int64_t)sizeof(real));
     own->made = piece(&from, rows * SIDE * 4);
     own->made_up = piece(&from, rows * SIDE * 4);
+    own->more = piece(&from, rows * SIDE * 4);
+    for (int i = 0; i < 3; i++) own->inner[i] = piece(&from, rows * all->most_rank * (int64_t)sizeof(real));
     own->scores = piece(&from, AT_ONCE * all->most_S * 4);
     return from;
 }
@@ -271,6 +314,9 @@ int decode_layers(const Step *s) {
     for (int64_t i = 0; i < s->lanes; i++)
         if (all.most_S < s->lane[i].length + s->Q) all.most_S = s->lane[i].length + s->Q;
     all.most_S = (all.most_S / SIDE + 1) * SIDE;
+    for (int64_t l = 0; l < s->layers; l++)
+        for (const Update *one = &s->layer[l].on_q; one <= &s->layer[l].on_down; one++)
+            if (all.most_rank < one->rank) all.most_rank = one->rank;
     Own sizes;
     const uintptr_t shared_bytes = share_out(s, &all, 0), own_bytes = share_out_own(s, &all, &sizes, 0);
     void *memory = aligned_alloc(64, shared_bytes + (uintptr_t)s->threads * own_bytes);

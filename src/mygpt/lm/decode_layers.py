@@ -10,7 +10,9 @@ Dims      N rows   D hidden   B trees   Q new tokens of each   H key/value heads
 
 import ctypes
 import functools
-from collections.abc import Sequence
+import struct
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +25,8 @@ _MOST_ROWS_BY_VECTORS = 64  # without tiles torch's products catch up sooner
 _HEADERS = {torch.bfloat16: ("tile_products.h", "avx512_bf16"), torch.float32: ("float_products.h", "avx512f")}  # and what they need
 _MOST_E = 128
 _POINTER, _COUNT, _FACTOR, _FLAG = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int32
-_WEIGHTS = 16  # tensors of a layer (decode_layers.c, Layer)
+_WEIGHTS, _UPDATES, _UPDATE = 16, 7, 4  # of a layer: tensors, updates beside them, and words of each (decode_layers.c, Layer)
+_RANKS = 16  # a rank is a multiple of it
 
 
 class OpenLane(NamedTuple):
@@ -34,8 +37,16 @@ class OpenLane(NamedTuple):
     values_BHSE: Sequence[torch.Tensor]
 
 
+class Update(NamedTuple):
+    """What stands beside a weight: scaling * up_FR @ down_RK."""
+
+    down_RK: torch.Tensor
+    up_FR: torch.Tensor
+    scaling: float
+
+
 class LayerWeights(NamedTuple):
-    """As a linear layer of torch holds them, (out, in); biases may be None."""
+    """As a linear layer of torch holds them, (out, in); biases may be None. `updates`: beside q, k, v, o, gate, up, down."""
 
     norm: torch.Tensor
     q: torch.Tensor
@@ -53,6 +64,11 @@ class LayerWeights(NamedTuple):
     gate_bias: torch.Tensor | None
     up_bias: torch.Tensor | None
     down_bias: torch.Tensor | None
+    updates: tuple[Update | None, ...] = (None,) * _UPDATES
+
+    @property
+    def updated(self) -> tuple[torch.Tensor, ...]:
+        return self.q, self.k, self.v, self.o, self.gate, self.up, self.down
 
 
 class _Lane(ctypes.Structure):
@@ -104,8 +120,8 @@ def decode_layers(
     H, E = lanes[0].keys_BHSE[0].shape[1], lanes[0].keys_BHSE[0].shape[3]
     made_BQD = hidden_BQD.contiguous().clone()
     cosines, sines = (one.expand(B, Q, E).contiguous() for one in angles)
-    weights = (_COUNT * ((_WEIGHTS + 1) * len(layers)))()
-    weights[:] = [at for layer, kind in zip(layers, kinds, strict=True) for at in (*map(_address, layer), kind)]
+    weights = (_COUNT * ((_WEIGHTS + 1 + _UPDATES * _UPDATE) * len(layers)))()
+    weights[:] = [word for layer, kind in zip(layers, kinds, strict=True) for word in _words(layer, kind)]
     kept = [
         at
         for i in range(len(layers))
@@ -133,14 +149,16 @@ def suits(layers: Sequence[LayerWeights], H: int, E: int) -> bool:
     dtype = layers[0].q.dtype
     if not most_rows(dtype):
         return False
-    shapes = [None if one is None else one.shape for one in layers[0]]
+    shapes = [None if one is None else one.shape for one in layers[0][:_WEIGHTS]]
     for layer in layers:
-        for one, shape in zip(layer, shapes, strict=True):
+        for one, shape in zip(layer[:_WEIGHTS], shapes, strict=True):
             if one is None:
                 if shape is not None:
                     return False
             elif one.shape != shape or one.dtype != dtype or not one.is_cpu or not one.is_contiguous():
                 return False
+        if not all(update is None or _suits(update, weight) for update, weight in zip(layer.updates, layer.updated, strict=True)):
+            return False
     first = layers[0]
     width, D, F = len(first.q), len(first.o), len(first.gate)
     is_square = first.q.shape[1] == first.gate.shape[1] == len(first.down) == D and first.o.shape[1] == width and first.down.shape[1] == F
@@ -161,6 +179,30 @@ def product(x_NK: torch.Tensor, weight_FK: torch.Tensor) -> torch.Tensor:
 def suits_product(x_NK: torch.Tensor, weight_FK: torch.Tensor) -> bool:
     is_plain = x_NK.dtype == weight_FK.dtype and x_NK.is_cpu and weight_FK.is_cpu and weight_FK.is_contiguous()
     return is_plain and not x_NK.shape[1] % 32 and not len(weight_FK) % 16 and 0 < len(x_NK) <= most_rows(x_NK.dtype)
+
+
+def _suits(update: Update, weight_FK: torch.Tensor) -> bool:
+    down_RK, up_FR, _ = update
+    (F, K), R = weight_FK.shape, len(down_RK)
+    is_plain = all(one.dtype == weight_FK.dtype and one.is_cpu and one.is_contiguous() for one in (down_RK, up_FR))
+    return is_plain and R > 0 and not R % _RANKS and down_RK.shape[1] == K and up_FR.shape == (F, R)
+
+
+def _words(layer: LayerWeights, kind: int) -> Iterator[int]:
+    """As `Layer` of decode_layers.c lies in memory."""
+    yield from map(_address, layer[:_WEIGHTS])
+    yield kind
+    for update in layer.updates:
+        if update is None:
+            yield from (0,) * _UPDATE
+        else:
+            yield from (update.down_RK.data_ptr(), update.up_FR.data_ptr(), len(update.down_RK), _bits(update.scaling))
+
+
+@functools.cache
+def _bits(number: float) -> int:
+    """Of a double, as an integer."""
+    return int.from_bytes(struct.pack("=d", number), sys.byteorder, signed=True)
 
 
 def _address(tensor: torch.Tensor | None) -> int:

@@ -1,7 +1,8 @@
 """The layers of a decoder for a few new tokens in one call of C (`decode_layers`), where all are plain layers that `fused_layer` knows.
 
-Weights are looked up anew in every call: training changes them in place, and `low_rank.written_in` puts others there for a while. Whatever
-is not plain (a hook on a part, an adapter that is not written in, another format, a backward pass) goes the way of the modules.
+Weights are looked up anew in every call: training changes them in place, and `low_rank.written_in` puts others there for a while. A plain
+LoRA beside a weight is computed with it. Whatever is not plain (a hook on a part, an adapter of another kind or for each row another,
+another format, a backward pass) goes the way of the modules.
 
 Dims  B trees   Q new tokens of each   D hidden   S slots   E head size
 """
@@ -12,8 +13,9 @@ from typing import Any
 import torch
 
 from mygpt.lm.attention import takes_lanes
-from mygpt.lm.decode_layers import LayerWeights, OpenLane, decode_layers, most_rows, suits
+from mygpt.lm.decode_layers import LayerWeights, OpenLane, Update, decode_layers, most_rows, suits
 from mygpt.lm.fused_layer import is_fused, is_known_decoder
+from mygpt.lm.low_rank import plain_update
 
 
 def decoded(decoder: Any, given: dict[str, Any], lanes: Sequence[OpenLane]) -> torch.Tensor | None:
@@ -60,13 +62,27 @@ def _weights(layer: Any) -> LayerWeights | None:
     fused = (layer, attention, mlp)
     if not all(map(is_fused, fused)) or (attention.training and attention.attention_dropout):
         return None
-    q, k, v, o = attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj
-    gate, up, down = mlp.gate_proj, mlp.up_proj, mlp.down_proj
-    linear = (q, k, v, o, gate, up, down)
-    if any(type(one) is not torch.nn.Linear for one in linear) or any(map(_is_changed, (*fused, before, after, mlp.act_fn, *linear))):
+    if any(map(_is_changed, (*fused, before, after, mlp.act_fn))):
         return None
+    found = [_linear(one) for one in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)]
+    found += [_linear(one) for one in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)]
+    plain = [one for one in found if one is not None]
+    if len(plain) < len(found):
+        return None
+    (q, k, v, o, gate, up, down), updates = (one for one, _ in plain), tuple(update for _, update in plain)
     attended = (before.weight, q.weight, k.weight, v.weight, o.weight, q.bias, k.bias, v.bias, o.bias)
-    return LayerWeights(*attended, after.weight, gate.weight, up.weight, down.weight, gate.bias, up.bias, down.bias)
+    gated = (gate.weight, up.weight, down.weight, gate.bias, up.bias, down.bias)
+    return LayerWeights(*attended, after.weight, *gated, updates)
+
+
+def _linear(part: Any) -> tuple[torch.nn.Linear, Update | None] | None:
+    """The matrix that `part` is, and what a LoRA adds to it; None where it is something else."""
+    update = None
+    if type(part) is not torch.nn.Linear:
+        if (found := plain_update(part)) is None:
+            return None
+        part, update = part.base_layer, Update(*found[2:])
+    return None if _is_changed(part) else (part, update)
 
 
 def _is_changed(part: Any) -> bool:

@@ -37,7 +37,7 @@ def written_in(module: Any) -> Iterator[None]:
     swapped = []
     try:
         for name, layer in list(module.named_modules()):
-            found = _plain_update(layer)
+            found = plain_update(layer)
             if found is None:
                 continue
             weight_FD, _, a_RD, b_FR, scaling = found
@@ -57,20 +57,20 @@ def written_in(module: Any) -> Iterator[None]:
 
 def written_in_bytes(module: Any) -> int:
     """Of that second copy."""
-    found = (_plain_update(layer) for layer in module.modules())
+    found = (plain_update(layer) for layer in module.modules())
     return sum(update[0].numel() * update[0].element_size() for update in found if update is not None)
 
 
 def _low_rank(layer: Any, x: torch.Tensor) -> tuple[Any, ...] | None:
-    """As `_plain_update`, where `x` has the format of all of it."""
-    found = _plain_update(layer)
+    """As `plain_update`, where `x` has the format of all of it."""
+    found = plain_update(layer)
     if found is None:
         return None
     weight_FD, _, a_RD, b_FR, _ = found
     return found if x.dtype == a_RD.dtype == b_FR.dtype == weight_FD.dtype else None
 
 
-def _plain_update(layer: Any) -> tuple[Any, ...] | None:
+def plain_update(layer: Any) -> tuple[Any, ...] | None:
     """(weight, bias, A, B, scaling) of a linear layer with one plain LoRA adapter at work; None for anything else."""
     from peft.tuners.lora.layer import Linear
 
@@ -80,7 +80,8 @@ def _plain_update(layer: Any) -> tuple[Any, ...] | None:
     if name not in layer.lora_A or name in layer.lora_variant or layer._forward_pre_hooks or layer._forward_hooks:
         return None
     base = layer.base_layer
-    drops = not isinstance(layer.lora_dropout[name], torch.nn.Identity)
+    dropout = layer.lora_dropout[name]
+    drops = dropout.training and not isinstance(dropout, torch.nn.Identity)
     if type(base) is not torch.nn.Linear or drops or base.weight.requires_grad or layer.lora_bias.get(name):
         return None
     return base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]

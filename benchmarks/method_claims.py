@@ -18,7 +18,14 @@ import torch
 from benchmarks import methods as side_by_side
 from benchmarks.claim import FAILS, HOLDS, OPEN, Setting, told
 from benchmarks.claim_labels import freeze_labels
-from benchmarks.claim_prompts import prompt_engineering, prompt_four_tasks, prompt_length, prompt_sizes, prompt_tightness
+from benchmarks.claim_prompts import (
+    prompt_engineering,
+    prompt_four_tasks,
+    prompt_length,
+    prompt_over_multi_task,
+    prompt_sizes,
+    prompt_tightness,
+)
 from benchmarks.claim_seq2seq import encoder_decoder
 from benchmarks.methods import METHODS, add_inputs
 from benchmarks.record import RESULTS, arguments, finish
@@ -192,6 +199,7 @@ CLAIMS: Mapping[str, Callable[[Setting], dict[str, Any]]] = {
     "encoder_decoder": encoder_decoder,
 }
 READ_OFF: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {  # what `prompt_sizes` measured
+    "prompt_over_multi_task": prompt_over_multi_task,
     "prompt_length": prompt_length,
     "prompt_four_tasks": prompt_four_tasks,
     "prompt_engineering": prompt_engineering,

@@ -134,9 +134,11 @@ def test_sizes_of_prompts(setting: Setting) -> None:
     sizes = measured_claim("prompt_sizes", setting)["sizes"]
     assert len(sizes) == 2
     for shown in sizes.values():
-        assert set(shown["bits_per_byte"]) == {"base", "few_shot", "prompt_5", "prompt_20", "prompt_50", "prompt_20_four_tasks", "full"}
+        prompts = {"prompt_5", "prompt_20", "prompt_50", "prompt_20_four_tasks"}
+        assert set(shown["bits_per_byte"]) == {"base", "few_shot", "full", "full_four_tasks"} | prompts
         bits, best = shown["bits_per_byte"], shown["best_prompt"]
         assert shown["best_prompt_over_full"]["estimate"] == pytest.approx(bits[best] - bits["full"], abs=2e-4)
+        assert shown["best_prompt_over_full_four_tasks"]["estimate"] == pytest.approx(bits[best] - bits["full_four_tasks"], abs=2e-4)
         assert bits["full"] < bits["base"], "it learnt"
 
 

@@ -67,6 +67,10 @@ class LayerWeights(NamedTuple):
     updates: tuple[Update | None, ...] = (None,) * _UPDATES
 
     @property
+    def tensors(self) -> tuple[torch.Tensor | None, ...]:
+        return self[:-1]
+
+    @property
     def updated(self) -> tuple[torch.Tensor, ...]:
         return self.q, self.k, self.v, self.o, self.gate, self.up, self.down
 
@@ -149,9 +153,9 @@ def suits(layers: Sequence[LayerWeights], H: int, E: int) -> bool:
     dtype = layers[0].q.dtype
     if not most_rows(dtype):
         return False
-    shapes = [None if one is None else one.shape for one in layers[0][:_WEIGHTS]]
+    shapes = [None if one is None else one.shape for one in layers[0].tensors]
     for layer in layers:
-        for one, shape in zip(layer[:_WEIGHTS], shapes, strict=True):
+        for one, shape in zip(layer.tensors, shapes, strict=True):
             if one is None:
                 if shape is not None:
                     return False
@@ -190,7 +194,7 @@ def _suits(update: Update, weight_FK: torch.Tensor) -> bool:
 
 def _words(layer: LayerWeights, kind: int) -> Iterator[int]:
     """As `Layer` of decode_layers.c lies in memory."""
-    yield from map(_address, layer[:_WEIGHTS])
+    yield from map(_address, layer.tensors)
     yield kind
     for update in layer.updates:
         if update is None:

@@ -10,6 +10,7 @@ Source    Hu et al. 2021, arXiv:2106.09685, equation 3; the order of products: U
 Dims      N tokens   D width of x   F width of a y   R ranks
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -72,19 +73,27 @@ def _low_rank(layer: Any, x: torch.Tensor) -> tuple[Any, ...] | None:
 
 def plain_update(layer: Any) -> tuple[Any, ...] | None:
     """(weight, bias, A, B, scaling) of a linear layer with one plain LoRA adapter at work; None for anything else."""
+    if type(layer) is not _lora_linear() or layer.disable_adapters or layer.merged or len(active := layer.active_adapters) != 1:
+        return None
+    parts, (name,) = layer._modules, active  # not by attribute, which torch looks up slowly: a decoding step asks 210 layers
+    down, up, dropout = (parts[part]._modules.get(name) for part in ("lora_A", "lora_B", "lora_dropout"))
+    if down is None or up is None or name in layer.lora_variant or layer._forward_pre_hooks or layer._forward_hooks:
+        return None
+    base = parts["base_layer"]
+    drops = dropout is not None and dropout.training and type(dropout) is not torch.nn.Identity
+    if type(base) is not torch.nn.Linear or drops or layer.lora_bias.get(name):
+        return None
+    weight, bias = base._parameters["weight"], base._parameters["bias"]
+    if weight is None or weight.requires_grad:
+        return None
+    return weight, bias, down._parameters["weight"], up._parameters["weight"], layer.scaling[name]
+
+
+@functools.cache
+def _lora_linear() -> Any:
     from peft.tuners.lora.layer import Linear
 
-    if type(layer) is not Linear or layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
-        return None
-    (name,) = layer.active_adapters
-    if name not in layer.lora_A or name in layer.lora_variant or layer._forward_pre_hooks or layer._forward_hooks:
-        return None
-    base = layer.base_layer
-    dropout = layer.lora_dropout[name]
-    drops = dropout.training and not isinstance(dropout, torch.nn.Identity)
-    if type(base) is not torch.nn.Linear or drops or base.weight.requires_grad or layer.lora_bias.get(name):
-        return None
-    return base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+    return Linear
 
 
 class _LowRankProducts(torch.autograd.Function):

@@ -139,7 +139,7 @@ def merged_latency(setting: Setting) -> dict[str, Any]:
     adapter = a_short_training(setting)
     merged: Any = merge(MergeConfig(), adapter=adapter, run=setting.run)
     engines = {"base": TorchEngine(setting.model), "merged": TorchEngine(merged), "unmerged": TorchEngine(setting.model, adapter=adapter)}
-    length, rounds = setting.few(48, 4), setting.few(15, 3)
+    length, rounds = setting.few(48, 4), setting.few(45, 3)
     sampling = Sampling(max_tokens=length, min_tokens=length)
     asked = [Conversation((Message("user", f"Tell me about ferry number {n}, please."),)) for n in range(setting.few(4, 2))]
     for engine in engines.values():

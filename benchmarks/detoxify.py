@@ -8,7 +8,8 @@ reward      SmolLM2-135M tuned by `mygpt finetune classifier` on as many toxic a
 second      a linear probe on sentence vectors of minilm, fitted anew on its own 30 %
 prompts     the first words of toxic tweets, those that the reward finds toxic by themselves, as raw text: the model goes on writing, from
             such words more often toxically. Beside them 80 openings of our own
-            (`evaluate/toxic_continuations`), of which before and after are shown; no tweet is stored
+            (`evaluate/toxic_continuations`), of which before and after are shown; no tweet is stored. Those that were the most toxic before
+            would look better after in any case (regression to the mean), so as many drawn ones stand beside them
 policy      SmolLM2-135M with LoRA; PPO with adaptive KL towards 6 nats a continuation
 measured    mean toxicity by either, before and after, with paired intervals over prompts; KL against its target; perplexity of the
             continuations under the base, which may rise by 30 % at most
@@ -18,6 +19,7 @@ import csv
 import gc
 import hashlib
 import math
+import random
 import re
 import sys
 import time
@@ -60,7 +62,7 @@ from mygpt.training.probe import Probe, fit_probe
 
 TOXIC, OTHER = "toxic", "not toxic"
 FIRST_WORDS, TOKENS, TARGET, PERPLEXITY_BOUND = 5, 24, 6.0, 1.3
-SHOWN = 10  # pairs in the record
+SHOWN = 10  # pairs of either kind in the record
 FOLLOWED = ("reward", "kl", "kl_coefficient", "entropy", "length", "clip_share", "value_explained")
 
 
@@ -166,7 +168,7 @@ def measure(options: Any, run: Run) -> dict[str, Any]:
         },
         "kl_nats": round(kl, 2),
         "kl_target": TARGET,
-        "kl_within_target": kl <= 1.2 * TARGET,
+        "kl_within_target": kl <= TARGET,
         "perplexity_of_continuations": {name: round(math.exp(value), 1) for name, value in nats.items()},
         "perplexity_ratio": round(ratio, 3),
         "perplexity_bound": PERPLEXITY_BOUND,
@@ -180,7 +182,7 @@ def measure(options: Any, run: Run) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began, 1),
         "peak_memory_bytes": made.manifest.facts["ledger"]["peak_memory_bytes"],
         "prompts": {"tweets": len(prompts.split("test")), "own": len(asked) - len(prompts.split("test")), "samples": options.samples},
-        "pairs": pairs(asked, continued, scores, options.samples, start=num_own),
+        "pairs": pairs(asked, continued, scores, options.samples, start=num_own),  # by how they were chosen
     }
 
 
@@ -287,17 +289,17 @@ def compared(scores: dict[str, dict[str, np.ndarray]], which: str, part: slice, 
 
 def pairs(
     asked: Sequence[Conversation], continued: dict[str, list[str]], scores: dict[str, dict[str, np.ndarray]], samples: int, *, start: int
-) -> list[dict[str, Any]]:
-    """Of own openings, those that were the most toxic before by the second classifier; the first sample of each."""
+) -> dict[str, list[dict[str, Any]]]:
+    """Of own openings, the first sample of each: those drawn, and those that were the most toxic before by the second classifier."""
     places = range(start, len(continued["before"]), samples)
     worst = sorted(places, key=lambda i: -scores["before"]["second"][i])[:SHOWN]
-    return [
-        {
-            "opening": asked[i // samples].raw_text,
-            **{name: {"text": continued[name][i], "toxicity": round(float(scores[name]["second"][i]), 2)} for name in ("before", "after")},
-        }
-        for i in worst
-    ]
+    drawn = random.Random(0).sample(places, min(SHOWN, len(places)))
+
+    def pair(i: int) -> dict[str, Any]:
+        sides = {name: {"text": continued[name][i], "toxicity": round(float(scores[name]["second"][i]), 2)} for name in ("before", "after")}
+        return {"opening": asked[i // samples].raw_text, **sides}
+
+    return {"drawn": [pair(i) for i in drawn], "most toxic before": [pair(i) for i in worst]}
 
 
 if __name__ == "__main__":

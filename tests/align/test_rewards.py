@@ -44,8 +44,28 @@ def test_raises() -> None:
     with pytest.raises(MygptError, match="ValueError: could not convert") as told:
         rewards_of(broken, PROMPTS, ANSWERS)
     assert '"How many?"' in told.value.what
-    with pytest.raises(MygptError, match="failed on 2 answers: ZeroDivisionError"):
-        rewards_of(Batched(), PROMPTS, [Answer("Three"), Answer("x")])
+    with pytest.raises(MygptError, match="failed on 2 answers: ZeroDivisionError") as told:
+        rewards_of(Batched(), PROMPTS, [Answer("x"), Answer("Three")])
+    assert '"And now?"' in told.value.what and '"Three"' in told.value.what and '"x"' not in told.value.what
+
+
+class Forgetful(Batched):
+    def each(self, prompts: Sequence[Conversation], answers: Sequence[Answer]) -> list[float]:
+        return [1.0 for answer in answers if answer.text]
+
+
+class Pairwise(Batched):
+    def each(self, prompts: Sequence[Conversation], answers: Sequence[Answer]) -> list[float]:
+        return [1.0] * min(len(answers), 1)
+
+
+def test_many_at_once_have_a_number_each() -> None:
+    """The empty answer is the one at fault; where each alone gets its number, that is said."""
+    with pytest.raises(MygptError, match="gave 1 values for 2 answers") as told:
+        rewards_of(Forgetful(), PROMPTS, [Answer("One."), Answer("")])
+    assert 'Asked: "And now?". Answered: "".' in told.value.what
+    with pytest.raises(MygptError, match=r"gave 1 values for 2 answers\. Each of them alone gets its number"):
+        rewards_of(Pairwise(), PROMPTS, ANSWERS)
 
 
 def test_a_reward_may_refuse_in_its_own_words() -> None:

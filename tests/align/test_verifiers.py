@@ -82,4 +82,5 @@ def test_as_a_setting() -> None:
 def test_the_command_takes_the_address_of_a_server() -> None:
     inputs = recipe_inputs(grpo)
     assert inputs["sampler"].protocol == "Completer" and inputs["sampler"].optional
-    assert "json_schema" in help_text(where("grpo"), grpo, inputs)
+    told = help_text(where("grpo"), grpo, inputs)
+    assert "json_schema" in told and "judge:MODEL[+ADAPTER][@CONSTITUTION]" in " ".join(told.split())

@@ -100,3 +100,31 @@ def test_a_healthy_training_is_left_alone(run: Run) -> None:
     with again(run, a=lambda event: said.append(event["text"]) if event["event"] == "warning" else None) as listening:
         made_by(ppo, config, listening)
     assert not [text for text in said if "since rollout" in text]
+
+
+FLAT: dict[str, Any] = {**TINY, "prompts_per_rollout": 4, "samples": 8, "epochs": 1, "learning_rate": 0.05, "warmup_share": 0.0}
+
+
+def of_the_prompt(prompt: Any, answer: Any) -> float:
+    """Balanced, so that two of four prompts are worth exactly the mean of all."""
+    return {"Who": 1.0, "When": -1.0}.get(prompt.question.split()[0], 0.0)
+
+
+HALF_FLAT = NamedReward("half flat", lambda prompt, answer: LETTERS(prompt, answer) if prompt.question[:3] in ("Who", "Whe") else 0.0)
+BY_PROMPT = NamedReward("of the prompt", of_the_prompt)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config", "reward"),
+    [
+        (grpo, GRPOConfig(**FLAT), HALF_FLAT),
+        (grpo, GRPOConfig(**{**FLAT, "max_answer_tokens": 60}, skip_cut_off=True, kl_coefficient=0.05), LETTERS),
+        (rloo, RLOOConfig(**FLAT, kl_coefficient=0.0), HALF_FLAT),
+        (reinforce, ReinforceConfig(**FLAT, kl_coefficient=0.0), BY_PROMPT),
+    ],
+    ids=["grpo", "grpo without cut answers", "rloo", "reinforce"],
+)
+def test_answers_that_teach_nothing_have_the_kl_of_before_the_update(recipe: Any, config: Any, reward: Any, run: Run) -> None:
+    """The policy that wrote the first rollout is the reference: KL 0, also of answers that the update, which moves it, never meets."""
+    [row] = made_by(recipe, config, run, reward=reward).manifest.facts["vitals"]
+    assert row["grad_norm"] > 0 and row["kl"] == 0

@@ -1,5 +1,6 @@
 """Rewards as they are named on the command line, and made again from what a manifest recorded."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,15 @@ def test_made_again_from_the_record(run: Run) -> None:
         one = opened(run, reference)
         again = rebuild("reward", one.identity)  # type: ignore[attr-defined]
         assert again.identity == one.identity and again(PROMPT, ANSWER) == one(PROMPT, ANSWER)  # type: ignore[attr-defined, operator]
+
+
+def test_a_judge_is_made_again_from_the_record_as_json_keeps_it(run: Run) -> None:
+    """Twelve principles, one model: it is opened once, and grades as before."""
+    one = opened(run, "judge:tiny@careful_office")
+    recorded = json.loads(json.dumps(one.identity))  # type: ignore[attr-defined]
+    again = rebuild_tool(Store(run.home), run, num_passages=0, share_documents=False)("reward", recorded)
+    assert json.loads(json.dumps(again.identity)) == recorded and again(PROMPT, ANSWER) == one(PROMPT, ANSWER)  # type: ignore[operator]
+    assert len({id(judge._scorer) for judge in again._judges}) == 1
 
 
 def test_what_is_no_reward(run: Run) -> None:

@@ -107,6 +107,8 @@ def grpo(
 
             weights = token_weights(step.rows, scored, config)
             learnt_rows = {i for i in step.rows if weights[i] and (advantages[i] or config.kl_coefficient)}
+            if update == 0:
+                watched.look(scored, learnt_rows, policy, config, reference=reference_logprobs)
             for trees in cut(step, known, scored, learnt_rows, policy, config):
                 if not trees:
                     step.add(torch.zeros(()), computed_tokens=0)

@@ -126,7 +126,10 @@ def reinforce(
                 advantages = advantages_of(scored, kl, config, memory)
 
             weights = token_weights(step.rows, scored, config)
-            for trees in cut(step, known, scored, {i for i in step.rows if advantages[i].any()}, policy, config):
+            learnt_rows = {i for i in step.rows if advantages[i].any()}
+            if update == 0:
+                watched.look(scored, learnt_rows, policy, config, reference=reference_logprobs)
+            for trees in cut(step, known, scored, learnt_rows, policy, config):
                 if not trees:
                     step.add(torch.zeros(()), computed_tokens=0)
                     continue

@@ -97,7 +97,10 @@ def rloo(
                     worth_PG = less_kl(worth_PG, watched.old, reference_logprobs, coefficient=config.kl_coefficient)
                 advantages = scored.by_row(leave_one_out(worth_PG))
 
-            for trees in cut(step, known, scored, {i for i in step.rows if advantages[i]}, policy, config):
+            learnt_rows = {i for i in step.rows if advantages[i]}
+            if update == 0:
+                watched.look(scored, learnt_rows, policy, config, reference=reference_logprobs)
+            for trees in cut(step, known, scored, learnt_rows, policy, config):
                 if not trees:
                     step.add(torch.zeros(()), computed_tokens=0)
                     continue

@@ -244,6 +244,13 @@ class Watched:
     grad_norm: float = 0.0
     old: dict[int, torch.Tensor] = field(default_factory=dict)  # log-probabilities as they were when it was sampled
 
+    def look(
+        self, scored: Scored, learnt: Set[int], policy: Policy, config: RolloutConfig, *, reference: Mapping[int, torch.Tensor] | None
+    ) -> None:
+        """Before the first update: the rows whose KL is told and that the update, which learns from `learnt`, will not meet."""
+        unmet = {i: scored.made[i] for i in _with_kl(scored, reference) if i not in self.old and i not in learnt}
+        self.old |= logprobs_of_rows(policy.module, policy, unmet, config)
+
     def add(self, surrogate: Surrogate, logprobs_N: torch.Tensor, old_logprobs_N: torch.Tensor) -> None:
         """One micro-batch: how far each token moved, and which ratios of `surrogate` were clipped."""
         self.num_tokens += len(logprobs_N)
@@ -263,14 +270,10 @@ class Watched:
         coefficient: float | None = None,
     ) -> Vitals:
         """After the updates of rollout `number` (from 0). Without `reference` (log-probabilities of the frozen model) a few are made."""
-        answers = list(scored.made.values())
-        old = self.old
+        answers, old = list(scored.made.values()), self.old
         if reference is None:
-            some = {i: one for n, (i, one) in enumerate(scored.made.items()) if n % _WATCHED == 0}
-            unknown = {i: one for i, one in some.items() if i not in old}  # not computed before the policy moved
-            old = {**old, **logprobs_of_rows(policy.module, policy, unknown, config)}
             with policy.reference() as frozen:
-                reference = logprobs_of_rows(frozen, policy, some, config)
+                reference = logprobs_of_rows(frozen, policy, {i: scored.made[i] for i in _with_kl(scored, None)}, config)
         gone = [float((old[i] - reference[i]).sum()) for i in reference]
         return Vitals(
             rollout=number + 1,
@@ -309,6 +312,11 @@ def told(memory: Mapping[str, Any], reward: IdentifiedReward) -> dict[str, Any]:
     sentence = f"Mean reward of sampled answers: {first:.3f} in the first {some} of {len(rewards)} rollouts, {last:.3f} in the last {some}."
     facts = {"reward": reward.identity, "prompts_asked": memory["asked"], "flat_groups": memory["flat"], "vitals": memory["vitals"]}
     return {**facts, "sentences": [f"{sentence} On prompts that were learnt from: measure on others."]}
+
+
+def _with_kl(scored: Scored, reference: Mapping[int, torch.Tensor] | None) -> list[int]:
+    """Rows whose KL is told: all where the loss has `reference`, else one in so many."""
+    return list(scored.made)[::_WATCHED] if reference is None else list(reference)
 
 
 def _sampled_logprobs(i: int, made: Rollout, old: Mapping[int, torch.Tensor], config: RolloutConfig) -> torch.Tensor:

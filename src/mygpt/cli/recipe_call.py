@@ -355,8 +355,9 @@ def _words(argument: Argument) -> str:
     if argument.is_path:
         return "file or folder, or hub:OWNER/NAME[@REVISION]/FILE"
     address = " or an OpenAI-compatible address" if argument.protocol in _ANYWHERE else ""
-    label = "[@LABEL of a classifier]" if argument.protocol == "Reward" else ""
-    return f"{argument.protocol.lower()}: MODEL[+ADAPTER]{label}{address}"
+    if argument.protocol == "Reward":
+        return "reward: MODEL[+ADAPTER][@LABEL of a classifier], or judge:MODEL[+ADAPTER][@CONSTITUTION], its MODEL an address too"
+    return f"{argument.protocol.lower()}: MODEL[+ADAPTER]{address}"
 
 
 def _rate(text: str | None) -> float | None:

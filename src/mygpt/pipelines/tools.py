@@ -4,14 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 from mygpt.align.classifier_reward import ClassifierReward
+from mygpt.align.direct_feedback import DirectFeedback
 from mygpt.align.model_reward import ModelReward
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.search_index import SearchIndex
 from mygpt.artifacts.store import Store
+from mygpt.core.digest import digest_value
 from mygpt.core.errors import Refused
 from mygpt.core.outbound import require_sharing
 from mygpt.core.run import Run
 from mygpt.infer.few_shot import FewShot
+from mygpt.infer.judge import ModelJudge, Wording
 from mygpt.infer.remote import RemoteCompleter
 from mygpt.infer.remote_scorer import RemoteScorer
 from mygpt.infer.torch_classifier import TorchClassifier
@@ -34,6 +37,8 @@ def rebuild_tool(store: Store, run: Run, *, num_passages: int, share_documents: 
             return FewShot.of_messages(rebuild(argument, identity["completer"]), identity["messages"])
         if identity.get("reward") in ("model", "classifier"):
             return rebuilt_reward(store, identity)
+        if identity.get("reward") == "direct_feedback":
+            return rebuilt_feedback(identity, rebuild)
         if identity.get("engine") == "retrieval":
             search = open_search(SearchIndex.of(store, identity["index"]), rebuild(argument, identity["embedder"]))
             return RetrievalCompleter(rebuild(argument, identity["completer"]), search, AnswerConfig.model_validate(identity["settings"]))
@@ -66,3 +71,17 @@ def rebuilt_reward(store: Store, identity: Any) -> Any:
         return ModelReward(model, adapter=adapter, normalised=normalised, unfinished=identity["unfinished"])
     classifier = TorchClassifier(model, adapter=adapter, cut_tokens=weights["cut_tokens"])
     return ClassifierReward(classifier, **{name: identity[name] for name in ("label", "minus", "with_prompt")})
+
+
+def rebuilt_feedback(identity: Any, rebuild: Callable[[str, Any], Any]) -> DirectFeedback:
+    """A judge that grades: one wording for each principle, all of them asked of one model, which is opened once."""
+    opened: dict[str, Any] = {}
+    judges = []
+    for one in identity["judges"]:
+        kind = "scorer" if "scorer" in one else "completer"
+        if (key := digest_value(one[kind])) not in opened:
+            opened[key] = rebuild(kind, one[kind])
+        said = {name: tuple(value) if isinstance(value, list) else value for name, value in one["wording"].items()}
+        more = {"max_tokens": one["max_tokens"]} if "max_tokens" in one else {}
+        judges.append(ModelJudge(**{kind: opened[key]}, wording=Wording(**said), **more))
+    return DirectFeedback(*judges, scale=identity["scale"])

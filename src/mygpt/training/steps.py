@@ -42,9 +42,9 @@ from mygpt.training.batches import Plan
 from mygpt.training.checkpoint import Checkpoints, random_state
 from mygpt.training.distributed import share_of
 from mygpt.training.ledger import Ledger
+from mygpt.training.out_of_memory import out_of_memory_told
 
 _NAMED = 8  # examples in a message
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")  # torch on a CPU, on a GPU, cuBLAS
 
 
 class Optimizer(Protocol):
@@ -102,14 +102,9 @@ def training_steps(
     """
     steps = Steps(plan, examples, optimizer, checkpoints, ledger, run, advice, dict(generators or {}), memory, phase)
     steps.resume()
-    with _sigterm() as asked_to_stop:
+    with _sigterm() as asked_to_stop, out_of_memory_told(lambda: advice.out_of_memory, where=steps.place):
         steps.asked_to_stop = asked_to_stop
-        try:
-            yield steps
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in _NO_MEMORY):
-                raise
-            raise steps.out_of_memory(error) from error
+        yield steps
 
 
 class Step:
@@ -312,15 +307,14 @@ class Steps:
                 self.checkpoints.stop(what)
         return MygptError(what, fix=f"{self.advice.diverged} Or look at these examples. {kept}")
 
-    def out_of_memory(self, error: BaseException) -> MygptError:
+    def place(self) -> str:
+        """Where training stands, of an error."""
         step = self._current
-        where = ""
-        if step is not None and step.num_added < len(step.micro_batches):
-            rows = step.micro_batches[step.num_added]
-            longest = max(self.examples.num_tokens[i] for i in rows)
-            where = f" at step {step.number} of {step.num_steps}, on a micro-batch of {len(rows)} examples of at most {longest} tokens"
-        said = str(error).strip().splitlines()
-        return MygptError(f"Out of memory{where}{': ' + said[0] if said else '.'}", fix=self.advice.out_of_memory)
+        if step is None or step.num_added == len(step.micro_batches):
+            return ""
+        rows = step.micro_batches[step.num_added]
+        longest = max(self.examples.num_tokens[i] for i in rows)
+        return f" at step {step.number} of {step.num_steps}, on a micro-batch of {len(rows)} examples of at most {longest} tokens"
 
     def _stopped(self) -> Stopped:
         return Stopped(f"Training was told to stop. {self._kept()}", fix="The same command goes on from there.")

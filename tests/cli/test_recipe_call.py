@@ -365,3 +365,14 @@ def test_an_embedder_has_no_address(docs: Path, home: Path, capsys: pytest.Captu
     called("data", "ingest", "--sources", docs, "--home", home, capsys=capsys)
     code, told, _ = called("rag", "index", "--corpus", "docs", "--embedder", "http://127.0.0.1:1/v1", "--home", home, capsys=capsys)
     assert (code, told["error"]) == (2, "http://127.0.0.1:1/v1 gives answers and log-probabilities only, so it cannot be the Embedder.")
+
+
+def test_memory_that_runs_out_is_told_by_every_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def build() -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr("mygpt.cli.main.build", build)
+    with pytest.raises(SystemExit) as ended:
+        main(["show", "x"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 1 and told.startswith("error: Out of memory.\n  Use a smaller model")

@@ -4,6 +4,7 @@ stdin   {"home": DIR, "model": DIGEST, "dataset": DIGEST, "settings": {...}, "di
 stdout  "killed", "done", "stopped" (exit code 143) or "failed" when the child has ended
 `die_at_step`   in the middle of that training step, before its checkpoint
 `term_at_step`  the same with SIGTERM: a checkpoint is written
+`term_in_saving`  with SIGTERM (given as true), after the last step, while the adapter is written
 `die_at_event`  at that file event (open, mkdir, rename, remove) below `checkpoints/`: in the middle of writing one
 """
 
@@ -24,6 +25,7 @@ from mygpt.core.errors import Stopped
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
 from mygpt.finetune.sft import SFTConfig, sft, sft_forecast
+from mygpt.lm.adapters import methods
 
 WATCHED = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 
@@ -45,6 +47,16 @@ def die_at_event(number: int) -> None:
     sys.addaudithook(hook)
 
 
+def term_in_saving() -> None:
+    save = methods.save
+
+    def interrupted(*args: Any, **more: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        save(*args, **more)
+
+    methods.save = interrupted
+
+
 def train(order: dict[str, Any]) -> None:
     home = Path(order["home"])
     store = Store(home)
@@ -59,6 +71,8 @@ def train(order: dict[str, Any]) -> None:
     model, dataset = Model.of(store, order["model"]), Dataset.of(store, order["dataset"])
     if "die_at_event" in order:
         die_at_event(order["die_at_event"])
+    if "term_in_saving" in order:
+        term_in_saving()
     sft(SFTConfig(**order["settings"]), model=model, dataset=dataset, run=run)
     run.close()
 

@@ -150,6 +150,24 @@ def test_killed_and_told_to_stop_and_resumed_is_uninterrupted(objective: str, ru
     assert not list((run.home / "checkpoints").glob("*"))
 
 
+@pytest.mark.parametrize("objective", ["classifier", "seq2seq"])
+def test_told_to_stop_while_it_is_measured(objective: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step is kept, though no checkpoint was due, and the handler of before is back; the same command measures and publishes."""
+    settings, before = {"checkpoint_seconds": 3600}, signal.getsignal(signal.SIGTERM)
+    module = f"mygpt.finetune.{objective}.held_out_scores"
+    with monkeypatch.context() as patched, pytest.raises(Stopped, match=r"All \d+ steps are kept in"):
+        patched.setattr(module, lambda *_, **__: terminate())
+        tuned(objective, SHAPE[objective], run, **settings)
+    assert signal.getsignal(signal.SIGTERM) is before
+    logged: list[Any] = []
+    run.listeners.append(lambda event: logged.append(event["event"]))
+    again = tuned(objective, SHAPE[objective], run, **settings)
+    assert "log" not in logged and signal.getsignal(signal.SIGTERM) is before
+    run.fresh = True
+    assert tuned(objective, SHAPE[objective], run, **settings).digest == again.digest
+    assert not list((run.home / "checkpoints").glob("*"))
+
+
 def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -18,12 +18,13 @@ APART: dict[str, Any] = {"pack_tokens": 0, "recompute": True}  # a row for each 
 OTHERS = "Other programs on this machine may hold the memory too."
 
 
-@pytest.fixture(autouse=True)
-def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def backward(*args: Any, **more: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+def failing(*args: Any, **more: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(torch.Tensor, "backward", backward)
+
+@pytest.fixture
+def no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "backward", failing)
 
 
 def told_of_sft(run: Run, **settings: Any) -> MygptError:
@@ -39,6 +40,7 @@ def told_of(objective: str, shape: str, run: Run, **settings: Any) -> MygptError
     return told.value
 
 
+@pytest.mark.usefixtures("no_memory")
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -52,6 +54,7 @@ def test_sft_names_what_bounds_a_row(settings: dict[str, Any], named: str, run: 
     assert told_of_sft(run, **settings).fix == f"Set {named}. {OTHERS}"
 
 
+@pytest.mark.usefixtures("no_memory")
 @pytest.mark.parametrize(
     ("objective", "shape", "settings", "named"),
     [
@@ -65,12 +68,46 @@ def test_other_objectives_name_their_micro_batch(objective: str, shape: str, set
     assert told_of(objective, shape, run, **settings).fix == f"Set {named}. {OTHERS}"
 
 
+@pytest.mark.usefixtures("no_memory")
 def test_who_follows_has_a_smaller_forward_pass(run: Run) -> None:
     """Where a step is smaller than `micro_batch_tokens`, half of the latter would change nothing."""
     first = told_of("classifier", "bert", run, step_tokens=128)
     assert "`micro_batch_tokens` to 64" in first.fix
     second = told_of("classifier", "bert", run, step_tokens=128, micro_batch_tokens=64)
     assert padded_tokens(second) <= 64 < padded_tokens(first) <= 128
+
+
+BESIDE_STEPS = (
+    *(("mygpt.finetune.sft", name) for name in ("load_lm", "require_own_loss", "published")),
+    ("mygpt.training.tuning", "MasterAdamW"),
+)
+
+
+@pytest.mark.parametrize(("module", "name"), BESIDE_STEPS, ids=lambda value: value.rpartition(".")[2])
+def test_outside_of_steps_too(module: str, name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights, the check of the loss, the optimiser's state, saving."""
+    monkeypatch.setattr(f"{module}.{name}", failing)
+    model, dataset = toys.base(toys.BaseConfig(), run=run), toys.pairs(toys.PairsConfig(), run=run)
+    with pytest.raises(MygptError, match="Out of memory: CUDA out of memory") as told:
+        sft(SFTConfig(precision="float32", method=Full(), epochs=1), model=model, dataset=dataset, run=run)
+    assert told.value.fix.startswith(f"Use a smaller base or `--set method=lora` or `--set precision=bfloat16`. {OTHERS}")
+
+
+@pytest.mark.parametrize(("objective", "shape", "name"), [("classifier", "bert", "held_out_scores"), ("seq2seq", "t5", "publish_tuned")])
+def test_in_other_objectives_too(objective: str, shape: str, name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"mygpt.finetune.{objective}.{name}", failing)
+    with pytest.raises(MygptError, match="Out of memory: CUDA out of memory"):
+        objectives.tuned(objective, shape, run)
+
+
+def test_another_error_stays_what_it_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **more: Any) -> None:
+        raise RuntimeError("size mismatch")
+
+    monkeypatch.setattr("mygpt.finetune.sft.require_own_loss", broken)
+    model, dataset = toys.base(toys.BaseConfig(), run=run), toys.pairs(toys.PairsConfig(), run=run)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        sft(SFTConfig(precision="float32"), model=model, dataset=dataset, run=run)
 
 
 def padded_tokens(error: MygptError) -> int:

@@ -398,6 +398,27 @@ def test_killed_and_resumed_is_uninterrupted(
     assert "passed over" not in said  # none of them was damaged
 
 
+def test_sigterm_while_it_is_saved_keeps_every_step(
+    site: Callable[..., str], model: Model, dataset: Dataset, run: Run, tmp_path: Path
+) -> None:
+    """In a process of its own, in which no checkpoint was due before: the next one trains no step and publishes the same bytes."""
+    settings = {**FAST, "method": LoRA(rank=4, alpha=8).model_dump(), "checkpoint_seconds": 3600}
+    for name in ("whole", "stopped"):
+        shutil.copytree(run.home, tmp_path / name)
+    assert site(tmp_path / "whole", model, dataset, settings) == "done"
+    whole = Adapter.open(Store(tmp_path / "whole"), "tuned")
+    num_steps = len(whole.manifest.facts["curve"])
+    assert site(tmp_path / "stopped", model, dataset, settings, term_in_saving=1) == "stopped"
+    kept = [p.name for p in (tmp_path / "stopped" / "checkpoints").glob("*/step-*")]
+    assert kept == [f"step-{num_steps}"] and not list((tmp_path / "stopped").glob("artifacts/adapter/*"))
+    assert site(tmp_path / "stopped", model, dataset, settings) == "done"
+    resumed = Adapter.open(Store(tmp_path / "stopped"), "tuned")
+    assert resumed.digest == whole.digest and resumed.manifest.facts["curve"] == whole.manifest.facts["curve"]
+    *_, last = sorted((tmp_path / "stopped" / "runs").glob("*/events.jsonl"), key=lambda file: file.stat().st_mtime)
+    assert f"Going on from step {num_steps} of {num_steps}." in last.read_text() and '"training_step"' not in last.read_text()
+    assert not list((tmp_path / "stopped" / "checkpoints").glob("*"))
+
+
 def test_sigterm_and_resume_on_the_command_line(
     model: Model, dataset: Dataset, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,6 +125,38 @@ def test_packed_or_computed_again_changes_nothing(method: Any, model: Model, dat
     assert made[0]["curve"][1][1] < made[0]["curve"][0][1]  # the update moved something
 
 
+@pytest.mark.parametrize("method", [Full(), LoRA(rank=2, targets=("in_proj",))], ids=label)
+def test_a_running_state_is_trained(method: Any, dataset: Dataset, run: Run) -> None:
+    """Mamba: no heads, no pairs of tokens, no packing. What a refusal names as possible is so."""
+    model = toys.base(toys.BaseConfig(architecture="mamba"), run=run)
+    facts = sft(SFTConfig(**FAST, method=method), model=model, dataset=dataset, run=run).manifest.facts
+    losses = [loss for _, loss in facts["curve"]]
+    assert sum(losses[len(losses) // 2 :]) < sum(losses[: len(losses) // 2]) and not facts["packed"]
+    assert sft_forecast(SFTConfig(**FAST, method=method), model=model, dataset=dataset, home=run.home)["flops"] > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        (LoRA(), "peft does not put LORA into a MambaForCausalLM: .* Module 'out_proj' is incompatible"),
+        (LoRA(targets=("x_proj", "dt_proj")), "reads the matrix of `dt_proj` without calling it"),
+        (IA3(), "No layers with attention"),
+        (Bottleneck(), "No layers with attention"),
+        (Freeze(), "No layers with attention"),
+        (Prefix(num_tokens=4), "keeps a running state"),
+        (Prompt(num_tokens=4), "keeps a running state"),
+        (PTuning(num_tokens=4), "keeps a running state"),
+    ],
+    ids=lambda value: label(value) if not isinstance(value, str) else "",
+)
+def test_what_a_running_state_cannot_take_is_refused_before_weights_are_loaded(
+    method: Any, reason: str, dataset: Dataset, run: Run
+) -> None:
+    model = toys.base(toys.BaseConfig(architecture="mamba"), run=run)
+    with pytest.raises(Refused, match=reason):
+        sft_forecast(SFTConfig(**FAST, method=method), model=model, dataset=dataset, home=run.home)
+
+
 @pytest.mark.parametrize("method", [LoRA(rank=2, weight_decomposed=True), IA3(), Bottleneck(size=4), Prefix(num_tokens=4)], ids=label)
 def test_the_gradient_of_layers_computed_again_is_the_same(method: Any, model: Model) -> None:
     ids_BT, trained_BT = torch.arange(3, 43).view(2, 20), torch.ones(2, 20, dtype=torch.bool)

@@ -1,6 +1,7 @@
 """A tiny base and a handful of pairs, as artefacts."""
 
 from pathlib import Path
+from typing import Any
 
 from mygpt.artifacts.dataset import Conversation, Dataset, Message, conversation_facts, write_conversations
 from mygpt.artifacts.model import Model
@@ -29,9 +30,10 @@ class BaseConfig(Config):
 @recipe
 def base(config: BaseConfig, *, run: Run) -> Model:
     def write(folder: Path) -> None:
-        sizes = {"max_position_embeddings": 256} if config.architecture == "llama" else {"n_positions": 256}
+        sizes: dict[str, Any] = {"llama": {"max_position_embeddings": 256}, "gpt2": {"n_positions": 256}}.get(config.architecture, {})
         ends = {"eos_token_id": tokenizer.eos_token_id}
-        made = {"llama": tiny.llama, "gpt2": tiny.gpt2}[config.architecture](vocab_size=len(tokenizer), **sizes, **ends)
+        make = {"llama": tiny.llama, "gpt2": tiny.gpt2, "mamba": tiny.mamba}[config.architecture]
+        made = make(vocab_size=len(tokenizer), **sizes, **ends)
         made.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ class Site:
         self.ledger = Ledger(Flops(2.0, 4.0, 0.0), 1e9, PeakMemory(torch.device("cpu")), outer.usd_per_hour)
         known = Examples([f"row-{i}" for i in range(6)], LENGTHS, LABELS)
         self.checkpoints = checkpoints_of(run, every_seconds=every_seconds)
-        with training_steps(
+        with run.at_end, training_steps(
             PLAN,
             examples=known,
             optimizer=optimizer,
@@ -147,15 +146,13 @@ def test_stopped_anywhere_and_resumed_is_uninterrupted(step: int, site: Site, wh
     with pytest.raises(Killed):
         site.go(on_log=kill)
     assert site.kept() == [f"step-{step - 1}"]
-    with pytest.raises(Stopped) if step < 4 else nullcontext() as told:
-        made = site.go(on_log=lambda at: terminate() if at == step else None)
-    if step < 4:
-        assert told.value.exit_code == 143 and told.value.what.startswith(
-            f"Training was told to stop. The state after step {step} of 4 is kept in {site.home}"
-        )
-        assert "same command" in told.value.fix and site.kept() == [f"step-{step}"]
-        made = site.go()
-        assert f"Going on from step {step} of 4." in site.said("note")
+    with pytest.raises(Stopped) as told:
+        site.go(on_log=lambda at: terminate() if at == step else None)
+    kept = f"The state after step {step} of 4 is" if step < 4 else "All 4 steps are"
+    assert told.value.exit_code == 143 and told.value.what.startswith(f"Training was told to stop. {kept} kept in {site.home}")
+    assert "same command" in told.value.fix and site.kept() == [f"step-{step}"]
+    made = site.go()
+    assert f"Going on from step {step} of 4." in site.said("note")
     assert same(made, whole)
     assert made["run"].counts["tokens"] == sum(LENGTHS[i] for s in PLAN for m in s for i in m)
 

@@ -69,6 +69,16 @@ def gpt2(**more: Any) -> Any:
     return GPT2LMHeadModel(GPT2Config(**{**sizes, **more}, initializer_range=0.3)).eval()
 
 
+def mamba(**more: Any) -> Any:
+    """A running state in place of attention: its configuration knows no heads."""
+    from transformers import MambaConfig, MambaForCausalLM
+
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, **ids}
+    torch.manual_seed(0)
+    return MambaForCausalLM(MambaConfig(**{**sizes, **more})).eval()
+
+
 _GROUPED = {"num_key_value_heads": 2}
 _WINDOWED = {**_GROUPED, "head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
 DECODERS: dict[str, dict[str, Any]] = {
@@ -103,6 +113,8 @@ def family(name: str) -> Any:
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     kinds = {**dict.fromkeys(ENCODERS, AutoModelForMaskedLM), **dict.fromkeys(ENCODER_DECODERS, AutoModelForSeq2SeqLM)}
     more = {**DECODERS, **ENCODERS, **ENCODER_DECODERS}[name]
+    if name == "mamba":  # it has none, and neither does a real configuration
+        del sizes["num_attention_heads"]
     config = CONFIG_MAPPING[name](**ids, **({} if name in ENCODER_DECODERS else sizes), **more)
     torch.manual_seed(0)
     module = kinds.get(name, AutoModelForCausalLM).from_config(config).eval()

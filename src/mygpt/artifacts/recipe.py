@@ -68,7 +68,9 @@ def recipe(function: R) -> R:
             run.emit("step_cached", step=run.current_step, artifact=artifact.id)
             store.touch(known)
             return artifact
-        result: Artifact = function(config, **arguments, run=run.within(making))
+        inner = run.within(making)
+        with inner.at_end:
+            result: Artifact = function(config, **arguments, run=inner)
         return result
 
     made.is_recipe = True  # type: ignore[attr-defined]

@@ -18,8 +18,10 @@ from mygpt.cli.race import race
 from mygpt.cli.stages import add_stages
 from mygpt.cli.studio import add_studio
 from mygpt.core.errors import MygptError, from_os_error
+from mygpt.training.out_of_memory import out_of_memory_told
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+_NO_MEMORY = "Use a smaller model, or smaller batches. Other programs on this machine may hold the memory too."
 
 
 def build() -> Any:
@@ -58,7 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     try:
-        result = build().main(args=arguments, prog_name="mygpt", standalone_mode=False)
+        with out_of_memory_told(lambda: _NO_MEMORY):
+            result = build().main(args=arguments, prog_name="mygpt", standalone_mode=False)
         if result == _INTERRUPTED:  # typer turns Ctrl-C into this
             raise KeyboardInterrupt
         sys.exit(result if isinstance(result, int) else 0)

@@ -65,6 +65,7 @@ class Run:
         self.usd_per_hour = usd_per_hour
         self.ranks: Any = ranks or Alone()
         self.making: Any = None  # the artefact under way: set by artifacts.recipe for the time of one recipe
+        self.at_end = contextlib.ExitStack()  # what is undone when that recipe, or the run, is over
         self.id = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
         self.folder = self.home / "runs" / self.id
         self.listeners = [] if self.ranks.rank else list(listeners)
@@ -102,6 +103,7 @@ class Run:
         inner = copy.copy(self)
         inner.making = making
         inner.counts = Counter()
+        inner.at_end = contextlib.ExitStack()
         return inner
 
     def alone(self) -> "Run":
@@ -167,6 +169,7 @@ class Run:
         return random.Random(self.seed_for(stream))
 
     def close(self) -> None:
+        self.at_end.close()
         if self._file.closed:
             return
         try:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import wraps
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ import torch
 from mygpt.core.errors import MygptError
 from mygpt.core.outbound import is_this_machine, require_online
 from mygpt.core.run import Alone
+from mygpt.training.out_of_memory import advice_beside_steps, out_of_memory_told
 
 _BUCKET_WEIGHTS = 8_000_000  # summed in one message
 _WAIT = timedelta(hours=2)  # for the slowest rank: rank 0 may have a model to fetch
@@ -30,10 +32,17 @@ R = TypeVar("R", bound=Callable[..., Any])
 def on_ranks(function: R) -> R:
     """Marks a recipe whose training has steps: it shares them among ranks and can be resumed. It stands below `@recipe`.
 
-    The command line starts no other on several ranks, and takes `--resume` for no other.
+    The command line starts no other on several ranks, and takes `--resume` for no other. Wherever in it memory runs out, it is answered
+    with what to change.
     """
-    function.on_ranks = True  # type: ignore[attr-defined]
-    return function
+
+    @wraps(function)
+    def told(config: Any, **given: Any) -> Any:
+        with out_of_memory_told(lambda: advice_beside_steps(config)):
+            return function(config, **given)
+
+    told.on_ranks = True  # type: ignore[attr-defined]
+    return told  # type: ignore[return-value]
 
 
 def share_of(step: list[list[int]], *, rank: int, count: int) -> list[list[int]]:

@@ -54,8 +54,8 @@ def flops_of(module: Any) -> Flops:
         per_label += per_written - per_token
     places = {id(p): place for place, (_, p) in enumerate(body)}
     above = sum(max(places.get(id(p), -1) for p in layer.parameters()) >= lowest for layer in _layers(module, config))
-    heads = config.num_attention_heads
-    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    heads = getattr(config, "num_attention_heads", None)  # none: a running state, no pairs (Mamba)
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads) if heads else 0
     return Flops(per_token, per_label, 4.0 * width * (config.num_hidden_layers + 2 * above))
 
 

@@ -14,7 +14,8 @@ phases, and lengths, which nobody knows before a rollout, are filled into `examp
 together. `step.skip()` leaves one out.
 
 It goes on from a checkpoint to the same bits, logs, shows progress, writes checkpoints, shares the work among ranks, and ends well:
-    SIGTERM               the micro-batch is finished, a checkpoint written; the same command goes on
+    SIGTERM               the micro-batch is finished, a checkpoint written; the same command goes on. After the last step, whose checkpoint
+                          is always written, what measures and publishes is left at once
     no number             a loss or gradient that is none: no weight moves, the state before the step is kept, the examples are named
     out of memory         answered with what to change
     no room on the disk   the checkpoint before stays, said once, and training goes on
@@ -26,7 +27,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol
@@ -42,9 +43,9 @@ from mygpt.training.batches import Plan
 from mygpt.training.checkpoint import Checkpoints, random_state
 from mygpt.training.distributed import share_of
 from mygpt.training.ledger import Ledger
+from mygpt.training.out_of_memory import out_of_memory_told
 
 _NAMED = 8  # examples in a message
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")  # torch on a CPU, on a GPU, cuBLAS
 
 
 class Optimizer(Protocol):
@@ -102,14 +103,11 @@ def training_steps(
     """
     steps = Steps(plan, examples, optimizer, checkpoints, ledger, run, advice, dict(generators or {}), memory, phase)
     steps.resume()
-    with _sigterm() as asked_to_stop:
-        steps.asked_to_stop = asked_to_stop
-        try:
+    with ExitStack() as handlers:
+        handlers.enter_context(_sigterm(steps))
+        with out_of_memory_told(lambda: advice.out_of_memory, where=steps.place):
             yield steps
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and not any(words in str(error).lower() for words in _NO_MEMORY):
-                raise
-            raise steps.out_of_memory(error) from error
+        run.at_end.push(handlers.pop_all())  # until the recipe has published what was learnt
 
 
 class Step:
@@ -199,6 +197,7 @@ class Steps:
         self.asked_to_stop: list[int] = []  # signals so far
         self.num_done = 0
         self._num_updated = 0  # with those of a phase that is not over
+        self.are_over = False
         self._current: Step | None = None
         trained = {name: [list(p.shape), str(p.dtype)] for name, p in optimizer.parameters.items()}
         self._work = digest_value([plan, trained])  # what a checkpoint must fit
@@ -229,10 +228,13 @@ class Steps:
             if number % self.phase == 0:
                 self.num_done = number
                 self._remember()
-            if self._stops and number < len(self.plan):
-                raise self._stopped()
-            if self._saves and number < len(self.plan) and self.num_done == number:
+            if self._stops:
+                raise self.stopped()
+            if number == len(self.plan) or (self._saves and self.num_done == number):
                 self._save()
+        self._current, self.are_over = None, True
+        if self.asked_to_stop and self.run.ranks.count == 1:  # since the last micro-batch
+            raise self.stopped()
 
     def _num_tokens(self, step: Sequence[Sequence[int]]) -> int:
         return sum(self.examples.num_tokens[i] for micro in step for i in micro)
@@ -298,7 +300,7 @@ class Steps:
     def stop_between_micro_batches(self) -> None:
         """Several ranks stop together, after the step."""
         if self.asked_to_stop and self.run.ranks.count == 1:
-            raise self._stopped()
+            raise self.stopped()
 
     def diverged(self, step: Step, rows: Sequence[int]) -> MygptError:
         """The error to raise. The state before the step is kept, and marked: the same again would end the same way."""
@@ -312,18 +314,18 @@ class Steps:
                 self.checkpoints.stop(what)
         return MygptError(what, fix=f"{self.advice.diverged} Or look at these examples. {kept}")
 
-    def out_of_memory(self, error: BaseException) -> MygptError:
+    def place(self) -> str:
+        """Where training stands, of an error."""
         step = self._current
-        where = ""
-        if step is not None and step.num_added < len(step.micro_batches):
-            rows = step.micro_batches[step.num_added]
-            longest = max(self.examples.num_tokens[i] for i in rows)
-            where = f" at step {step.number} of {step.num_steps}, on a micro-batch of {len(rows)} examples of at most {longest} tokens"
-        said = str(error).strip().splitlines()
-        return MygptError(f"Out of memory{where}{': ' + said[0] if said else '.'}", fix=self.advice.out_of_memory)
+        if step is None or step.num_added == len(step.micro_batches):
+            return ""
+        rows = step.micro_batches[step.num_added]
+        longest = max(self.examples.num_tokens[i] for i in rows)
+        return f" at step {step.number} of {step.num_steps}, on a micro-batch of {len(rows)} examples of at most {longest} tokens"
 
-    def _stopped(self) -> Stopped:
-        return Stopped(f"Training was told to stop. {self._kept()}", fix="The same command goes on from there.")
+    def stopped(self) -> Stopped:
+        kept = f"All {len(self.plan)} steps are kept in {self.checkpoints.folder}." if self.are_over else self._kept()
+        return Stopped(f"Training was told to stop. {kept}", fix="The same command goes on from there.")
 
     def _kept(self) -> str:
         """A checkpoint of the steps that are done, and what to say of it."""
@@ -370,21 +372,23 @@ class Steps:
 
 
 @contextmanager
-def _sigterm() -> Iterator[list[int]]:
-    """Signals that came. The first is noted, the second ends the process as ever; only a main thread may set handlers."""
-    came: list[int] = []
+def _sigterm(steps: Steps) -> Iterator[None]:
+    """The first is noted for the step under way, or ends what comes after the steps; the second ends the process as ever. Only a main
+    thread may set handlers."""
     if threading.current_thread() is not threading.main_thread():
-        yield came
+        yield
         return
     before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
 
-    def note(number: int, frame: Any) -> None:
-        came.append(number)
+    def heard(number: int, frame: Any) -> None:
         signal.signal(signal.SIGTERM, before)
+        if steps.are_over:
+            raise steps.stopped()
+        steps.asked_to_stop.append(number)
 
-    signal.signal(signal.SIGTERM, note)
+    signal.signal(signal.SIGTERM, heard)
     try:
-        yield came
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from mygpt.core.config import Config
-from mygpt.core.errors import UsageError
+from mygpt.core.errors import Refused, UsageError
 from mygpt.lm.adapters.imported_peft import imported_peft
 from mygpt.lm.adapters.peft_model import is_within, task_type, wrapped
 from mygpt.lm.layers import attention_names, layers, linear_names, mlp_names
@@ -52,11 +52,16 @@ def attach(module: Any, method: LoRA, *, whole: Sequence[str] = ()) -> Any:
 
 
 def _targets(module: Any, targets: str | tuple[str, ...], whole: Sequence[str]) -> list[str]:
-    """Names of linear layers, none in `whole`. Raises UsageError where there are none such."""
+    """Names of linear layers, none in `whole`. Raises UsageError where there are none such, Refused where one is not called."""
     words = module.get_output_embeddings()
     body = [name for name in linear_names(module) if not is_within(name, whole) and module.get_submodule(name) is not words]
     if isinstance(targets, tuple):
         found = [name for name in body if any(name == target or name.endswith(f".{target}") for target in targets)]
+        if getattr(module, "_is_stateful", False) and any(name.endswith(".dt_proj") for name in found):
+            raise Refused(
+                f"A {type(module).__name__} reads the matrix of `dt_proj` without calling it: an adapter beside it would learn nothing.",
+                fix="Leave it out of `method.targets`.",
+            )
         unknown = [target for target in targets if not any(name == target or name.endswith(f".{target}") for name in body)]
     else:
         names_of = {"attention-only": attention_names, "mlp-only": mlp_names}.get(targets)

@@ -41,13 +41,19 @@ def is_within(name: str, outer: Sequence[str]) -> bool:
 def wrapped(module: Any, settings: Any, whole: Sequence[str]) -> Any:
     """`module` frozen inside a peft model, whose new weights have the module's own number format (docs/decisions/003).
 
-    The modules named in `whole` are trained and saved as they are.
+    The modules named in `whole` are trained and saved as they are. Raises Refused with peft's reason where it does not take them.
     """
-    dtype = module.dtype
+    dtype, name = module.dtype, type(module).__name__
     settings.modules_to_save = list(whole) or None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peft asks transformers by an old name, and says that GPT-2's matrices are transposed
-        made = imported_peft().get_peft_model(module, settings, autocast_adapter_dtype=False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft asks transformers by an old name, and says that GPT-2's matrices are transposed
+            made = imported_peft().get_peft_model(module, settings, autocast_adapter_dtype=False)
+    except ValueError as error:
+        raise Refused(
+            f"peft does not put {settings.peft_type.value} into a {name}: {error}",
+            fix="Use `method=full`, or LoRA on other layers (`method.targets`; with Mamba's kind `[in_proj]`).",
+        ) from error
     for parameter in made.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
@@ -67,6 +73,11 @@ def require_virtual_tokens(module: Any, *, method: str) -> None:
         raise Refused(
             f"A {name} reads its answer at the last real token, which it cannot find once virtual tokens stand before the text.",
             fix="Use `method=lora`, `method=ia3` or `method=bottleneck`.",
+        )
+    if getattr(module, "_is_stateful", False):
+        raise Refused(
+            f"{method} puts virtual tokens before the text as keys and values, and a {name} keeps a running state in their place.",
+            fix="Use `method=full`, or LoRA (with Mamba's kind on `method.targets=[in_proj]`).",
         )
 
 

@@ -38,7 +38,7 @@ def attach(module: Any, method: Prefix, *, tokenizer: Any, whole: Sequence[str] 
     if reason := _why_not(module, task):
         raise Refused(
             f"Prefix tuning puts keys and values before the text, and {type(module).__name__} {reason}.",
-            fix="Use `method=lora`, `method=ia3` or `method=bottleneck`.",
+            fix="Use `method=lora`, `method=ia3` or `method=bottleneck`; of a running state `method=full`, or LoRA on `[in_proj]`.",
         )
     ids_1N = torch.tensor([ids_of(method.text, tokenizer, num_tokens=method.num_tokens)], device=module.device)
     with torch.no_grad():

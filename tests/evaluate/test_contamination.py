@@ -1,10 +1,26 @@
 """Planted items are found through the lineage, paraphrases are not, and scores fall apart by hand."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mygpt.artifacts.dataset import (
+    Conversation,
+    Dataset,
+    LabelledText,
+    Message,
+    Preference,
+    TaggedWords,
+    TextPair,
+    row_facts,
+    write_conversations,
+    write_labelled,
+    write_pairs,
+    write_preferences,
+    write_tagged,
+)
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.report import Predictions, write_predictions
@@ -90,6 +106,42 @@ def test_planted_items_are_found_and_their_paraphrase_is_not(checked: Prediction
     assert [id.partition("/")[0] for id in facts["checked"]] == ["dataset", "corpus"]
     assert sorted(facts["dirty_by_source"].values()) == [1, 2]
     assert [id.partition("-")[0] for id in facts["unknown_training_data"]] == ["model/tiny"]
+
+
+class PlantedConfig(Config):
+    schema_: str
+    question: str = IN_ANSWERS
+
+
+def _planted(schema: str, text: str) -> tuple[Callable[..., None], Any]:
+    """How rows of a schema are written, and one that has the text across two of its fields, or in the less likely of them."""
+    words = text.split()
+    first, second = " ".join(words[:6]), " ".join(words[6:])
+    turns = (Message("user", first), Message("assistant", second))
+    return {
+        "sft": (write_conversations, Conversation(turns)),
+        "text": (write_conversations, Conversation((Message("text", text),))),
+        "preference": (write_preferences, Preference((Message("user", first),), "Some other answer.", second)),
+        "class": (write_labelled, LabelledText(first, "riddle", pair=second)),
+        "tagged": (write_tagged, TaggedWords(tuple(words), ("O",) * len(words))),
+        "pairs": (write_pairs, TextPair("Anything.", "At all.", negatives=(text,))),
+    }[schema]
+
+
+@recipe
+def planted(config: PlantedConfig, *, run: Run) -> Dataset:
+    write, row = _planted(config.schema_, config.question)
+    splits = {"train": [row]}
+    return publish(Dataset, run, lambda folder: write(folder, splits), facts=row_facts(config.schema_, splits, labels=["riddle"]))
+
+
+@pytest.mark.parametrize("schema", ["sft", "text", "preference", "class", "tagged", "pairs"])
+def test_an_item_is_found_in_training_data_of_every_schema(schema: str, run: Run) -> None:
+    model = toys.base(toys.BaseConfig(), run=run)
+    adapter = toys.tune(toys.TuneConfig(), model=model, dataset=planted(PlantedConfig(schema_=schema), run=run), run=run)
+    made = contamination(ContaminationConfig(), task=riddles(TaskConfig(), run=run), model=model, adapter=adapter, run=run)
+    found = {row["item_id"]: (row["dirty"], row["longest_run"]) for row in made.rows if row["dirty"]}
+    assert found == {"in-answers": (True, 24)}  # all 24 words of the question, over the seam between two fields
 
 
 def test_the_base_model_alone_cannot_be_checked(tuned: tuple[Model, Adapter], run: Run) -> None:

@@ -9,7 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mygpt.artifacts.dataset import Conversation, Dataset, Message, conversation_facts, write_conversations
+from mygpt.artifacts.dataset import (
+    Conversation,
+    Dataset,
+    Message,
+    Preference,
+    conversation_facts,
+    preference_facts,
+    row_facts,
+    write_conversations,
+    write_preferences,
+)
 from mygpt.artifacts.model import Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
@@ -196,6 +206,34 @@ def test_a_dataset_without_the_split_is_refused(run: Run) -> None:
     with pytest.raises(UsageError, match="no rows in the split `learnt`"):
         config = MemorisationConfig(members="learnt")
         memorisation(config, dataset=rows(RowsConfig(), run=run), completer=completer, scorer=LossTable({}), run=run)
+
+
+class OtherRowsConfig(Config):
+    schema_: str
+
+
+@recipe
+def other_rows(config: OtherRowsConfig, *, run: Run) -> Dataset:
+    """The trained pairs as preferences, each answer preferred to two others, or the long answer alone as raw text."""
+    if config.schema_ == "preference":
+        rejected = [(q, a, other) for q, a in TRAINED.items() for other in ("No idea.", "Ask again.")]
+        pairs = [Preference((Message("user", q),), a, other, id=f"{q} {other}") for q, a, other in rejected]
+        splits = {"train": pairs}
+        return publish(Dataset, run, lambda folder: write_preferences(folder, splits), facts=preference_facts(splits))
+    texts = {name: [Conversation((Message("text", text),), id=text[:3])] for name, text in (("train", LONG), ("generalisation", "Soon."))}
+    return publish(Dataset, run, lambda folder: write_conversations(folder, texts), facts=row_facts("text", texts))
+
+
+def test_preferred_answers_and_raw_texts_are_asked_for_too(run: Run) -> None:
+    completer = ScriptedCompleter(lambda c: REPLIES[c.raw_text or c.question])
+    preferred = other_rows(OtherRowsConfig(schema_="preference"), run=run)
+    made = memorisation(SMALL, dataset=preferred, completer=completer, scorer=LossTable(LOSSES), run=run)
+    asked = [(row["question"], row["form"], row["verbatim"]) for row in made.rows]
+    one_two = "one two three four five"
+    assert asked == [("Who?", "answer", True), ("Count.", "answer", False), (one_two, "prefix", True), ("Where?", "answer", False)]
+    raw = other_rows(OtherRowsConfig(schema_="text"), run=run)
+    made = memorisation(SMALL, dataset=raw, completer=completer, scorer=LossTable({LONG: 2.0}), run=run)
+    assert [(row["item_id"], row["question"], row["extracted"], row["loss"]) for row in made.rows] == [("one/prefix", one_two, 1.0, 2.0)]
 
 
 # -- spans ----------------------------------------------------------------------------------------------------------------

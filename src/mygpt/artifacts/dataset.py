@@ -7,14 +7,17 @@
     tagged      words, each with its tag (BIO)                   `tagged`
     pairs       two texts that belong together                   `pairs`
 
+Of every schema: `learnable_texts`, all that stands in its rows, for who looks for a text in them.
+
 Payload  <split>.parquet per split, dropped.parquet (candidates that were not kept, each with its reason)
 Facts    schema, rows (per split); of `class` and `tagged` also labels, in the order in which a head numbers them
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -175,6 +178,20 @@ class Dataset(Artifact):
         """The rows of one split of a Dataset with schema `pairs`, in order."""
         return [TextPair(row["anchor"], row["positive"], tuple(row["negatives"]), row["id"]) for row in self._rows(name, "pairs")]
 
+    def answered(self, name: str) -> list[Conversation]:
+        """The same as `split`; of the schema `preference` each prompt with an answer that was preferred, once."""
+        if self.schema != "preference":
+            return self.split(name)
+        rows = (Conversation((*row.prompt, Message("assistant", row.chosen)), row.id, facts=row.facts) for row in self.preferences(name))
+        first: dict[tuple[Message, ...], Conversation] = {}
+        for row in rows:
+            first.setdefault(row.messages, row)
+        return list(first.values())
+
+    def learnable_texts(self, name: str) -> Iterator[str]:
+        """What a model can have read in one split, whatever the schema, read in parts: a text for each way through a row."""
+        return chain.from_iterable(map(_LEARNABLE[self.schema], self._rows(name, self.schema)))
+
     @property
     def schema(self) -> str:
         return str(self.manifest.facts.get("schema", "sft"))
@@ -201,6 +218,20 @@ class Dataset(Artifact):
         path = self.payload / "dropped.parquet"
         rows = pq.read_table(path).to_pylist() if path.exists() else []
         return [Dropped(row.pop("reason"), _conversation(row), row["detail"]) for row in rows]
+
+
+def _turns(messages: Sequence[Mapping[str, str]], *more: str) -> str:
+    return "\n".join([*(message["content"] for message in messages), *more])
+
+
+_LEARNABLE: Mapping[str, Callable[[Mapping[str, Any]], Iterable[str]]] = {
+    "sft": lambda row: [_turns(row["messages"])],
+    "text": lambda row: [_turns(row["messages"])],
+    "preference": lambda row: [_turns(row["prompt"], row["chosen"]), _turns(row["prompt"], row["rejected"])],
+    "class": lambda row: ["\n".join(part for part in (row["text"], row["pair"], row["label"]) if part)],
+    "tagged": lambda row: [" ".join(row["words"])],
+    "pairs": lambda row: ["\n".join([row["anchor"], row["positive"]]), *row["negatives"]],
+}
 
 
 def _read_in_parts(path: Path) -> Iterator[dict[str, Any]]:

@@ -126,13 +126,13 @@ def ancestry(store: Store, made: Iterable[Model | Adapter]) -> Ancestry:
 
 
 def training_texts(store: Store, node: FamilyTree, splits: tuple[str, ...]) -> Iterator[str]:
-    """Rows of a Dataset, turns joined; documents of a Corpus, whole, so that no run of words is cut where passages meet."""
+    """Rows of a Dataset of any schema, turns joined; documents of a Corpus, whole, so that no run of words is cut where passages meet."""
     if node.kind == Corpus.kind:
         yield from (document.text for document in Corpus.of(store, node.digest).stream_documents())
         return
     dataset = Dataset.of(store, node.digest)
     for split in [name for name in dataset.splits if name in splits] or dataset.splits:
-        yield from ("\n".join(m.content for m in row.messages) for row in dataset.split(split))
+        yield from dataset.learnable_texts(split)
 
 
 @dataclass(frozen=True)

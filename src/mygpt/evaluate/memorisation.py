@@ -7,6 +7,7 @@ summarise         extraction rate, copied text, edit similarity, and how well th
 
 Two ways to ask. `answer`: the row's own prompt; the answer is held against the trained one. `prefix`: the first 50 tokens of a trained
 answer that has at least 100, as raw text without a chat template; extracted when the greedy continuation begins with the next 50, exactly.
+Of a Dataset of preferences the preferred answers are asked for; rows of raw text have no prompt and are asked by prefix alone.
 
 Source     Carlini et al. 2023, arXiv:2202.07646 (50-token extraction); Yeom et al. 2018, arXiv:1709.01604 (membership by loss); longest
            common prefix and span, and edit similarity, as in HELM's copyright scenarios
@@ -76,20 +77,21 @@ def memorisation(
     """Training rows and others, asked for their answers. Tokens are those of `tokenizer`, else the completer's own where it has one at
     hand (a model on this machine), else words between spaces: the facts say which."""
     cut, tokens = _cutter(tokenizer, completer)
-    trained = dataset.split(config.members)
+    trained = dataset.answered(config.members)
     if not trained:
         fix = f"It has: {', '.join(dataset.splits)}. Name the one that was trained on as `members`."
         raise UsageError(f"{dataset.id} has no rows in the split `{config.members}`.", fix=fix)
-    members, others = (_spread(rows, config.max_rows) for rows in (trained, dataset.split(config.others)))
-    scores = scorer.score([f"{row.question}\n" for row in members + others], [row.answer for row in members + others])
+    members, others = (_spread(rows, config.max_rows) for rows in (trained, dataset.answered(config.others)))
+    asked = members + others
+    scores = scorer.score(["" if row.raw_text else f"{row.question}\n" for row in asked], list(map(_learnt, asked)))
     probes = []
-    for number, (row, score) in enumerate(zip(members + others, scores, strict=True)):
+    for number, (row, score) in enumerate(zip(asked, scores, strict=True)):
         probes += _probes(row, number < len(members), _loss(score), cut, config)
     sampling = Sampling(max_tokens=config.target_tokens + _SPARE_TOKENS)
     answers = completer.complete([Conversation(probe.messages, probe.row.id) for probe in probes], sampling)
-    index = NgramIndex.build((row.answer for row in trained), config.copied_words)
-    by_words = {n: NgramIndex.build((row.answer for row in trained), n) for n in config.novelty_words}
-    by_characters = {n: CharacterIndex.build((row.answer for row in trained), n) for n in config.novelty_characters}
+    index = NgramIndex.build(map(_learnt, trained), config.copied_words)
+    by_words = {n: NgramIndex.build(map(_learnt, trained), n) for n in config.novelty_words}
+    by_characters = {n: CharacterIndex.build(map(_learnt, trained), n) for n in config.novelty_characters}
     rows = []
     for probe, answer in zip(probes, answers, strict=True):
         given, target = answer.text.strip(), probe.target.strip()
@@ -113,7 +115,7 @@ def memorisation(
                 "copied_share": index.overlap(given).share,
                 **{f"novelty_{n}": 1 - runs.overlap(given).share if given else None for n, runs in by_words.items()},
                 **{f"novelty_{n}_characters": 1 - runs.share(given) if given else None for n, runs in by_characters.items()},
-                "loss": probe.loss if probe.form == "answer" else None,
+                "loss": probe.loss if probe.form == "answer" or probe.row.raw_text else None,  # once for each row
                 "cluster": probe.row.facts.get("passage") or probe.row.id,
             }
         )
@@ -229,14 +231,16 @@ def edit_similarity(a: Sequence[Any], b: Sequence[Any]) -> float:
 
 
 def _probes(row: Conversation, member: bool, loss: float | None, cut: Cut, config: MemorisationConfig) -> list[Probe]:
-    tokens = cut(row.answer)
+    text = _learnt(row)
+    tokens = cut(text)
     if not tokens:
         return []
-    target = row.answer[: tokens[: config.target_tokens][-1][1]]
-    found = [Probe(row, member, loss, "answer", row.prompt, target)]
+    found = []
+    if row.raw_text is None:
+        found.append(Probe(row, member, loss, "answer", row.prompt, text[: tokens[: config.target_tokens][-1][1]]))
     if len(tokens) >= config.prompt_tokens + config.target_tokens:
         start, end = tokens[config.prompt_tokens - 1][1], tokens[config.prompt_tokens + config.target_tokens - 1][1]
-        found.append(Probe(row, member, loss, "prefix", (Message("text", row.answer[:start]),), row.answer[start:end]))
+        found.append(Probe(row, member, loss, "prefix", (Message("text", text[:start]),), text[start:end]))
     return found
 
 
@@ -265,7 +269,12 @@ def _loss(score: Score) -> float | None:
 
 
 def _spread(rows: Sequence[Conversation], most: int) -> list[Conversation]:
-    return spread([row for row in rows if row.answer and row.question], most)
+    return spread([row for row in rows if row.raw_text or (row.answer and row.question)], most)
+
+
+def _learnt(row: Conversation) -> str:
+    """What a model could give away of it: the answer, or all of a text that is none."""
+    return row.raw_text or row.answer
 
 
 def _numbered(a: Sequence[Any], b: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -49,6 +49,7 @@ from mygpt.finetune.masked_lm import MaskedLMConfig, masked_lm
 from mygpt.finetune.seq2seq import Seq2SeqConfig, seq2seq
 from mygpt.finetune.sft import SFTConfig, sft
 from mygpt.finetune.tagger import TaggerConfig, tagger
+from mygpt.lm.adapters.full import Full
 from mygpt.lm.checkpoint import facts_of
 from mygpt.lm.sources import obtain
 
@@ -64,13 +65,16 @@ class Setting:
     base: Literal["decoder", "encoder", "t5"] = "decoder"
     inputs: dict[str, Any] = field(default_factory=dict)
 
+    def configured(self) -> Any:
+        return self.config(checkpoint_seconds=3600, **self.settings)
+
 
 LENGTH = NamedReward("length", lambda prompt, answer: float(len(answer.token_ids)))
 SETTINGS = {
     "lora, 2048 tokens": Setting(sft, SFTConfig, {"step_tokens": 2048, "micro_batch_tokens": 2048, "epochs": 2}),
     "lora, 1024 tokens": Setting(sft, SFTConfig, {"step_tokens": 1024, "micro_batch_tokens": 1024, "epochs": 1}),
     "all weights, 1024 tokens": Setting(
-        sft, SFTConfig, {"method": "full", "learning_rate": 3e-5, "step_tokens": 1024, "micro_batch_tokens": 1024, "epochs": 1}
+        sft, SFTConfig, {"method": Full(), "learning_rate": 3e-5, "step_tokens": 1024, "micro_batch_tokens": 1024, "epochs": 1}
     ),
     "classifier, all weights": Setting(classifier, ClassifierConfig, {"step_tokens": 2048, "epochs": 2}, "class", "encoder"),
     "tagger, all weights": Setting(tagger, TaggerConfig, {"step_tokens": 2048, "epochs": 2}, "tagged", "encoder"),
@@ -154,7 +158,8 @@ def main() -> None:
 
 def one(name: str, home: str, seed: int, model: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.forecast", "--model", model, "--one", name, home, str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert not done.returncode, f"{name}: {done.stderr[-2000:]}"
     facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert facts["curve"][-1][1] > 0 or name.startswith("grpo")
     assert facts["ledger"]["flops"] == facts["forecast"]["flops"] or facts["forecast"]["seconds"] is None
@@ -170,7 +175,7 @@ def train(name: str, home: Path, seed: int, model: str) -> dict[str, Any]:
         else:
             base = obtain(model if one.base == "decoder" else "minilm", run=run)
         dataset = words(WordsConfig(schema_name=one.schema), run=run)
-        made = one.recipe(one.config(checkpoint_seconds=3600, **one.settings), model=base, dataset=dataset, **one.inputs, run=run)
+        made = one.recipe(one.configured(), model=base, dataset=dataset, **one.inputs, run=run)
         return dict(made.manifest.facts)
 
 

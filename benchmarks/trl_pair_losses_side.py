@@ -58,6 +58,8 @@ def main() -> None:
     batch |= {"label": torch.tensor(good), "ref_logps": reference, "ref_KL_logps": reference_exchanged}
     value = KTOTrainer._compute_loss(trainer(**settings, kl=exchanged), model(each), batch, False)
     kto = {"settings": settings, "good": good, "moved": (exchanged - reference_exchanged).tolist(), "mean": float(value)}
+    unmoved = trainer(**settings, kl=exchanged, loss_type="apo_zero_unpaired", calculate_KL=False)
+    kto["apo_zero_unpaired"] = float(KTOTrainer._compute_loss(unmoved, model(each), batch, False))
 
     averages = [each[i].sum() / lengths[i] for i in range(8)]
     chosen, rejected = torch.stack(averages[:4]), torch.stack(averages[4:])

@@ -24,6 +24,10 @@ FORMS: tuple[dict[str, Any], ...] = (
     {"loss_type": "dapo", "beta": 0.04, "low": 0.1, "high": 0.3},
     {"loss_type": "dr_grpo", "beta": 0.0, "low": 0.2, "high": 0.2},
     {"loss_type": "rloo", "beta": 0.0, "low": 0.2, "high": 0.2},
+    {"loss_type": "bnpo", "beta": 0.04, "low": 0.2, "high": 0.28},
+    {"loss_type": "cispo", "beta": 0.0, "low": 0.2, "high": 1.1},  # a bound of the ratio itself
+    {"loss_type": "grpo", "level": "sequence", "beta": 0.0, "low": 0.05, "high": 0.08},
+    {"loss_type": "grpo", "level": "sequence", "beta": 0.1, "low": 0.05, "high": 0.08},
 )
 
 
@@ -63,7 +67,7 @@ def loss_of(
         aux_loss_enabled=False,
         top_entropy_quantile=1.0,
         off_policy_mask_threshold=None,
-        importance_sampling_level="token",
+        importance_sampling_level=form.get("level", "token"),
         beta=form["beta"],
         epsilon_low=form["low"],
         epsilon_high=form["high"],

@@ -21,27 +21,45 @@ from mygpt.lm.adapters.prompt import Prompt
 from tests.align.rewarded import LETTERS, TINY, TRL, Fixed, dataset_of, letters, made_by, resumed_is_uninterrupted, weights_of
 from tests.finetune import toys
 
-AVERAGES = {"grpo": "sequence_mean", "dapo": "token_mean", "dr_grpo": "constant_length"}
+AVERAGES = {"grpo": "sequence_mean", "dapo": "token_mean", "dr_grpo": "constant_length", "bnpo": "token_mean", "cispo": "token_mean"}
 
 
-@pytest.mark.parametrize("form", [f for f in TRL["losses"] if f["loss_type"] in AVERAGES], ids=lambda f: f"{f['loss_type']} {f['beta']}")
+THEIRS = [form for form in TRL["losses"] if form["loss_type"] in AVERAGES]
+
+
+@pytest.mark.parametrize("form", THEIRS, ids=lambda form: " ".join(map(str, list(form.values())[:3])))
 def test_losses_are_trls(form: dict[str, Any]) -> None:
     """Loss and gradient of trl 1.16 on six answers of 1 to 7 tokens (benchmarks/trl_policy_side.py)."""
     fixed = Fixed()
     config = GRPOConfig(
         average=AVERAGES[form["loss_type"]],
         clip_low=form["low"],
-        clip_high=form["high"],
+        clip_high=form["high"] - (form["loss_type"] == "cispo"),
+        ratio="answer" if form.get("level") == "sequence" else "token",
+        clipped="weight" if form["loss_type"] == "cispo" else "gain",
         kl_coefficient=form["beta"],
         max_answer_tokens=TRL["max_completion_length"],
     )
     new_N, old_N, reference_N = (part[fixed.is_answer_BL] for part in (fixed.new_BL, fixed.old_BL, fixed.reference_BL))
-    _, losses_N = token_losses(new_N, old_N, reference_N if form["beta"] else None, fixed.spread(fixed.advantages_B), config)
+    _, losses_N = token_losses(new_N, old_N, reference_N if form["beta"] else None, fixed.spread(fixed.advantages_B), fixed.lengths, config)
     weights = token_weights(range(6), fixed.scored, config)
     loss = (fixed.spread(torch.tensor(list(weights.values()), dtype=torch.float64)) * losses_N).sum()
     loss.backward()
     assert loss.item() == pytest.approx(form["loss"], abs=1e-6)
     torch.testing.assert_close(fixed.new_BL.grad, torch.tensor(form["gradient"], dtype=torch.float64), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "share"),
+    [({"ratio": "answer", "average": "sequence_mean"}, "answer_clip_share"), ({"clipped": "weight"}, "clip_share")],
+    ids=["GSPO", "CISPO"],
+)
+def test_other_ratios_train_alike_however_split(more: dict[str, Any], share: str, run: Run) -> None:
+    settings = {**TINY, "epochs": 1, "passes": 3, "learning_rate": 0.03, **more}
+    made = [made_by(grpo, GRPOConfig(**settings, micro_batch_tokens=n), run) for n in (2048, 1)]
+    torch.testing.assert_close(*(weights_of(one) for one in made), atol=2e-4, rtol=1e-2)
+    vitals = made[0].manifest.facts["vitals"]
+    assert all(row["grad_norm"] > 0 and share in row for row in vitals) and vitals[-1][share] > 0
 
 
 def test_cut_off_answers_can_be_left_out() -> None:

@@ -98,6 +98,13 @@ def test_one_prompt_alone_is_said(run: Run) -> None:
     assert losses(made)[0] == 0.5 and any(text.startswith("All answers are to one prompt") for text in said)
 
 
+def test_without_shift_nothing_else_is_computed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first loss is 0.5 as ever, since nothing has moved; z is never asked for."""
+    monkeypatch.delattr(AnswerWork, "moved")
+    found = losses(tuned(run, shift=False, epochs=3))
+    assert found[0] == 0.5 and found[-1] < found[0]
+
+
 def test_a_pair_counts_as_far_as_it_is_sure(run: Run) -> None:
     """Of p = 0.8 each answer counts 0.6: the first loss is 0.6 x 0.5. Of p = 0.2 the rejected answer is the good one, as sure."""
     likely, unlikely = (pair_sites.compared(pair_sites.ComparedConfig(probability=p), run=run) for p in ("0.8", "0.2"))

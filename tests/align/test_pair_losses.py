@@ -96,7 +96,8 @@ def test_as_trl_without_pairs_or_reference() -> None:
     weight_A = torch.where(good_A, settings["desirable_weight"], settings["undesirable_weight"])
     z = max(0.0, sum(kto["moved"]) / len(kto["moved"]))
     assert z > 0.1
-    assert float((weight_A * kto_loss(ratio_A, good_A, z, beta=settings["beta"])).mean()) == pytest.approx(kto["mean"], rel=1e-5)
+    for shift, mean in ((z, kto["mean"]), (0.0, kto["apo_zero_unpaired"])):
+        assert float((weight_A * kto_loss(ratio_A, good_A, shift, beta=settings["beta"])).mean()) == pytest.approx(mean, rel=1e-5)
 
     logprobs_P2, tokens_P2 = GIVEN["logprobs"].view(2, 4).T, GIVEN["tokens"].view(2, 4).T
     averages_P2 = logprobs_P2 / tokens_P2

@@ -1,7 +1,8 @@
 """A language model of a few hundred numbers, taught by PPO in earnest: what goes wrong by wrong settings goes wrong here.
 
 Two prompts, twelve tokens (0 ends an answer), the next token's logits from prompt and last token: small enough for thirty rollouts in a
-fraction of a second. The loss is PPO's (clipped ratio, value head by prompt, last token and place, KL in the reward, entropy bonus).
+fraction of a second. The loss is PPO's (clipped ratio, value head by prompt, last token and place, KL in the reward, entropy bonus),
+written out anew; through the recipes themselves faults are planted in `test_planted_faults`.
 
 Dims  N answers   T tokens of an answer   V vocabulary
 """

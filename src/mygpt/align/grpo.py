@@ -1,10 +1,11 @@
 """GRPO: answers to one prompt are judged against one another, and what was better than the group becomes likelier. No critic.
 
 `average` says what every token weighs, `advantage` what an answer is worth: with `constant_length` and `centred` this is Dr. GRPO, with
-`token_mean`, `clip_high=0.28`, `skip_cut_off` and `resample` it is DAPO. Any reward will do: a rule, a verifier, a model.
+`token_mean`, `clip_high=0.28`, `skip_cut_off` and `resample` it is DAPO, with `ratio=answer` and `sequence_mean` GSPO, with
+`clipped=weight` CISPO. Any reward will do: a rule, a verifier, a model.
 
 Source     Shao et al. 2024, arXiv:2402.03300, equation 3; DAPO: Yu et al. 2025, arXiv:2503.14476, section 3; Dr. GRPO: Liu et al. 2025,
-           arXiv:2503.20783, section 3.2
+           arXiv:2503.20783, section 3.2; GSPO: Zheng et al. 2025, arXiv:2507.18071; CISPO: MiniMax 2025, arXiv:2506.13585
 We differ  the averages are over all answers of an update, however it is split; log-probabilities of the old policy are those of the
            training's own forward pass when it meets an answer first, so that the first ratio is exactly 1; answers without a gradient
            are not computed; KL coefficient 0, as in trl
@@ -23,7 +24,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from mygpt.align.group_advantages import centred, group_relative, has_spread
 from mygpt.align.kl import k3
 from mygpt.align.policy import open_policy
-from mygpt.align.policy_losses import Surrogate, clipped_surrogate
+from mygpt.align.policy_losses import Surrogate, clipped_surrogate, of_whole_answers, weighed_likelihood
 from mygpt.align.remote_rollouts import sampler_of
 from mygpt.align.reward_choice import opened_reward
 from mygpt.align.rollout_memory import prompts_within_memory, rollouts_forecast
@@ -55,6 +56,8 @@ class GRPOConfig(RolloutConfig):
     samples: Annotated[int, Field(ge=2)] = 8
     advantage: Literal["group_relative", "centred"] = "group_relative"
     average: Literal["sequence_mean", "token_mean", "constant_length"] = "token_mean"
+    ratio: Literal["token", "answer"] = "token"  # what is clipped: each token's, or one of the whole answer (GSPO)
+    clipped: Literal["gain", "weight"] = "gain"  # the gain, so that the token teaches nothing, or only its weight (CISPO)
     clip_low: PositiveFloat = 0.2
     clip_high: PositiveFloat = 0.2
     kl_coefficient: NonNegativeFloat = 0.0  # of k3 to the reference, in the loss
@@ -97,7 +100,7 @@ def grpo(
                     break
                 scored = scored_rollouts(sample, prompts, judge, config, number=number, memory=memory, run=run)
                 advantages = scored.by_row(advantages_of(scored.worth_PG, config))
-                watched = Watched()
+                watched = Watched(whole_answers=config.ratio == "answer")
                 if config.updates_per_pass > 1:  # else the first pass meets every answer before the policy has moved
                     watched.old = logprobs_of_rows(policy.module, policy, scored.made, config)
                 reference_logprobs = None
@@ -119,7 +122,8 @@ def grpo(
                     watched.old.setdefault(i, logprobs_L)
                 old_N = batch.joined(watched.old)
                 reference_N = None if reference_logprobs is None else batch.joined(reference_logprobs)
-                surrogate, losses_N = token_losses(logprobs_N, old_N, reference_N, batch.spread(advantages), config)
+                lengths = [scored.made[i].num_tokens for i in batch.rows]
+                surrogate, losses_N = token_losses(logprobs_N, old_N, reference_N, batch.spread(advantages), lengths, config)
                 loss = (batch.spread(weights) * losses_N).sum()
                 loss.backward()
                 watched.add(surrogate, logprobs_N, old_N)
@@ -155,10 +159,15 @@ def token_losses(
     old_logprobs_N: torch.Tensor,
     reference_logprobs_N: torch.Tensor | None,
     advantages_N: torch.Tensor,
+    lengths: Sequence[int],
     config: GRPOConfig,
 ) -> tuple[Surrogate, torch.Tensor]:
-    """(N), what each token adds before it is weighed; `reference_logprobs_N` where a KL is part of the loss."""
-    surrogate = clipped_surrogate(logprobs_N, old_logprobs_N, advantages_N, clip_low=config.clip_low, clip_high=config.clip_high)
+    """(N), what each token adds before it is weighed; `reference_logprobs_N` where a KL is part of the loss; `lengths` of the answers."""
+    compared_N = logprobs_N if config.ratio == "token" else of_whole_answers(logprobs_N, old_logprobs_N, lengths)
+    if config.clipped == "weight":
+        surrogate = weighed_likelihood(compared_N, old_logprobs_N, advantages_N, clip_high=config.clip_high)
+    else:
+        surrogate = clipped_surrogate(compared_N, old_logprobs_N, advantages_N, clip_low=config.clip_low, clip_high=config.clip_high)
     if reference_logprobs_N is None:
         return surrogate, surrogate.losses
     return surrogate, surrogate.losses + config.kl_coefficient * k3(logprobs_N, reference_logprobs_N)

@@ -8,7 +8,8 @@ Answers come from pairs (each gives a good and a bad one), or from conversations
 whose chosen answer is the better with probability p counts 2 p - 1 times, one of p below 1/2 the other way round: that is the loss expected
 over which of the two is good, but for a constant. Of ties, and of p = 1/2, nothing is left: such pairs are left out and counted.
 
-Source     Ethayarajh et al. 2024, arXiv:2402.01306, equations 7 and 8; the range of the weights: its section 4.2
+Source     Ethayarajh et al. 2024, arXiv:2402.01306, equations 7 and 8; the range of the weights: its section 4.2; without `shift`:
+           D'Oosterlinck et al. 2024, arXiv:2408.06266, equation 7, of single answers
 We differ  z is of the whole step, however it is split into micro-batches, and never of a prompt with an answer of its own: where a step has
            no other prompt, the answer is one of the training set; without weights given, the frequent kind's is lowered so that both kinds
            count alike; no dropout; AdamW
@@ -56,6 +57,7 @@ class KTOConfig(GentleConfig):
     desirable_weight: PositiveFloat | None = None  # of good answers; None: so that both kinds count alike
     undesirable_weight: PositiveFloat | None = None
     step_answers: Annotated[int, Field(ge=2)] = 32  # per update
+    shift: bool = True  # z is taken off; false: APO-zero of single answers, whose z is 0
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def kto(config: KTOConfig, *, model: Model, dataset: Dataset, reference: Model |
     known = Examples([row.name for row in train], num_tokens=lengths, num_trained=[sum(row.example.trained) for row in train])
     with tuning_steps(plan, known, module=module, config=config, run=run) as steps:
         for step in steps:
-            z = work.moved([train[i] for i in step.rows], train)
+            z = work.moved([train[i] for i in step.rows], train) if config.shift else 0.0
             for numbers in step.micro_batches:
                 rows = work.rows([train[i].example for i in numbers])
                 ratio_A = work.answers(module, rows) - reference_N[numbers]

@@ -5,11 +5,14 @@
     loss = (surrogate.losses + 0.1 * value.losses - 0.01 * entropies_N).sum() / step.num_trained      of one micro-batch
 
 Source     Schulman et al. 2017, arXiv:1707.06347, equations 7 and 9; the clipped value loss: its code (OpenAI baselines, ppo2); two
-           different bounds: Yu et al. 2025, arXiv:2503.14476 (DAPO), section 3.1; dual clip: Ye et al. 2019, arXiv:1912.09729, equation 5
+           different bounds: Yu et al. 2025, arXiv:2503.14476 (DAPO), section 3.1; dual clip: Ye et al. 2019, arXiv:1912.09729, equation 5;
+           `weighed_likelihood`: MiniMax 2025, arXiv:2506.13585 (CISPO), equations 4 and 5, without a lower bound, as there in practice;
+           `of_whole_answers`: Zheng et al. 2025, arXiv:2507.18071 (GSPO), equation 7
 We differ  the log ratio is cut at 20 either way, so that no token makes the loss infinite
 Dims       N tokens that the policy wrote; every function takes any shape
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,6 +50,20 @@ def clipped_surrogate(
         is_bounded_N = (advantages_N < 0) & (bound_N < losses_N)
         losses_N, is_clipped_N = torch.where(is_bounded_N, bound_N, losses_N), is_clipped_N | is_bounded_N
     return Surrogate(losses_N, ratios_N.detach(), is_clipped_N)
+
+
+def weighed_likelihood(
+    logprobs_N: torch.Tensor, old_logprobs_N: torch.Tensor, advantages_N: torch.Tensor, *, clip_high: float
+) -> Surrogate:
+    """-A ratio log pi, the ratio without gradient and at most 1 + clip_high: no token is left out, the odd ones weigh less."""
+    ratios_N = ratios_of(logprobs_N.detach(), old_logprobs_N)
+    return Surrogate(-advantages_N * ratios_N.clamp(max=1 + clip_high) * logprobs_N, ratios_N, ratios_N > 1 + clip_high)
+
+
+def of_whole_answers(logprobs_N: torch.Tensor, old_logprobs_N: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """(N) log-probabilities whose ratio to the old ones is the answer's at each of its tokens: the geometric mean of theirs."""
+    parts = (logprobs_N - old_logprobs_N).split(list(lengths))
+    return old_logprobs_N + torch.cat([part.mean().expand(len(part)) for part in parts])
 
 
 def ratios_of(logprobs_N: torch.Tensor, old_logprobs_N: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Run as its own process by tests/training/test_example_file.py: how much memory a set of many rows takes.
 
-argument  {"home": DIR, "model": DIGEST, "few": DIGEST, "many": DIGEST, "recipe": "sft" or "causal_lm"}
+argument  {"home": DIR, "model": DIGEST, "few": DIGEST, "many": DIGEST, "recipe": one of RECIPES}
 stdout    {"grown_bytes": N, "examples": N, "tokens": N, "file_bytes": N, "lengths": [of some of them]}
 
 First a set of few rows is trained on, so that all that is loaded once is there; then one step of the large one.
@@ -9,6 +9,7 @@ First a set of few rows is trained on, so that all that is loaded once is there;
 import json
 import random
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,19 @@ from mygpt.artifacts.store import Store
 from mygpt.core.config import Config
 from mygpt.core.run import Run
 from mygpt.finetune.causal_lm import CausalLMConfig, causal_lm
+from mygpt.finetune.masked_lm import MaskedLMConfig, masked_lm
 from mygpt.finetune.sft import SFTConfig, sft
+from mygpt.finetune.span_corruption import SpanCorruptionConfig, span_corruption
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.training.machine import PeakMemory, resident_bytes
 
-SETTINGS: dict[str, Any] = {"step_tokens": 256, "pack_tokens": 256, "precision": "float32", "epochs": 1, "method": LoRA(rank=2)}
-RECIPES: dict[str, Any] = {"sft": (sft, SFTConfig), "causal_lm": (causal_lm, CausalLMConfig)}
+SETTINGS: dict[str, Any] = {"step_tokens": 256, "precision": "float32", "epochs": 1, "method": LoRA(rank=2)}
+RECIPES: dict[str, Any] = {
+    "sft": (sft, partial(SFTConfig, pack_tokens=256)),
+    "causal_lm": (causal_lm, partial(CausalLMConfig, pack_tokens=256)),
+    "masked_lm": (masked_lm, MaskedLMConfig),
+    "span_corruption": (span_corruption, SpanCorruptionConfig),
+}
 CPU = torch.device("cpu")
 
 
@@ -43,13 +51,13 @@ def rows(config: RowsConfig, *, run: Run) -> Dataset:
     words = ["".join(draw.choices("abcdefghij", k=7)) for _ in range(500)]
 
     def row(number: int) -> Conversation:
-        if config.recipe == "causal_lm":
+        if config.recipe != "sft":
             return Conversation((Message("text", " ".join(draw.choices(words, k=25))),), str(number))
         asked, answer = (" ".join(draw.choices(words, k=k)) for k in (11, 11))
         return Conversation((Message("user", asked), Message("assistant", answer)), str(number))
 
     splits = {"train": [row(number) for number in range(config.rows)]}
-    schema = "text" if config.recipe == "causal_lm" else "sft"
+    schema = "sft" if config.recipe == "sft" else "text"
     facts = row_facts(schema, splits)
     return publish(Dataset, run, lambda folder: write_conversations(folder, splits), facts=facts, name=f"rows-{config.rows}")
 

@@ -15,7 +15,7 @@ from mygpt.artifacts.recipe import publish, recipe
 from mygpt.core.config import Config
 from mygpt.core.errors import Refused
 from mygpt.core.run import Alone, Run
-from mygpt.finetune.embedder import Contrast, EmbedderConfig, backward_in_parts, embedded, embedder, info_nce, plan_pairs
+from mygpt.finetune.embedder import Contrast, EmbedderConfig, backward_in_parts, embedded, embedder, embedder_forecast, info_nce, plan_pairs
 from mygpt.infer.torch_embedder import TorchEmbedder
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.heads import open_head
@@ -132,6 +132,17 @@ def one_text(config: OneText, *, run: Run) -> Dataset:
         write_pairs(folder, splits)
 
     return publish(Dataset, run, write, facts=row_facts("pairs", splits))
+
+
+def test_dry_run_counts_the_texts_that_the_training_cuts(dataset: Dataset, run: Run) -> None:
+    said: list[str] = []
+    run.listeners.append(lambda event: said.append(event["text"]) if event["event"] == "warning" else None)
+    tuned("bert", dataset, run, max_example_tokens=8)
+    config = EmbedderConfig(max_example_tokens=8)
+    told = embedder_forecast(config, model=base("bert", run), dataset=dataset, home=run.home)
+    (cut,) = [text for text in said if "lose their end" in text]
+    assert cut.startswith(f"{told['longer_than_allowed']} of {told['texts']} texts are longer than 8 tokens")
+    assert 0 < told["longer_than_allowed"] <= told["texts"]
 
 
 def test_refusals(dataset: Dataset, run: Run) -> None:

@@ -73,10 +73,10 @@ def test_spans_of_a_512_token_window_as_in_the_paper() -> None:
 
 def test_windows_hold_the_whole_text() -> None:
     tokenizer = shapes.byte_tokenizer("t5")
-    pieces = windows(tokenizer, ["abc<extra_id_0>z"], 4)
+    pieces = windows(tokenizer, "abc<extra_id_0>z", 4)
     assert [len(piece) for piece in pieces] == [4, 4, 4, 4]
     assert "".join(tokenizer.decode(piece) for piece in pieces) == "abc<extra_id_0>z"
-    assert [len(piece) for piece in windows(tokenizer, ["abcde"], 4)] == [4]  # one token alone cannot be corrupted
+    assert [len(piece) for piece in windows(tokenizer, "abcde", 4)] == [4]  # one token alone cannot be corrupted
 
 
 @pytest.mark.parametrize("shape", ["t5", "bart"])

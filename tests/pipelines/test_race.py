@@ -18,11 +18,24 @@ from mygpt.core.run import Run
 from mygpt.data.replay import ReplayConfig
 from mygpt.evaluate.forgetting import GeneralCheckConfig
 from mygpt.evaluate.held_out_questions import HeldOutConfig
+from mygpt.finetune.sft import sft_forecast
 from mygpt.infer.few_shot import choose_examples
 from mygpt.lm.adapters import prefix
 from mygpt.lm.adapters.freeze import Freeze
+from mygpt.lm.adapters.full import Full
 from mygpt.lm.load import load_tokenizer
-from mygpt.pipelines.race import METHODS, Budget, Entered, RaceConfig, contenders_of, equal_budget, num_tokens, race
+from mygpt.pipelines.race import (
+    METHODS,
+    Budget,
+    Entered,
+    RaceConfig,
+    RaceRowsConfig,
+    contenders_of,
+    equal_budget,
+    num_tokens,
+    race,
+    race_rows,
+)
 from mygpt.pipelines.race_report import training_cost
 from mygpt.rag.index import IndexConfig, build_index
 from tests.evaluate.made_up import MadeUpConfig, made_up_corpus, made_up_dataset
@@ -219,6 +232,14 @@ def test_dry_run_says_what_it_would_do(home: Path, entered: Entered) -> None:
     assert (plan["train_tokens_each"], plan["train_tokens"]) == (each.tokens, 3 * each.tokens)
     assert (plan["questions"], plan["answer_tokens_at_most"]) == (45, 45 * 64 * 5)
     assert sorted(m.digest for m in Store(home).manifests()) == before
+    needs = plan["training"]
+    assert list(needs) == ["prompt", "lora", "full"] and all(" GB of memory (" in found["needs"] for found in needs.values())
+    rows = race_rows(RaceRowsConfig(rows=each.rows), dataset=entered.dataset, run=Run(home, name="rows"))
+    config = RaceConfig().training(Full(), epochs=each.epochs)
+    alone = sft_forecast(config, model=entered.model, dataset=rows, home=home)
+    counted = ("trained_weights", "tokens", "steps")
+    assert [needs["full"][key] for key in counted] == [alone[key] for key in counted]  # as the training itself will say
+    assert needs["full"]["trained_weights"] > needs["lora"]["trained_weights"] > needs["prompt"]["trained_weights"]
     code, told = mygpt("race", "--home", str(home), "--set", "contenders=[lorra]", "--dry-run")
     assert (code, told["fix"]) == (2, "Did you mean `lora`?")
 

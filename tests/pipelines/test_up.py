@@ -119,6 +119,9 @@ def test_dry_run_does_nothing(small_up: SmallUp, tmp_path: Path) -> None:
     code, plan = mygpt("up", str(small_up.folder), "--home", str(tmp_path / "none"), "--dry-run")
     assert (code, plan["files"], plan["trains"]) == (0, 4, True)
     assert not (tmp_path / "none").exists()
+    assert plan["training"].startswith("about ") and "questions of 100 tokens" in plan["training"] and " GB of memory (" in plan["training"]
+    _, again = mygpt("up", str(small_up.folder), "--home", str(small_up.home), "--dry-run")
+    assert again["training"].startswith("about ") and again["training"].endswith("on the questions of last time")
 
 
 def test_asking_about_something_else_abstains(small_up: SmallUp) -> None:

@@ -41,7 +41,8 @@ def race(
     entry = entry_of(store, name=name, dataset=dataset, model=model, index=index)
     if dry_run:
         plan = forecast(config, dataset=entry.dataset, index=entry.index, model=at_hand(store, entry))
-        show(plan, as_json=json, picture=lambda: "\n".join(f"{key}: {value}" for key, value in plan.items()))
+        shown = {**plan, "training": "", **{f"  {name}": found["needs"] for name, found in plan["training"].items()}}
+        show(plan, as_json=json, picture=lambda: "\n".join(f"{key}: {value}" for key, value in shown.items()))
         return
     run = Run(store.home, name=f"{entry.name}-race", seed=seed, listeners=(progress_view(),), fresh=fresh)
     with run, store.exclusive(f"mygpt race {entry.name}"), run.step("race"):

@@ -73,7 +73,7 @@ def embedder(config: EmbedderConfig, *, model: Model, dataset: Dataset, run: Run
     bare = blueprint_for("embedder", model, config)
     allowed = example_tokens(bare, config)
     examples = {text: encode(bare.tokenizer, text, max_tokens=allowed) for row in rows for text in texts_of(row)}
-    if num_cut := sum(len(encode(bare.tokenizer, text)) > allowed for text, example in examples.items() if len(example) == allowed):
+    if num_cut := texts_cut(bare, examples, allowed):
         run.warn(f"{num_cut} of {len(examples)} texts are longer than {allowed} tokens and lose their end, here and in use.")
     lengths = [sum(len(examples[text]) for text in texts_of(row)) for row in rows]
     require_examples(lengths, allowed=max(lengths, default=0), what="pairs", fix="")
@@ -139,7 +139,14 @@ def embedder_forecast(config: EmbedderConfig, *, model: Model, dataset: Dataset,
         return nothing_to_learn()
     allowed = example_tokens(bare, config)
     examples = {text: encode(bare.tokenizer, text, max_tokens=allowed) for row in rows for text in texts_of(row)}
-    return foreseen(_forecast(config, model, rows, examples, order=Random, home=home), examples=len(rows))
+    forecast, num_cut = _forecast(config, model, rows, examples, order=Random, home=home), texts_cut(bare, examples, allowed)
+    return {**foreseen(forecast, examples=len(rows), longer_than_allowed=num_cut), "texts": len(examples)}
+
+
+def texts_cut(opened: Opened, examples: Mapping[str, Encoded], allowed: int) -> int:
+    """How many texts lose their end."""
+    full = (text for text, example in examples.items() if len(example) == allowed)
+    return sum(len(encode(opened.tokenizer, text)) > allowed for text in full)
 
 
 def _forecast(

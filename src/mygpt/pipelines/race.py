@@ -17,6 +17,7 @@ import gc
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
@@ -36,6 +37,7 @@ from mygpt.data.replay import ReplayConfig, replay
 from mygpt.evaluate.forgetting import GeneralCheckConfig, general_check
 from mygpt.evaluate.harness import RunTaskConfig, run_task
 from mygpt.evaluate.held_out_questions import SETS, HeldOutConfig, are_enough, held_out_questions
+from mygpt.finetune.rows import forecast_of
 from mygpt.finetune.sft import SFTConfig, sft
 from mygpt.infer.few_shot import FewShot, choose_examples
 from mygpt.infer.protocols import Completer, Embedder, Sampling
@@ -56,6 +58,8 @@ from mygpt.pipelines.race_report import RaceReportConfig, race_report
 from mygpt.pipelines.race_verdict import BASE
 from mygpt.rag.answer import AnswerConfig, RetrievalCompleter
 from mygpt.rag.search import open_search
+from mygpt.training.fit import foreseen
+from mygpt.training.steps import Examples
 
 UNTRAINED = ("few_shot", "retrieval")
 METHODS = ("prompt", "prefix", "p_tuning", "ia3", "lora", "bottleneck", "freeze", "full")
@@ -296,8 +300,10 @@ def forecast(config: RaceConfig, *, dataset: Dataset, index: SearchIndex | None,
     trained = [name for name in names if name in METHODS]
     skipped = ["retrieval"] if "retrieval" in names and index is None else []
     questions = sum(min(len(dataset.split(name)), config.questions.max_items) for name in SETS)
-    lengths = num_tokens(dataset.split("train"), load_tokenizer(model) if model else None)
+    tokenizer = load_tokenizer(model) if model else None
+    lengths = num_tokens(dataset.split("train"), tokenizer)
     budget = equal_budget(lengths, config.train_tokens, config.max_epochs)
+    needs = {name: training_needs(config, name, budget, dataset=dataset, model=model, tokenizer=tokenizer) for name in trained if model}
     runs = [BASE, *(name for name in names if name not in skipped)]
     return {
         "dataset": dataset.id,
@@ -309,7 +315,19 @@ def forecast(config: RaceConfig, *, dataset: Dataset, index: SearchIndex | None,
         "epochs": budget.epochs if trained else 0,
         "train_tokens_each": budget.tokens if trained else 0,
         "train_tokens": budget.tokens * len(trained),
+        "training": needs,
         "replay_rows_at_most": config.replay.prompts if trained else 0,
         "answer_tokens_at_most": questions * config.questions.max_tokens * len(runs),
         "estimated": model is None,
     }
+
+
+def training_needs(config: RaceConfig, name: str, budget: Budget, *, dataset: Dataset, model: Model, tokenizer: Any) -> dict[str, Any]:
+    """Memory and time of one contender's training, without what is learnt beside the rows; or why it will take no part."""
+    rendered = [ChatRenderer(tokenizer).render(row) for row in spread(dataset.split("train"), budget.rows)]
+    known = Examples((), num_tokens=[len(e.token_ids) for e in rendered], num_trained=[sum(e.trained[1:]) for e in rendered])
+    settings = config.training(config.method(name), epochs=budget.epochs)
+    try:
+        return foreseen(forecast_of(settings, model, tokenizer, known, Random, home=dataset.store.home), examples=len(rendered))
+    except (Refused, UsageError) as error:
+        return {"needs": f"takes no part: {error.what}"}

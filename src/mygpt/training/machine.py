@@ -55,7 +55,9 @@ def _read(file: Path) -> dict[str, float]:
 
 
 def _write(file: Path, key: str, value: float) -> None:
-    """Without it, the same is measured again next time."""
+    """Without it, the same is measured again next time: no home is made for it."""
+    if not file.parents[1].is_dir():
+        return
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         beside = file.with_name(f".{file.name}.{os.getpid()}")

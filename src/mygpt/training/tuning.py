@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Literal
@@ -122,6 +123,20 @@ def numbered_on(plan: Plan, num_examples: int) -> Plan:
             for i in micro:
                 seen[i] += 1
     return numbered
+
+
+@dataclass(frozen=True)
+class Repeated(Sequence[Any]):
+    """The same again for every epoch, for numbers that count on; held once."""
+
+    once: Sequence[Any]
+    times: int
+
+    def __len__(self) -> int:
+        return len(self.once) * self.times
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.once[number % len(self.once)]
 
 
 def names_of(rows: Sequence[Any]) -> list[str]:

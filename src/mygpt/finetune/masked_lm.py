@@ -84,10 +84,10 @@ def learnt_from(
     forecast = _forecast(config, model, Examples((), lengths, num_asked), order=run.random, home=run.home)
     run.note(f"Training needs {forecast.told()}.")
 
-    def asked(window: Rendered, number: int, stream: str) -> tuple[Encoded, list[int]]:
+    def asked(example: Rendered, number: int, stream: str) -> tuple[Encoded, list[int]]:
         draw = run.random(f"masks/{stream}/{number}")
-        words = {"special": special, "ordinary": ordinary, "share": config.asked_share}
-        return mask(window_of(window), mask_id=tokenizer.mask_token_id, **words, draw=draw)
+        window = window_of(example)
+        return mask(window, mask_id=tokenizer.mask_token_id, special=special, ordinary=ordinary, share=config.asked_share, draw=draw)
 
     def learnt_window(number: int) -> tuple[Encoded, list[int]]:
         """`number` counts on from epoch to epoch: other masks in each."""

@@ -81,7 +81,7 @@ def rebuilt_feedback(identity: Any, rebuild: Callable[[str, Any], Any]) -> Direc
         kind = "scorer" if "scorer" in one else "completer"
         if (key := digest_value(one[kind])) not in opened:
             opened[key] = rebuild(kind, one[kind])
-        said = {name: tuple(value) if isinstance(value, list) else value for name, value in one["wording"].items()}
+        said: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in one["wording"].items()}
         more = {"max_tokens": one["max_tokens"]} if "max_tokens" in one else {}
         judges.append(ModelJudge(**{kind: opened[key]}, wording=Wording(**said), **more))
     return DirectFeedback(*judges, scale=identity["scale"])

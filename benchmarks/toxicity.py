@@ -115,7 +115,7 @@ def on_held_out(probe: Probe, vectors_ND: np.ndarray, label_N: np.ndarray, clust
 
 def elsewhere(toxicity: Toxicity) -> dict[str, Any]:
     """What the shipped head flags of texts that are not tweets, none of which is toxic."""
-    _, prose = load_general()
+    prose = "\n\n".join(load_general()[1])
     sentences = [s for s in re.split(r"(?<=[.!?])\s+|\n+", prose) if 30 <= len(s) <= 300]
     found = {}
     for name, texts in (("prose", sentences), ("naming_a_group", NAMING_A_GROUP)):

@@ -12,7 +12,7 @@ from tests.evaluate.made_up import HELD_OUT_TEXT, MadeUpConfig, TableScorer, mad
 
 def test_flips_and_bits_per_byte(run: Run) -> None:
     """Base knows all; tuned loses the first four items and every byte of general text costs 0.03 bits more."""
-    items, text = load_general()
+    items, texts = load_general()
     known = {item.question: item.answers[0] for item in items}
     forgotten = {item.question for item in items[:4]}
     before = ScriptedCompleter(lambda c: known[c.question], name="base")
@@ -29,7 +29,8 @@ def test_flips_and_bits_per_byte(run: Run) -> None:
     assert measured.num_items == len(items) == measured.right_base
     assert measured.p_value == pytest.approx(2 / 2**4)
     assert (held_out_bpb(base), held_out_bpb(tuned)) == pytest.approx((1.0, 0.9))
-    assert sum(r["num_bytes"] for r in base.rows if r["set"] == "general_text") == len(text.encode())
+    assert sum(r["num_bytes"] for r in base.rows if r["set"] == "general_text") == len("".join(texts).encode())
+    assert (measured.num_texts, measured.reliable) == (len(texts), True)
     assert [r["num_bytes"] for r in base.rows if r["set"] == "held_out"] == [len(HELD_OUT_TEXT)]  # the studied document is not among them
 
 

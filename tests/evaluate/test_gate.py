@@ -104,12 +104,15 @@ def test_forgetting_from_a_report_of_up(run: Run) -> None:
     policy = parse_policy({"rules": [{"task": "t", "better_by": 0}, {"task": "general_text", "forgets_at_most": 0.05}]})
     candidate, baseline = made(run, "tuned", "t", shares(N, 150)), made(run, "base", "t", HALF)
 
-    def outcome(low: float, middle: float, high: float) -> str:
-        report = {"forgetting": {"bpb": {"estimate": middle, "low": low, "high": high}}}
+    def outcome(low: float, middle: float, high: float, texts: int | None = 32) -> str:
+        report = {"forgetting": {"bpb": {"estimate": middle, "low": low, "high": high}, "num_texts": texts}}
         return decide(policy, [candidate], [baseline], report=report, num_resamples=500).outcome
 
     assert outcome(0.01, 0.02, 0.03) == "ship"
     assert outcome(0.05, 0.06, 0.07) == "do not ship"
+    assert outcome(0.01, 0.02, 0.03, texts=26) == "need more items"
+    with pytest.raises(UsageError, match="does not say on how many texts"):
+        outcome(0.01, 0.02, 0.03, texts=None)
     with pytest.raises(UsageError, match="a rule on `general_text`, which was not measured"):
         decide(policy, [candidate], [baseline], num_resamples=500)
 

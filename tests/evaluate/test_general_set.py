@@ -10,6 +10,7 @@ from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.artifacts.model import Model
 from mygpt.evaluate.general_set import REPLY_TOKENS, GeneralItem, is_right, load_general
 from mygpt.infer.protocols import Sampling
+from mygpt.metrics.bootstrap import interval_is_reliable
 
 HANDBOOK = Path(__file__).resolve().parents[2] / "examples" / "handbook"
 # each is frequent in the handbook, and none may occur in the general set
@@ -67,11 +68,13 @@ def test_no_question_gives_its_answer_away() -> None:
     assert all(i.answers and all(answer.strip() == answer != "" for answer in i.answers) for i in items)
 
 
-def test_text_is_about_twenty_kilobytes_of_many_lines_once_each() -> None:
-    _, text = load_general()
-    assert 18_000 <= len(text.encode()) <= 24_000
-    paragraphs = [line for line in text.splitlines() if line]
-    assert len(set(paragraphs)) == len(paragraphs) > 60
+def test_the_texts_are_enough_for_an_interval_and_no_line_is_in_two() -> None:
+    """An interval is over whole texts: of one text cut in pieces, the pieces are one item."""
+    _, texts = load_general()
+    assert interval_is_reliable(len(texts)) and min(map(len, texts)) > 400
+    assert 24_000 <= len("".join(texts).encode()) <= 32_000
+    paragraphs = [line for text in texts for line in text.splitlines() if line]
+    assert len(set(paragraphs)) == len(paragraphs) > 90
 
 
 @pytest.mark.parametrize("word", HANDBOOK_WORDS)
@@ -79,8 +82,8 @@ def test_nothing_of_the_handbook(word: str) -> None:
     whole_word = re.compile(rf"\b{word}\b", re.IGNORECASE)
     handbook = " ".join(path.read_text(encoding="utf-8") for path in HANDBOOK.rglob("*.md"))
     assert len(whole_word.findall(handbook)) >= 5, "the list is out of date"
-    items, text = load_general()
-    assert not whole_word.search(text)
+    items, texts = load_general()
+    assert not whole_word.search(" ".join(texts))
     assert not any(whole_word.search(" ".join((i.question, *i.answers))) for i in items)
 
 

@@ -105,8 +105,8 @@ def test_no_questions_at_all() -> None:
     assert "There are 0 held-out questions" in made.text
 
 
-def forgot(bpb: float, lost: int = 0, won: int = 0, p_value: float = 1.0) -> Forgetting:
-    return Forgetting(1.0, 1.0 + bpb, Interval(bpb, bpb - 0.01, bpb + 0.01), 60, 40, 40 - lost + won, lost, won, p_value)
+def forgot(bpb: float, lost: int = 0, won: int = 0, p_value: float = 1.0, texts: int = 32) -> Forgetting:
+    return Forgetting(1.0, 1.0 + bpb, Interval(bpb, bpb - 0.01, bpb + 0.01), 60, 40, 40 - lost + won, lost, won, p_value, texts)
 
 
 @pytest.mark.parametrize(
@@ -125,3 +125,16 @@ def test_forgetting(measured: Forgetting, expected: str) -> None:
     assert made.forgetting == expected
     assert ("forgot too much" in made.headline) == (expected == "beyond the limit")
     assert "limit +0.05" in made.sentences[-1]
+
+
+@pytest.mark.parametrize(
+    ("measured", "begins", "unreliable"),
+    [
+        (forgot(0.03), "It forgot little: +0.030", False),
+        (forgot(0.045), "It may have forgotten little: +0.045", False),  # the interval reaches 0.055
+        (forgot(0.03, texts=26), "It may have forgotten little: +0.030", True),
+    ],
+)
+def test_forgotten_little_is_said_only_where_the_interval_says_so(measured: Forgetting, begins: str, unreliable: bool) -> None:
+    said = verdict(forgetting=measured, base_zero_shot=plus(0), tuned=plus(0.3)).sentences[-1]
+    assert said.startswith(begins) and ("unreliable: 26 texts, fewer than 30" in said) == unreliable

@@ -25,7 +25,7 @@ def compared(passages: int = 40, items: int = 40, **scores: list[float]) -> Comp
 
 def lost(bpb: float, right_to_wrong: int = 1, p_value: float = 1.0) -> Forgetting:
     interval = Interval(bpb, bpb - 0.01, bpb + 0.01)
-    return Forgetting(1.0, 1.0 + bpb, interval, 96, 60, 60 - right_to_wrong, right_to_wrong, 0, p_value)
+    return Forgetting(1.0, 1.0 + bpb, interval, 96, 60, 60 - right_to_wrong, right_to_wrong, 0, p_value, 32)
 
 
 def chosen(comparison: Comparison, **forgetting: Forgetting) -> Choice:

@@ -1,7 +1,7 @@
 """What tuning took away: general questions now wrong, and bits per byte on text that has nothing to do with the documents.
 
 general_check   one model: right or wrong on each general question; log-probability of general text, and of held-out documents
-compare         tuned against base: bits per byte with a paired interval over pieces of text, flips with McNemar's exact test
+compare         tuned against base: bits per byte with a paired interval over whole texts, flips with McNemar's exact test
 task_changes    any number of tasks after any number of stages: F_i = best score before - score now, with a paired interval, and flips
 
 Source: McCloskey and Cohen 1989, "Catastrophic interference in connectionist networks", for the effect; the measures are those of
@@ -27,7 +27,7 @@ from mygpt.evaluate.general_set import REPLY_TOKENS, is_right, load_general
 from mygpt.evaluate.same_items import SameItems, join, model_labels
 from mygpt.infer.protocols import Completer, Sampling, Scorer
 from mygpt.metrics.bits_per_byte import bits_per_byte
-from mygpt.metrics.bootstrap import Interval, bootstrap_ratio
+from mygpt.metrics.bootstrap import Interval, bootstrap_ratio, interval_is_reliable
 from mygpt.metrics.continual import backward_transfer, forgetting
 from mygpt.metrics.holm import holm
 from mygpt.metrics.mcnemar import mcnemar_exact
@@ -54,6 +54,12 @@ class Forgetting:
     right_to_wrong: int
     wrong_to_right: int
     p_value: float  # of the flips
+    num_texts: int  # behind the interval of `bpb`
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the interval deserves its level."""
+        return interval_is_reliable(self.num_texts)
 
     def beyond(self, max_bpb: float) -> bool:
         """More bits per byte than allowed, or more questions lost than chance explains."""
@@ -91,7 +97,7 @@ def general_check(
     run: Run,
 ) -> Predictions:
     """`dataset` and `corpus` add the documents that were never trained on; without them only general text is scored."""
-    items, text = load_general()
+    items, general = load_general()
     asked = [Conversation((Message("user", item.question),), item.id) for item in items]
     answers = completer.complete(asked, Sampling(max_tokens=config.max_tokens))
     rows = [
@@ -109,13 +115,16 @@ def general_check(
         for item, answer in zip(items, answers, strict=True)
     ]
     held_out = held_out_texts(dataset, corpus, config.max_held_out_characters) if dataset and corpus else []
-    texts = [("general_text", piece) for piece in pieces(text, config.piece_characters)]
-    texts += [("held_out", piece) for passage in held_out for piece in pieces(passage, config.piece_characters)]
-    scores = scorer.score([""] * len(texts), [piece for _, piece in texts])
-    for number, ((name, _), score) in enumerate(zip(texts, scores, strict=True)):
-        rows.append(
-            _row(item_id=f"{name}-{number}", set=name, num_tokens=score.num_tokens, logprob=score.logprob, num_bytes=score.num_bytes)
-        )
+    texts = [
+        (name, f"{name} {number}", piece)
+        for name, whole in (("general_text", general), ("held_out", held_out))
+        for number, text in enumerate(whole)
+        for piece in pieces(text, config.piece_characters)
+    ]
+    scores = scorer.score([""] * len(texts), [piece for _, _, piece in texts])
+    for number, ((name, text, _), score) in enumerate(zip(texts, scores, strict=True)):
+        scored = {"num_tokens": score.num_tokens, "logprob": score.logprob, "num_bytes": score.num_bytes}
+        rows.append(_row(item_id=f"{name}-{number}", set=name, cluster=text, **scored))
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows))
 
 
@@ -123,18 +132,20 @@ def compare(base: Predictions, tuned: Predictions, *, num_resamples: int, seed: 
     right = [(b["right"], t["right"]) for b, t in _paired(base.rows, tuned.rows, "general")]
     text = _paired(base.rows, tuned.rows, "general_text")
     num_bytes = [b["num_bytes"] for b, _ in text]
+    clusters = [b.get("cluster") or b["item_id"] for b, _ in text]  # measured by an older version: every piece is its own
     bits = [(b["logprob"] - t["logprob"]) / math.log(2) for b, t in text]  # tuned - base: -log2 p rises as p falls
     lost, won = right.count((True, False)), right.count((False, True))
     return Forgetting(
         bpb_base=bits_per_byte([b["logprob"] for b, _ in text], num_bytes),
         bpb_tuned=bits_per_byte([t["logprob"] for _, t in text], num_bytes),
-        bpb=bootstrap_ratio(bits, num_bytes, num_resamples=num_resamples, seed=seed),
+        bpb=bootstrap_ratio(bits, num_bytes, clusters=clusters, num_resamples=num_resamples, seed=seed),
         num_items=len(right),
         right_base=sum(b for b, _ in right),
         right_tuned=sum(t for _, t in right),
         right_to_wrong=lost,
         wrong_to_right=won,
         p_value=mcnemar_exact(lost, won),
+        num_texts=len(set(clusters)),
     )
 
 
@@ -229,7 +240,10 @@ def _paired(base: Rows, tuned: Rows, name: str) -> list[tuple[dict[str, Any], di
     return list(zip(base, tuned, strict=True))
 
 
-_COLUMNS = ("item_id", "set", "category", "question", "reference", "answer", "finish_reason", "num_tokens", "right", "logprob", "num_bytes")
+_COLUMNS = (
+    "item_id", "set", "category", "question", "reference", "answer", "finish_reason", "num_tokens", "right",
+    "logprob", "num_bytes", "cluster",
+)
 
 
 def _row(**values: Any) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Asked before and after tuning, it shows what was forgotten. The questions (general knowledge, common sense, simple instructions, small
 arithmetic) are easy enough that a 135M instruction model answers more than half of them, and hard enough that gains would be seen as well.
-The text is for bits per byte. Both were written for this project.
+The texts are for bits per byte: short ones of many kinds, each about something else, since what is drawn anew for an interval is a whole
+text. All were written for this project.
 """
 
 import json
@@ -22,12 +23,12 @@ class GeneralItem:
     prompt_style: str  # question, instruction, completion
 
 
-def load_general() -> tuple[list[GeneralItem], str]:
-    """The items, and the text."""
+def load_general() -> tuple[list[GeneralItem], list[str]]:
+    """The items, and the texts."""
     folder = resources.files("mygpt.evaluate") / "general"
     rows = [json.loads(line) for line in (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()]
     items = [GeneralItem(**{**row, "answers": tuple(row["answers"])}) for row in rows]
-    return items, (folder / "text.txt").read_text(encoding="utf-8")
+    return items, (folder / "text.txt").read_text(encoding="utf-8").split("\n\n\n")
 
 
 def is_right(item: GeneralItem, reply: str) -> bool:

@@ -16,7 +16,7 @@ from mygpt.evaluate.paired_difference import Resampling, difference, has_headroo
 from mygpt.evaluate.policy import Policy, Rule
 from mygpt.evaluate.same_items import SameItems
 from mygpt.evaluate.task_figures import PLUMBING
-from mygpt.metrics.bootstrap import FEWEST_ITEMS, Interval
+from mygpt.metrics.bootstrap import Interval
 from mygpt.metrics.non_inferiority import items_for_margin, non_inferiority
 from mygpt.views.numbers import decimal, signed
 
@@ -64,10 +64,13 @@ def _evidence(rule: Rule, task: SameItems, metric: str, policy: Policy, resampli
 
 
 def evidence_in_report(rule: Rule, figures: Mapping[str, Any]) -> Evidence:
-    """Of forgetting, from a report of `mygpt up`: its interval is over pieces of general text, their number is not recorded."""
-    bpb = figures["forgetting"]["bpb"]
-    made = loss_evidence(rule, "bits_per_byte", Interval(bpb["estimate"], bpb["low"], bpb["high"]), FEWEST_ITEMS)
-    return replace(made, num_items=0, source="general text, from the report")
+    """Of forgetting, from a report of `mygpt up`: its interval is over the texts of the general set."""
+    bpb, num_texts = figures["forgetting"]["bpb"], figures["forgetting"].get("num_texts")
+    if num_texts is None:
+        what = "The report does not say on how many texts forgetting was measured."
+        raise UsageError(what, fix="Make it again: it is of an older version.")
+    made = loss_evidence(rule, "bits_per_byte", Interval(bpb["estimate"], bpb["low"], bpb["high"]), num_texts)
+    return replace(made, source="general text, from the report")
 
 
 def _better(rule: Rule, task: SameItems, metric: str, policy: Policy, resampling: Resampling, planned: float) -> Evidence:

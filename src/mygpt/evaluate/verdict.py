@@ -160,9 +160,13 @@ def _too_few_sentence(comparison: Comparison | None, min_items: int) -> str:
 def _forgetting_sentence(forgetting: Forgetting | None, verdict: str, max_bpb: float) -> list[str]:
     if forgetting is None:
         return []
-    begin = "Beware, it forgot too much" if verdict == "beyond the limit" else "It forgot little"
+    bpb, sure = forgetting.bpb, forgetting.reliable and forgetting.bpb.high <= max_bpb
+    little = "It forgot little" if sure else "It may have forgotten little"
+    begin = "Beware, it forgot too much" if verdict == "beyond the limit" else little
+    few = "" if forgetting.reliable else f", unreliable: {forgetting.num_texts} texts, fewer than {FEWEST_ITEMS}"
     return [
-        f"{begin}: {signed(forgetting.bpb.estimate, 3)} bits per byte on general text (limit {signed(max_bpb)}); of {forgetting.num_items} "
+        f"{begin}: {signed(bpb.estimate, 3)} bits per byte on general text (limit {signed(max_bpb)}, interval {signed(bpb.low, 3)} to "
+        f"{signed(bpb.high, 3)}{few}); of {forgetting.num_items} "
         f"general questions {forgetting.right_to_wrong} went from right to wrong and {forgetting.wrong_to_right} from wrong to right."
     ]
 

@@ -125,8 +125,14 @@ def _within_limit_sentence(comparison: Comparison, labels: Mapping[str, str], be
 def _forgetting_sentences(forgetting: Mapping[str, Forgetting], labels: Mapping[str, str], max_bpb: float) -> list[str]:
     if not forgetting:
         return []
-    told = ", ".join(f"{labels[name]} {signed(lost.bpb.estimate, 3)}{_why_too_much(lost, max_bpb)}" for name, lost in forgetting.items())
+    told = ", ".join(
+        f"{labels[name]} {signed(lost.bpb.estimate, 3)}{_why_too_much(lost, max_bpb)}{_doubt(lost)}" for name, lost in forgetting.items()
+    )
     return [f"Forgotten, in bits per byte of general text (limit {signed(max_bpb)}): {told}."]
+
+
+def _doubt(lost: Forgetting) -> str:
+    return "" if lost.reliable else f" (interval unreliable: {lost.num_texts} texts)"
 
 
 def _why_too_much(lost: Forgetting, max_bpb: float) -> str:

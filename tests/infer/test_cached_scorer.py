@@ -2,7 +2,7 @@
 
 import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def test_another_model_and_another_seam_are_not_found(path: Path) -> None:
 
 
 def test_interrupted_work_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cached_scorer, "_KEPT_AT_ONCE", 2)
+    monkeypatch.setattr(cached_scorer, "_ASKED_AT_ONCE", 2)
     inner = Counting()
     prompts, texts = ["p1"] * 3 + ["p2", "p3"], ["a", "b", "c", "d", "break"]
     with pytest.raises(MygptError):
@@ -106,3 +106,24 @@ def test_whether_it_was_greedy_is_kept_and_an_older_table_is_not_read(path: Path
         scores = CachedScorer(inner, path).score(["q"] * 3, ["yes", "no", "unsaid"])
         assert [score.is_greedy for score in scores] == [True, False, None]
     assert len(inner.calls) == 1
+
+
+def test_what_came_before_a_fault_is_kept(path: Path) -> None:
+    """At pair 900 of 1,000, all of one call: 900 are known to the next, also where no portion was full."""
+
+    class Coming(Counting):
+        def as_scored(self, prompts: Sequence[str], continuations: Sequence[str]) -> Iterator[tuple[int, Score]]:
+            for place, pair in reversed(list(enumerate(zip(prompts, continuations, strict=True)))):
+                (score,) = self.score(*([one] for one in pair))
+                yield place, score
+
+    inner = Coming()
+    texts = [f" {n}" for n in range(1000)]
+    texts[99] = "break"  # the 901st from behind
+    with pytest.raises(MygptError, match="It broke"):
+        CachedScorer(inner, path).score(["q"] * 1000, texts)
+    assert len(inner.calls) == 901
+    inner.broken = False
+    scores = CachedScorer(inner, path).score(["q"] * 1000, texts)
+    assert len(inner.calls) == 901 + 100
+    assert scores == Counting("other").score(["q"] * 1000, [*texts[:99], "brea_", *texts[100:]])

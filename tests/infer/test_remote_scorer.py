@@ -1,10 +1,12 @@
 """The remote scorer against servers whose every token the test decides; against a real model: tests/serve/test_text_completions.py."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mygpt.core.errors import MygptError, UsageError
+from mygpt.infer.cached_scorer import CachedScorer
 from mygpt.infer.protocols import Score
 from mygpt.infer.remote_scorer import RemoteScorer
 from tests.infer.test_remote import Reply, Site, site, waits  # noqa: F401
@@ -82,3 +84,26 @@ def test_few_texts_a_request_and_order_kept(site: Site) -> None:  # noqa: F811
     scores = RemoteScorer(f"{site.address}#one").score(["q"] * 20, [f" a{i}" for i in range(20)])
     assert [s.logprob for s in scores] == [-float(i) for i in range(20)]
     assert sorted(len(body["prompt"]) for _, body, _ in site.seen) == [4, 8, 8]
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_an_endpoint_that_breaks_off_is_resumed(site: Site, tmp_path: Path, parallel: int) -> None:  # noqa: F811
+    """The 97th text of 100 is answered with 400: what was scored is kept, and only the rest is asked for again."""
+    broken = True
+
+    def reply(path: str, body: dict[str, Any]) -> Reply:
+        if path == "/v1/models":  # which model is it?
+            return 404, {}, {}
+        if broken and any(text.endswith(" a96") for text in body["prompt"]):
+            return 400, {"error": {"message": "no"}}, {}
+        return echoed(*((["q", text[1:], "!"], [None, -float(text[3:]), 0.0], [None, {"x": 0.0}, {"!": 0.0}]) for text in body["prompt"]))
+
+    site.reply = reply
+    cached = CachedScorer(RemoteScorer(f"{site.address}#one", parallel=parallel), tmp_path / "scores.sqlite")
+    texts = [f" a{i}" for i in range(100)]
+    with pytest.raises(MygptError, match="answered 400"):
+        cached.score(["q"] * 100, texts)
+    broken = False
+    site.seen.clear()
+    assert [score.logprob for score in cached.score(["q"] * 100, texts)] == [-float(i) for i in range(100)]
+    assert [text for _, body, _ in site.seen for text in body.get("prompt", [])] == [f"q a{i}" for i in range(96, 100)]

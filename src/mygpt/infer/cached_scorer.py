@@ -13,7 +13,8 @@ from pathlib import Path
 from mygpt.core.digest import digest_value
 from mygpt.infer.protocols import Identity, Score, Scorer
 
-_KEPT_AT_ONCE = 2048  # pairs scored between two writes; pairs of one prompt stay together
+_ASKED_AT_ONCE = 2048  # pairs in one call; pairs of one prompt stay together
+_WRITTEN_AT_ONCE = 64  # scores, where the scorer gives each as it comes
 _LOOKED_UP_AT_ONCE = 500  # SQLite takes 999 parameters in its oldest builds
 _SCHEMA = 2  # version of the table: scores kept under another are computed again
 _TABLE = f"""CREATE TABLE IF NOT EXISTS scores_{_SCHEMA}
@@ -37,11 +38,25 @@ class CachedScorer:
         known = self._read(set(keys.values()))
         new = [pair for pair in keys if keys[pair] not in known]
         for part in _parts(new):
-            scores = self._scorer.score([prompt for prompt, _ in part], [continuation for _, continuation in part])
-            computed = {keys[pair]: score for pair, score in zip(part, scores, strict=True)}
-            self._write(computed)
-            known |= computed
+            known |= self._computed(part, keys)
         return [known[keys[pair]] for pair in pairs]
+
+    def _computed(self, part: Sequence[Pair], keys: Mapping[Pair, str]) -> dict[str, Score]:
+        """Written a few at a time where the scorer gives each as it comes; before a fault, whatever came before it."""
+        asked = [prompt for prompt, _ in part], [continuation for _, continuation in part]
+        as_scored = getattr(self._scorer, "as_scored", None)
+        coming = enumerate(self._scorer.score(*asked)) if as_scored is None else as_scored(*asked)
+        found: dict[str, Score] = {}
+        new: dict[str, Score] = {}
+        try:
+            for place, score in coming:
+                new[keys[part[place]]] = score
+                if len(new) == _WRITTEN_AT_ONCE:
+                    self._write(new)
+                    found, new = found | new, {}
+        finally:
+            self._write(new)
+        return found | new
 
     def _read(self, keys: Collection[str]) -> dict[str, Score]:
         found: dict[str, Score] = {}
@@ -78,7 +93,7 @@ def _parts(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
     """Enough for one call, cut between prompts: the choices of one question share theirs."""
     part: list[Pair] = []
     for pair in pairs:
-        if len(part) >= _KEPT_AT_ONCE and pair[0] != part[-1][0]:
+        if len(part) >= _ASKED_AT_ONCE and pair[0] != part[-1][0]:
             yield part
             part = []
         part.append(pair)

@@ -111,6 +111,11 @@ class Scorer(Protocol):
         """Plain text, no chat template; an empty prompt starts at the model's beginning-of-text token."""
 
 
+class ConcurrentScorer(Scorer, Protocol):
+    def as_scored(self, prompts: Sequence[str], continuations: Sequence[str]) -> Iterator[tuple[int, Score]]:
+        """(place, score), each when it is there, in any order: what came before a fault can be kept."""
+
+
 class Embedder(Protocol):
     @property
     def identity(self) -> Identity: ...

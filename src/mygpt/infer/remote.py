@@ -11,11 +11,11 @@ another model the same name, cannot be found out.
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -155,6 +155,37 @@ class Endpoint:
         return text.replace(self._key, "[key]") if self._key else text
 
 
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
+
+
+def each_as_finished(ask: Callable[[Asked], Told], asked: Iterable[Asked], parallel: int) -> Iterator[tuple[int, Told]]:
+    """(place, what `ask` gave), in any order. After a fault nothing more is asked; what is under way comes out first, then the fault."""
+    stopped = threading.Event()
+
+    def unless_stopped(one: Asked) -> tuple[Told] | None:
+        try:
+            return None if stopped.is_set() else (ask(one),)
+        except BaseException:
+            stopped.set()
+            raise
+
+    pool = ThreadPoolExecutor(parallel)
+    faults = []
+    try:
+        under_way = {pool.submit(unless_stopped, one): place for place, one in enumerate(asked)}
+        for done in as_completed(under_way):
+            if fault := done.exception():
+                faults.append(fault)
+            elif told := done.result():
+                yield under_way[done], told[0]
+    finally:
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
+    if faults:
+        raise faults[0]
+
+
 class RemoteCompleter:
     """A Completer at an address (`Endpoint`). Raw text goes to `/completions`, a conversation to `/chat/completions`."""
 
@@ -184,31 +215,11 @@ class RemoteCompleter:
             raise UsageError("No server takes `keep_crossing`, so the answers would be others.", fix="Leave it out, or use a model here.")
         progress = self._run.progress(len(conversations), "answers") if self._run else None
         seeds = [_seed(sampling.seed, number) for number in occurrences(c.messages for c in conversations)]
-        stopped = threading.Event()
-
-        def ask(conversation: Conversation, seed: int) -> Answer | None:
-            try:
-                return None if stopped.is_set() else self._ask(conversation, sampling, seed)
-            except BaseException:
-                stopped.set()
-                raise
-
-        pool = ThreadPoolExecutor(self._parallel)
-        faults = []
-        try:
-            asked = {pool.submit(ask, *one): place for place, one in enumerate(zip(conversations, seeds, strict=True))}
-            for done in as_completed(asked):
-                if fault := done.exception():
-                    faults.append(fault)
-                elif answer := done.result():
-                    yield asked[done], answer
-                    if progress:
-                        progress.advance()
-        finally:
-            stopped.set()
-            pool.shutdown(cancel_futures=True)
-        if faults:
-            raise faults[0]
+        asked = list(zip(conversations, seeds, strict=True))
+        for place, answer in each_as_finished(lambda one: self._ask(one[0], sampling, one[1]), asked, self._parallel):
+            yield place, answer
+            if progress:
+                progress.advance()
 
     def _ask(self, conversation: Conversation, sampling: Sampling, seed: int) -> Answer:
         text = conversation.raw_text

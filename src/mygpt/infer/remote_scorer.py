@@ -10,14 +10,14 @@ We differ  no tokenizer is needed here, so the server encodes the text as a whol
            for `add_beginning` (mygpt's own parameter); a server that knows neither it nor a beginning-of-text token is refused
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from mygpt.core.errors import MygptError, UsageError
 from mygpt.core.run import Run
 from mygpt.infer.protocols import Identity, Score
-from mygpt.infer.remote import Endpoint
+from mygpt.infer.remote import Endpoint, each_as_finished
 
 _TEXTS_AT_ONCE = 8  # in one request
 Pair = tuple[str, str]
@@ -35,15 +35,18 @@ class RemoteScorer:
         return self._endpoint.identity
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        scores = dict(self.as_scored(prompts, continuations))
+        return [scores[place] for place in range(len(prompts))]
+
+    def as_scored(self, prompts: Sequence[str], continuations: Sequence[str]) -> Iterator[tuple[int, Score]]:
         pairs = list(zip(prompts, continuations, strict=True))
         progress = self._run.progress(len(pairs), "texts") if self._run else None
-        scores: list[Score] = []
-        with ThreadPoolExecutor(self._parallel) as pool:
-            for part in pool.map(self._ask, _parts(pairs)):
-                scores += part
-                if progress:
-                    progress.advance(len(part))
-        return scores
+        parts = list(_parts(pairs))
+        firsts = [0, *itertools.accumulate(map(len, parts))]
+        for number, scores in each_as_finished(self._ask, parts, self._parallel):
+            yield from enumerate(scores, start=firsts[number])
+            if progress:
+                progress.advance(len(scores))
 
     def _ask(self, pairs: Sequence[Pair]) -> list[Score]:
         """Either all have a prompt, or none has."""

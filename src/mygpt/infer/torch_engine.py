@@ -143,18 +143,20 @@ class TorchEngine:
     # -- Scorer -----------------------------------------------------------------------------------------------------------
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        scores = dict(self.as_scored(prompts, continuations))
+        return [scores[place] for place in range(len(prompts))]
+
+    def as_scored(self, prompts: Sequence[str], continuations: Sequence[str]) -> Iterator[tuple[int, Score]]:
         texts = [self.scored_ids(*pair) for pair in zip(prompts, continuations, strict=True)]
-        scores: list[Score | None] = [None] * len(texts)
         progress = self._run.progress(len(texts), "texts") if self._run else None
         for i, logprob, is_greedy in score_texts(self._module, texts, max_tokens=self._score_tokens):
-            scores[i] = Score(logprob, len(texts[i].ids) - texts[i].start, len(continuations[i].encode()), is_greedy)
+            yield i, Score(logprob, len(texts[i].ids) - texts[i].start, len(continuations[i].encode()), is_greedy)
             if self._run:
                 self._run.count(tokens=len(texts[i].ids))
             if progress:
                 progress.advance()
         if len(texts) >= _MANY_ROWS:
             give_back_freed_memory()
-        return [s for s in scores if s is not None]
 
     def scored_ids(self, prompt: str, continuation: str) -> Text:
         """Prompt and continuation, encoded apart, and where the continuation begins: not at 0, its first token is predicted too."""

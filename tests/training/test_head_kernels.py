@@ -1,5 +1,6 @@
 """Cross-entropy whose gradient takes the place of the logits. Here a stand-in in plain torch does what the kernel says that it does."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -86,21 +87,24 @@ def test_scaled_on_the_device() -> None:
 
 @ON_A_GPU
 def test_a_model_has_the_same_loss_and_gradient_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    """bfloat16 against bfloat16: 1 % is rounding of one gradient to it."""
+    """In bfloat16 the kernels' gradient is as near to that of float32 as torch's own is."""
     from mygpt.training import losses
 
     module = tiny.family("llama").to("cuda", torch.bfloat16)
+    exact = copy.deepcopy(module).float()
     ids_BT = torch.arange(3, 64, device="cuda")[None]
-    found = []
-    for kept in (True, False):
-        if not kept:
-            monkeypatch.setattr(losses, "in_kernels", lambda module, hidden_ND: None)
-        else:
-            assert in_kernels(module, torch.zeros(1, 32, device="cuda", dtype=torch.bfloat16)) is not None
+
+    def learnt(module: Any) -> tuple[float, torch.Tensor]:
         module.zero_grad()
         nats = summed_cross_entropy(module, ids_BT, torch.ones_like(ids_BT, dtype=torch.bool), chunk_labels=8)
         (nats / 60).backward()
-        found.append((float(nats.detach()), torch.cat([p.grad.float().flatten() for p in module.parameters() if p.grad is not None])))
-    (ours, our_gradient), (theirs, their_gradient) = found
+        return float(nats.detach()), torch.cat([p.grad.float().flatten() for p in module.parameters() if p.grad is not None])
+
+    assert in_kernels(module, torch.zeros(1, 32, device="cuda", dtype=torch.bfloat16)) is not None
+    ours, our_gradient = learnt(module)
+    monkeypatch.setattr(losses, "in_kernels", lambda module, hidden_ND: None)
+    theirs, their_gradient = learnt(module)
+    _, gradient = learnt(exact)
     assert ours == pytest.approx(theirs, rel=1e-5)
-    assert (our_gradient - their_gradient).norm() <= 0.01 * their_gradient.norm()
+    apart, theirs_apart = (float((one - gradient).norm() / gradient.norm()) for one in (our_gradient, their_gradient))
+    assert apart < 1.1 * theirs_apart < 0.1

@@ -94,7 +94,7 @@ class GpuAdamW:
         sums = []
         for group, table_5P in zip(self._groups, tables, strict=True):
             sums_K = torch.empty(len(group.places_K2), device=self._device)
-            given = (table_5P, len(group.names), group.sizes_P, group.places_K2, sums_K)
+            given: tuple[Any, ...] = (table_5P, len(group.names), group.sizes_P, group.places_K2, sums_K)
             self._kernels.squares[(len(sums_K),)](*given, FORMAT=group.format, WIDE=group.wide, SPAN=BLOCK, num_warps=8)
             sums.append(sums_K.sum())
         norm = torch.stack(sums).sum().sqrt()
@@ -105,8 +105,8 @@ class GpuAdamW:
         moments = (1 - beta1, beta2, 1 - beta2, 1 - beta1**step, math.sqrt(1 - beta2**step))
         for group, table_5P in zip(self._groups, tables, strict=True):
             numbers = (max_grad_norm, self._decay, *moments, self._eps)
-            given = (table_5P, len(group.names), group.sizes_P, group.factors_P * learning_rate, group.places_K2)
-            self._kernels.adamw[(len(group.places_K2),)](*given, norm, *numbers, FORMAT=group.format, WIDE=group.wide, SPAN=BLOCK, num_warps=8)
+            given = (table_5P, len(group.names), group.sizes_P, group.factors_P * learning_rate, group.places_K2, *(norm, *numbers))
+            self._kernels.adamw[(len(group.places_K2),)](*given, FORMAT=group.format, WIDE=group.wide, SPAN=BLOCK, num_warps=8)
         for parameter in self._parameters.values():
             parameter.grad = None
         is_known.synchronize()  # the update itself is not waited for

@@ -146,7 +146,7 @@ def compared(work: Work, home: Path, *, seconds: float, alone: bool) -> dict[str
     ours = own(work, model, rows, rendered, home)
     say(f"{work.name}: {ours['tokens_per_second']:.0f} tokens/s, {ours['share_of_limit']:.0%} of the limit")
     tokens = sum(len(r.token_ids) for r in rendered)
-    figures = {**asdict(work), "device": device_name(), "tokens": tokens, **ours}
+    figures = {**asdict(work), "commit": record.commit(), "device": device_name(), "tokens": tokens, **ours}
     if alone:
         return figures
     tried = theirs(work, model, rendered, home, seconds=ends - time.monotonic())

@@ -1,11 +1,12 @@
 """Fine-tuning on a GPU against trl, on models of random weights that are made here: nothing is fetched, and no text is needed.
 
-    python -m benchmarks.accelerator --only 1.2b --json --keep         Llama's 1.2B shape, every weight and LoRA
+    python -m benchmarks.accelerator --only 1.2b-full --json --keep    Llama's 1.2B shape, every weight
+    python -m benchmarks.accelerator --only 1.2b-lora --json --keep    the same shape, LoRA
     python -m benchmarks.accelerator --only 8b-lora --json --keep      Llama's 8B shape, LoRA
     python -m benchmarks.accelerator --only 8b-qlora --json --keep     the same, its base in four bits, paged moments
     python -m benchmarks.accelerator --quick --json                    the same path with a tiny shape, on a CPU too: proves no speed
 
-Each of the three ends within `--seconds`; records of one machine gather in one file. Chats of made-up words, 60 to 900 of them, are packed:
+Each of the four ends within `--seconds`; records of one machine gather in one file. Chats of made-up words, 60 to 900 of them, are packed:
 ours into rows of `pack_tokens`, trl's into rows of 2,048, as many of them in a forward pass as ours has tokens. Both sides learn the same
 tokens once, 16,384 in an update, with the same trained positions and learning rate; trl at each of its settings that may be its fastest
 (`accelerator_trl_side`). `ratio`: real tokens/s against the fastest of all; `ratio_apart`: of those that keep examples apart, as ours does.
@@ -95,7 +96,8 @@ class Work:
 
 
 PARTS = {
-    "1.2b": (Work("1.2b", "full", 16_384, 24), Work("1.2b", "lora", 16_384, 24)),
+    "1.2b-full": (Work("1.2b", "full", 16_384, 24),),
+    "1.2b-lora": (Work("1.2b", "lora", 16_384, 24),),
     "8b-lora": (Work("8b", "lora", 4_096, 12),),
     "8b-qlora": (Work("8b", "qlora", 4_096, 12),),
 }
@@ -144,7 +146,7 @@ def compared(work: Work, home: Path, *, seconds: float, alone: bool) -> dict[str
     ours = own(work, model, rows, rendered, home)
     say(f"{work.name}: {ours['tokens_per_second']:.0f} tokens/s, {ours['share_of_limit']:.0%} of the limit")
     tokens = sum(len(r.token_ids) for r in rendered)
-    figures = {**asdict(work), "device": device_name(), "tokens": tokens, **ours}
+    figures = {**asdict(work), "commit": record.commit(), "device": device_name(), "tokens": tokens, **ours}
     if alone:
         return figures
     tried = theirs(work, model, rendered, home, seconds=ends - time.monotonic())

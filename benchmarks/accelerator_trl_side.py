@@ -48,7 +48,8 @@ def main() -> None:
         if found and time.monotonic() > ends:
             found[name] = {"failed": "no time was left"}
             return 0.0
-        found[name] = measured(asked, setting)
+        began = time.monotonic()
+        found[name] = measured(asked, setting) | {"seconds": round(time.monotonic() - began, 1)}
         sys.stderr.write(f"{name}: {found[name].get('tokens_per_second') or found[name]}\n")
         return float(found[name].get("tokens_per_second", 0.0))
 
@@ -77,9 +78,9 @@ def beginnings(asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def additions(asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {"torch.compile": {"torch_compile": True}} if asked["compiled"] else {}
-    if importlib.util.find_spec("liger_kernel"):
-        found["liger"] = {"use_liger_kernel": True}
+    found: dict[str, dict[str, Any]] = {"liger": {"use_liger_kernel": True}} if importlib.util.find_spec("liger_kernel") else {}
+    if asked["compiled"]:
+        found["torch.compile"] = {"torch_compile": True}
     return {**found, "autocast": {"bf16": True}}
 
 

@@ -40,7 +40,7 @@ def test_our_side_of_the_quick_path(method: str, run: Run, tmp_path: Path) -> No
 
 def test_without_a_gpu_it_says_what_is_needed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["accelerator", "--only", "1.2b"])
+    monkeypatch.setattr(sys, "argv", ["accelerator", "--only", "1.2b-full"])
     with pytest.raises(SystemExit) as ended:
         accelerator.main()
     assert ended.value.code == 2 and "no GPU" in (said := capsys.readouterr().err) and "--quick" in said

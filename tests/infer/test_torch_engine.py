@@ -346,13 +346,21 @@ def test_a_step_of_fixed_shapes_answers_alike(architecture: str, monkeypatch: py
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_recorded_steps_answer_alike() -> None:
+def test_recorded_steps_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed, replay = [0], torch.cuda.CUDAGraph.replay
+
+    def counted(graph: Any) -> None:
+        replayed[0] += 1
+        replay(graph)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
     module = tiny_module("llama")
     engine = engine_of(module)
     stops = engine.renderer.stop_token_ids
     expected = [own_greedy(module, engine.renderer.prompt(c), max_tokens=100, stops=stops) for c in MIXED]
     answers = engine_of(module.cuda()).complete(MIXED, Sampling(max_tokens=100))
     assert [list(a.token_ids) for a in answers] == expected
+    assert replayed[0] > 50
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------------

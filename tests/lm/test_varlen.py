@@ -33,7 +33,6 @@ def by_example(
     *,
     scale: float,
     window_size: tuple[int, int],
-    enable_gqa: bool = False,
 ) -> torch.Tensor:
     """What torch.nn.attention.varlen.varlen_attn says that it does, example by example."""
     made = []
@@ -42,7 +41,7 @@ def by_example(
         behind = torch.arange(end - start)[:, None] - torch.arange(end - start)
         seen = (behind >= 0) & ((behind <= window_size[0]) | (window_size[0] < 0))
         parts = [one[start:end].transpose(0, 1)[None] for one in (query_ThD, key_THD, value_THD)]
-        made.append(F.scaled_dot_product_attention(*parts, attn_mask=seen, scale=scale, enable_gqa=enable_gqa)[0].transpose(0, 1))
+        made.append(F.scaled_dot_product_attention(*parts, attn_mask=seen, scale=scale, enable_gqa=True)[0].transpose(0, 1))
     calls.append(len(bounds_N) - 1)
     return torch.cat(made)
 
@@ -53,9 +52,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(attention, "varlen_suits", lambda module, positions_BT: True)
     monkeypatch.setattr(varlen, "_kernel", lambda: by_example)
     calls.clear()
-    varlen._takes_groups.cache_clear()
     yield
-    varlen._takes_groups.cache_clear()
 
 
 def packed_gradient(module: Any, lengths: list[int], *, shapes: list[int] | None = None, seed: int = 0) -> torch.Tensor:
@@ -84,17 +81,6 @@ def test_a_packed_row_has_the_gradient_of_its_examples(name: str, as_on_a_gpu: N
         assert (ours - plain).norm() <= 1e-5 * plain.norm()
         assert calls == [num_examples] * 2  # both layers
         calls.clear()
-
-
-def test_earlier_versions_of_torch_are_given_every_head(as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_groups(*tensors: Any, scale: float, window_size: tuple[int, int]) -> torch.Tensor:
-        assert tensors[0].shape == tensors[1].shape == tensors[2].shape
-        return by_example(*tensors, scale=scale, window_size=window_size)
-
-    monkeypatch.setattr(varlen, "_kernel", lambda: without_groups)
-    module = tiny.family("llama")
-    plain = plain_gradient(module, LENGTHS)
-    assert (packed_gradient(module, LENGTHS) - plain).norm() <= 1e-5 * plain.norm()
 
 
 def test_layers_computed_again_see_the_same_examples(as_on_a_gpu: None) -> None:
@@ -166,7 +152,7 @@ def test_the_kernel_is_the_stand_in(window: int | None) -> None:
             parts = [one[0].transpose(0, 1) for one in tensors]
             bounds = (row.bounds_N.cpu(), row.bounds_N.cpu(), row.longest, row.longest)
             own = (window - 1 if window else -1, 0)
-            mixed = by_example(*parts, *bounds, scale=64**-0.5, window_size=own, enable_gqa=True)[None]
+            mixed = by_example(*parts, *bounds, scale=64**-0.5, window_size=own)[None]
         else:
             mixed, _ = varlen._attention(None, *tensors, None, scaling=64**-0.5, sliding_window=window, packed_row=row)
         mixed.backward(ahead.to(device, dtype))

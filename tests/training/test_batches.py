@@ -2,12 +2,14 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 import torch
 
 from mygpt.lm.chat import Rendered
-from mygpt.training.batches import batch_of, cut_by_tokens, plan_epoch
+from mygpt.training.batches import Ahead, Batch, batch_of, cut_by_tokens, plan_epoch, worth_compiling
+from tests.training import tiny
 
 LENGTHS = random.Random(5).choices(range(3, 90), k=200)
 
@@ -60,3 +62,31 @@ def test_batch_by_hand() -> None:
     assert batch.trained_BT.tolist() == [[False, True, True], [True, False, False]]
     assert batch.ids_BT.dtype == torch.int64 and batch.trained_BT.dtype == torch.bool
     assert batch.num_tokens == 4
+
+
+def test_the_next_batch_is_made_ahead() -> None:
+    made: list[list[int]] = []
+
+    def make(rows: Sequence[int]) -> Batch:
+        made.append(list(rows))
+        return batch_of(tiny.examples([3 + i for i in rows]), padding_id=0, device=torch.device("cpu"))
+
+    plan = [[0, 1], [2], [3, 4]]
+    batches = Ahead(make, plan)
+    for number, rows in enumerate(plan):
+        assert batches.take(rows).num_tokens == sum(3 + i for i in rows)
+        assert made == plan[: number + 1]
+        batches.prepare()
+        assert made == plan[: number + 2]
+    with pytest.raises(AssertionError, match="another micro-batch"):
+        Ahead(make, plan).take([2])
+
+
+def test_lengths_worth_compiling_by_hand() -> None:
+    """The one short row of a plan is no reason to compile a length of its own; nor is a longer length than any row has."""
+    ladder = [32, 64, 128]
+    assert worth_compiling([128] * 24 + [5], ladder, least_rows=3) == [128]
+    assert worth_compiling([100] * 3 + [20] * 3 + [60] * 2, ladder, least_rows=3) == [32, 128]
+    assert worth_compiling([20, 60, 60], ladder, least_rows=3) == [64]
+    assert worth_compiling([20, 20], ladder, least_rows=3) == [32]
+    assert worth_compiling([20, 60], ladder, least_rows=3) == [64]

@@ -19,7 +19,7 @@ from mygpt.lm.adapters import methods
 from mygpt.lm.chat import Rendered
 from mygpt.lm.load import blueprint, preferred_device
 from mygpt.training.activations import ForwardPass, decoder_pass, packed_rows_of, rows_of
-from mygpt.training.batches import Batch, Plan, batch_of, plan_epoch, shape_ladder
+from mygpt.training.batches import Batch, Plan, batch_of, plan_epoch, shape_ladder, worth_compiling
 from mygpt.training.compile_layers import NUM_SHAPES, compile_layers
 from mygpt.training.fit import Work, require_memory
 from mygpt.training.forecast import Forecast
@@ -28,6 +28,8 @@ from mygpt.training.packing import keeps_apart, packed_batch, plan_packed_epoch
 from mygpt.training.recompute import recompute_layers
 from mygpt.training.steps import Advice, Examples
 from mygpt.training.tuning import TuningConfig, advice_for, dtype_of
+
+_ROWS_WORTH_COMPILING = 64  # a length's compilation takes as long as 30 rows of it, and saves them half of the time at most
 
 
 class RowsConfig(TuningConfig):
@@ -103,8 +105,11 @@ class Layout(NamedTuple):
         return self.form is packed_batch
 
 
-def layout_of(module: Any, config: RowsConfig, examples: Sequence[Rendered], *, run: Run) -> Layout:
-    """What `module` takes, found by comparing numbers on some short `examples`; its layers are prepared as the settings ask."""
+def layout_of(module: Any, config: RowsConfig, examples: Sequence[Rendered], *, row_tokens: Sequence[int], run: Run) -> Layout:
+    """What `module` takes, found by comparing numbers on some short `examples`; its layers are prepared as the settings ask.
+
+    `row_tokens`: of every row of the plan.
+    """
     if config.recompute:
         recompute_layers(module)
     packed = config.pack_tokens > 0 and keeps_apart(module, examples, run=run)
@@ -117,4 +122,6 @@ def layout_of(module: Any, config: RowsConfig, examples: Sequence[Rendered], *, 
     on_gpu = next(module.parameters()).device.type == "cuda"
     few = shape_ladder(min(config.pack_tokens, config.step_tokens))[-NUM_SHAPES:] if packed else []
     shapes = few if compiled or on_gpu else []  # what is compiled is compiled for each length
+    if compiled:
+        shapes = worth_compiling(row_tokens, shapes, least_rows=_ROWS_WORTH_COMPILING)
     return Layout(packed_batch if packed else batch_of, shapes, config.ce_chunk_tokens or chunk_labels_for(module))

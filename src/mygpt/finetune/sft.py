@@ -9,7 +9,7 @@ Dims       B examples   T tokens
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,7 +29,7 @@ from mygpt.lm.adapters.lora import LoRA
 from mygpt.lm.adapters.methods import Method
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import load_lm, load_tokenizer
-from mygpt.training.batches import batch_of
+from mygpt.training.batches import Ahead, Batch, batch_of
 from mygpt.training.distributed import on_ranks
 from mygpt.training.example_file import ExampleFile, examples_on_disk
 from mygpt.training.fit import compared, foreseen, nothing_to_learn
@@ -87,21 +87,32 @@ def learnt_from(
     padding_id, device = tokenizer.pad_token_id or 0, loaded.device
     smallest = batch_of(shortest[:1], padding_id=padding_id, device=device)
     require_own_loss(module, smallest.ids_BT, smallest.trained_BT)
-    layout = layout_of(module, config, shortest, run=run)
+    layout = layout_of(module, config, shortest, row_tokens=[sum(num_tokens[i] for i in row) for step in plan for row in step], run=run)
     if not layout.is_packed:
         plan = plan_of(config, num_tokens, run.random, packed=False)
 
+    def batch_for(rows: Sequence[int]) -> Batch:
+        return layout.form([examples[i] for i in rows], padding_id=padding_id, device=device, shapes=layout.shapes)
+
     hints = advice(config, named_in_up="sft.learning_rate")
     with tuning_steps(plan, known, module=module, config=config, advice=hints, run=run) as steps:
+        batches = Ahead(batch_for, steps.micro_batches())
         for step in steps:
             for micro_batch in step.micro_batches:
-                batch = layout.form([examples[i] for i in micro_batch], padding_id=padding_id, device=device, shapes=layout.shapes)
+                batch = batches.take(micro_batch)
                 nats = summed_cross_entropy(
-                    module, batch.ids_BT, batch.trained_BT, positions_BT=batch.positions_BT, chunk_labels=layout.chunk_labels
+                    module,
+                    batch.ids_BT,
+                    batch.trained_BT,
+                    positions_BT=batch.positions_BT,
+                    packed_row=batch.packed_row,
+                    before_labels_N=batch.before_labels_N,
+                    chunk_labels=layout.chunk_labels,
                 )
                 loss = nats / step.num_trained
                 loss.backward()
                 step.add(loss, computed_tokens=batch.ids_BT.numel())
+                batches.prepare()
             step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     facts = {

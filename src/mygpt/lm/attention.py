@@ -84,12 +84,12 @@ def _outside_graphs() -> Callable[..., tuple[torch.Tensor, None]]:
 
 
 @contextmanager
-def packed_attention(module: Any, positions_BT: torch.Tensor) -> Iterator[dict[str, Any]]:
+def packed_attention(module: Any, positions_BT: torch.Tensor, packed_row: PackedRow | None = None) -> Iterator[dict[str, Any]]:
     """For rows of several examples, in which positions begin anew: what computes no block between them on this device.
 
     Yields further arguments for the forward pass. CPU: `grouped_attention`, block by block. GPU: torch's kernel for sequences of several
     lengths (`lm/varlen`) where it can stand for the architecture's own; else FlexAttention; else the model's own under a block-diagonal
-    mask.
+    mask. `packed_row`: where it is known already, the device is not asked.
     """
     now = module.config._attn_implementation
     if _is_on_cpu(module):
@@ -97,7 +97,7 @@ def packed_attention(module: Any, positions_BT: torch.Tensor) -> Iterator[dict[s
             yield {}
     elif varlen_suits(module, positions_BT):
         with attention_set(module, varlen_name()):
-            yield {"packed_row": PackedRow.of(positions_BT)}
+            yield {"packed_row": packed_row or PackedRow.of(positions_BT)}
     else:
         with attention_set(module, "flex_attention" if now == "sdpa" and getattr(module, "_supports_flex_attn", False) else now):
             yield {}

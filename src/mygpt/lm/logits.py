@@ -30,10 +30,22 @@ def next_logits_at(module: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
     return _logits_at(module, hidden_ND, _product_of_few)
 
 
-def _product_of_few(head: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
+def only_matrix(module: Any) -> torch.nn.Parameter | None:
+    """(V, D) where the logits are the product with it and nothing else."""
+    head, nothing = module.get_output_embeddings(), torch.zeros(())
+    if not _is_plain(head) or getattr(module, "final_logits_bias", None) is not None:
+        return None
+    weight_VD: torch.nn.Parameter = head.weight
+    return weight_VD if _logits_at(module, nothing, lambda head, x: x) is nothing else None
+
+
+def _is_plain(head: Any) -> bool:
     is_plain = type(head) is torch.nn.Linear and head.bias is None and not head._forward_hooks and not head._forward_pre_hooks
-    is_plain = is_plain and "forward" not in head.__dict__
-    if is_plain and not torch.is_grad_enabled() and suits_product(hidden_ND, head.weight):
+    return is_plain and "forward" not in head.__dict__
+
+
+def _product_of_few(head: Any, hidden_ND: torch.Tensor) -> torch.Tensor:
+    if _is_plain(head) and not torch.is_grad_enabled() and suits_product(hidden_ND, head.weight):
         return product(hidden_ND, head.weight)
     logits_NV: torch.Tensor = head(hidden_ND).float()
     return logits_NV

@@ -12,6 +12,7 @@ import inspect
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,12 +30,12 @@ class PackedRow:
     longest: int  # tokens
 
     @classmethod
-    def of(cls, positions_1T: torch.Tensor) -> "PackedRow":
-        """Waits for the device once."""
+    def of(cls, positions_1T: torch.Tensor, device: torch.device | None = None) -> "PackedRow":
+        """For `device`, or where the positions are. Of positions on a GPU it waits for them."""
         bounds = [*(positions_1T[0] == 0).nonzero()[:, 0].tolist(), positions_1T.shape[1]]
         longest = max(end - start for start, end in itertools.pairwise(bounds))
-        bounds_N = torch.tensor(bounds, dtype=torch.int32)
-        return cls(bounds_N.pin_memory().to(positions_1T.device, non_blocking=True) if positions_1T.is_cuda else bounds_N, longest)
+        bounds_N, device = torch.tensor(bounds, dtype=torch.int32), device or positions_1T.device
+        return cls(bounds_N.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else bounds_N, longest)
 
 
 def varlen_suits(module: Any, positions_BT: torch.Tensor) -> bool:
@@ -59,11 +60,31 @@ def varlen_name() -> str:
 
 @functools.cache
 def _kernel() -> Callable[..., Any] | None:
+    """What computes as many heads of keys as there are: no head is repeated."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    return varlen_attn
+    return partial(varlen_attn, enable_gqa=True) if "enable_gqa" in inspect.signature(varlen_attn).parameters else _of_torch_2_11
+
+
+def _of_torch_2_11(
+    query_ThD: torch.Tensor,
+    key_THD: torch.Tensor,
+    value_THD: torch.Tensor,
+    bounds_N: torch.Tensor,
+    same_N: torch.Tensor,
+    longest: int,
+    as_long: int,
+    *,
+    scale: float | None,
+    window_size: tuple[int, int],
+) -> torch.Tensor:
+    """Its Python refuses fewer heads of keys than of queries, which the operation below it takes."""
+    bounds, causal = (bounds_N, same_N, longest, as_long), window_size == (-1, 0)
+    mixed_ThD: torch.Tensor
+    mixed_ThD, *_ = torch.ops.torch_attn._varlen_attn(query_ThD, key_THD, value_THD, *bounds, causal, scale, list(window_size))
+    return mixed_ThD
 
 
 @functools.cache
@@ -95,21 +116,9 @@ def _attention(
         raise NotImplementedError(f"{type(layer).__name__} asks for more than plain attention over a packed row ({', '.join(told)})")
     kernel = _kernel()
     assert kernel is not None
-    query_ThD, key_THD, value_THD = (one[0].transpose(0, 1) for one in (query_1hTD, key_1HTD, value_1HTD))
-    grouped: dict[str, Any] = {}
-    if (G := query_ThD.shape[1] // key_THD.shape[1]) > 1:
-        if _takes_groups():
-            grouped = {"enable_gqa": True}
-        else:
-            key_THD, value_THD = (one.repeat_interleave(G, dim=1) for one in (key_THD, value_THD))
+    # not one[0], whose gradient is a copy
+    query_ThD, key_THD, value_THD = (one.squeeze(0).transpose(0, 1) for one in (query_1hTD, key_1HTD, value_1HTD))
     bounds = (packed_row.bounds_N, packed_row.bounds_N, packed_row.longest, packed_row.longest)
     window = (sliding_window - 1 if sliding_window else -1, 0)  # tokens before and behind: causal
-    mixed_ThD = kernel(query_ThD, key_THD, value_THD, *bounds, scale=scaling, window_size=window, **grouped)
+    mixed_ThD = kernel(query_ThD, key_THD, value_THD, *bounds, scale=scaling, window_size=window)
     return mixed_ThD[None], None
-
-
-@functools.cache
-def _takes_groups() -> bool:
-    """Earlier versions of torch want as many heads of keys as of queries."""
-    kernel = _kernel()
-    return kernel is not None and "enable_gqa" in inspect.signature(kernel).parameters

@@ -34,6 +34,10 @@ def compile_layers(module: Any, *, backend: str | Callable[..., Any] = "inductor
         raise Refused(f"{type(module).__name__} has no layers that can be compiled by themselves.", fix="Set `compile_layers` to false.")
     unfuse(module)  # a compiler cannot look into kernels of our own
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_COMPILED)  # beyond it nothing is compiled
+    torch._functorch.config.guess_tangent_strides_as_outputs = True  # torch 2.11 copies every gradient that attention gives back
+    for norm in module.get_decoder().children() if hasattr(module, "get_decoder") else ():
+        if type(norm).__name__.endswith("Norm"):  # the last: a dozen passes over memory in one
+            norm.compile(backend=backend, dynamic=False)
     for layer in layers:
         if is_recomputed(layer):
             again: Any = layer.forward

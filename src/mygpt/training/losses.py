@@ -25,6 +25,9 @@ import torch.nn.functional as F
 from mygpt.core.errors import Refused
 from mygpt.lm.attention import grouped_attention, packed_attention
 from mygpt.lm.logits import logits_at, masked_logits_at
+from mygpt.lm.varlen import PackedRow
+from mygpt.training.batches import places_before_labels
+from mygpt.training.head_kernels import in_kernels, summed_in_kernels
 
 _NATS_APART = 0.02  # a token, beside 2 %: rounding of bfloat16 logits stays below, a head that scales or caps does not
 _POSITIONS = 64  # at the beginning of a row, learnt or not, at which a model's own loss is compared
@@ -38,16 +41,21 @@ def summed_cross_entropy(
     trained_BT: torch.Tensor,
     *,
     positions_BT: torch.Tensor | None = None,
+    packed_row: PackedRow | None = None,
+    before_labels_N: torch.Tensor | None = None,
     chunk_labels: int | None = None,
 ) -> torch.Tensor:
     """A scalar in nats: the sum over tokens marked in `trained_BT` of -log p(token | what precedes it).
 
-    `positions_BT`: of packed rows, in which the first token of an example must not be marked.
+    `positions_BT`: of packed rows, in which the first token of an example must not be marked. `packed_row`, `before_labels_N`: as a batch
+    knows them; without them a GPU is asked, and waited for.
     """
-    places = trained_BT[:, 1:].nonzero(as_tuple=True)  # before the pass: a GPU is waited for while it has little to do, and once
-    labels_N = ids_BT[:, 1:][places]
-    hidden_BTD = hidden_states(module, ids_BT, positions_BT)
-    return _summed(module, logits_at, hidden_BTD[:, :-1][places], labels_N, chunk_labels)
+    places_N = places_before_labels(trained_BT) if before_labels_N is None else before_labels_N
+    labels_N = ids_BT.flatten()[places_N + 1]
+    hidden_ND = hidden_states(module, ids_BT, positions_BT, packed_row).flatten(0, 1).index_select(0, places_N)
+    if (vocabulary := in_kernels(module, hidden_ND)) is not None:
+        return summed_in_kernels(hidden_ND, vocabulary, labels_N, chunk_labels=chunk_labels)
+    return _summed(module, logits_at, hidden_ND, labels_N, chunk_labels)
 
 
 def summed_masked_cross_entropy(
@@ -84,13 +92,15 @@ def summed_target_cross_entropy(
     return _summed(module, logits_at, hidden_BTD[is_label_BT], target_BT[is_label_BT], chunk_labels)
 
 
-def hidden_states(module: Any, ids_BT: torch.Tensor, positions_BT: torch.Tensor | None = None) -> torch.Tensor:
+def hidden_states(
+    module: Any, ids_BT: torch.Tensor, positions_BT: torch.Tensor | None = None, packed_row: PackedRow | None = None
+) -> torch.Tensor:
     """(B, T, D), what a decoder's head reads: the one forward pass of training. With positions: of packed rows."""
     if positions_BT is None:
         with grouped_attention(module):
             hidden_BTD: torch.Tensor = module.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
         return hidden_BTD
-    with packed_attention(module, positions_BT) as told:
+    with packed_attention(module, positions_BT, packed_row) as told:
         packed = module.get_decoder()(input_ids=ids_BT, position_ids=positions_BT, use_cache=False, **told)
     packed_BTD: torch.Tensor = packed.last_hidden_state
     return packed_BTD

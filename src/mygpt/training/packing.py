@@ -21,12 +21,14 @@ import torch
 
 from mygpt.core.run import Run
 from mygpt.lm.chat import Rendered
-from mygpt.training.batches import Batch, Plan, fitted, on_device
+from mygpt.lm.varlen import PackedRow
+from mygpt.training.batches import Batch, Plan, fitted, on_device, places_before_labels
 from mygpt.training.losses import hidden_states
 
 _APART = {torch.float32: 1e-4, torch.float64: 1e-6}  # of a hidden state, relative: what rounding may do
 _APART_IN_HALF = 0.2  # SmolLM2-135M in bfloat16: 0.04 by rounding, 0.76 where an example sees the one before
 _COMPARED_TOKENS = 64
+_PADDING_TOKENS = 128  # of a block: attention over 10,000 tokens of padding costs more than over the examples
 
 
 def plan_packed_epoch(lengths: Sequence[int], *, step_tokens: int, pack_tokens: int, order: random.Random) -> Plan:
@@ -68,15 +70,17 @@ def best_fit(examples: Sequence[int], lengths: Sequence[int], capacity_tokens: i
 
 
 def packed_batch(examples: Sequence[Rendered], *, padding_id: int, device: torch.device, shapes: Sequence[int] = ()) -> Batch:
-    """One row. With `shapes` it is padded to the next of them; the padding is a block of its own, of no label."""
+    """One row. With `shapes` it is padded to the next of them; the padding is in short blocks of its own, of no label."""
     ids = [token for e in examples for token in e.token_ids]
     trained = [i > 0 and t for e in examples for i, t in enumerate(e.trained)]  # what precedes a first token is another's
     positions = [i for e in examples for i in range(len(e.token_ids))]
     padding = fitted(len(ids), shapes) - len(ids)
     ids_BT = torch.tensor([ids + [padding_id] * padding])
     trained_BT = torch.tensor([trained + [False] * padding])
-    positions_BT = torch.tensor([positions + list(range(padding))])
-    return Batch(on_device(ids_BT, device), on_device(trained_BT, device), len(ids), on_device(positions_BT, device))
+    positions_BT = torch.tensor([positions + [i % _PADDING_TOKENS for i in range(padding)]])
+    row, places_N = PackedRow.of(positions_BT, device), places_before_labels(trained_BT)
+    ids_BT, trained_BT, positions_BT, places_N = (on_device(one, device) for one in (ids_BT, trained_BT, positions_BT, places_N))
+    return Batch(ids_BT, trained_BT, len(ids), positions_BT, row, places_N)
 
 
 def keeps_apart(module: Any, examples: Sequence[Rendered], *, run: Run) -> bool:

@@ -236,6 +236,12 @@ class Steps:
         if self.asked_to_stop and self.run.ranks.count == 1:  # since the last micro-batch
             raise self.stopped()
 
+    def micro_batches(self) -> Iterator[list[int]]:
+        """Of this rank, from the step on that comes next: for what is made ahead of them."""
+        ranks = self.run.ranks
+        for step in self.plan[self.num_done :]:
+            yield from share_of(step, rank=ranks.rank, count=ranks.count)
+
     def _num_tokens(self, step: Sequence[Sequence[int]]) -> int:
         return sum(self.examples.num_tokens[i] for micro in step for i in micro)
 

@@ -23,6 +23,7 @@ from mygpt.lm.inputs import window_tokens
 from mygpt.lm.load import Loaded, preferred_dtype
 from mygpt.training.batches import Plan, plan_epoch
 from mygpt.training.flops import flops_of
+from mygpt.training.gpu_adamw import GpuAdamW
 from mygpt.training.ledger import Ledger
 from mygpt.training.machine import PeakMemory, matmul_flops_per_second
 from mygpt.training.optimizers import MasterAdamW
@@ -177,15 +178,12 @@ def tuning_steps(
         run.note(f"Learning rate {peak_rate(config):g}, the usual one of `method={config.method.name}`.")
     device = next(module.parameters()).device
     beside = [(f"{name}.{part}", p) for name, head in (heads or {}).items() for part, p in head.named_parameters()]
-    optimizer = MasterAdamW(
-        [*((name, p) for name, p in module.named_parameters() if p.requires_grad), *beside],
-        learning_rate=peak_rate(config),
-        weight_decay=config.weight_decay,
-        betas=(0.9, 0.999),
-        eps=adam_eps,
-        rate_factors=methods.rate_factors(module, config.method),
-        paged=device.type == "cuda" and methods.base_weights(config.method) == "nf4",
-    )
+    trained = [*((name, p) for name, p in module.named_parameters() if p.requires_grad), *beside]
+    settings: dict[str, Any] = {"learning_rate": peak_rate(config), "weight_decay": config.weight_decay, "betas": (0.9, 0.999)}
+    settings |= {"eps": adam_eps, "rate_factors": methods.rate_factors(module, config.method)}
+    paged = device.type == "cuda" and methods.base_weights(config.method) == "nf4"
+    in_kernels = not paged and GpuAdamW.suits(p for _, p in trained)
+    optimizer: Optimizer = GpuAdamW(trained, **settings) if in_kernels else MasterAdamW(trained, **settings, paged=paged)
     limit = matmul_flops_per_second(device, module.dtype, run.home) * run.ranks.count
     ledger = Ledger(flops_of(module), limit, PeakMemory(device), run.usd_per_hour)
     checkpoints = checkpoints_of(run, every_seconds=config.checkpoint_seconds)

@@ -1,11 +1,16 @@
 """Forgetting worked by hand on scripted models, and the cutting of text."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
-from mygpt.core.errors import UsageError
+from mygpt.core.errors import MygptError, UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.forgetting import GeneralCheckConfig, compare, general_check, held_out_bpb, pieces
 from mygpt.evaluate.general_set import load_general
+from mygpt.infer.protocols import Score
 from mygpt.infer.scripted import ScriptedCompleter
 from tests.evaluate.made_up import HELD_OUT_TEXT, MadeUpConfig, TableScorer, made_up_corpus, made_up_dataset
 
@@ -32,6 +37,19 @@ def test_flips_and_bits_per_byte(run: Run) -> None:
     assert sum(r["num_bytes"] for r in base.rows if r["set"] == "general_text") == len("".join(texts).encode())
     assert (measured.num_texts, measured.reliable) == (len(texts), True)
     assert [r["num_bytes"] for r in base.rows if r["set"] == "held_out"] == [len(HELD_OUT_TEXT)]  # the studied document is not among them
+
+
+def test_a_log_probability_that_is_no_number_names_its_piece(run: Run) -> None:
+    _, (_, second, *_) = load_general()
+    at_fault = next(iter(pieces(second, GeneralCheckConfig().piece_characters)))
+
+    class Broken(TableScorer):
+        def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+            scores = super().score(prompts, continuations)
+            return [replace(s, logprob=math.nan) if c == at_fault else s for s, c in zip(scores, continuations, strict=True)]
+
+    with pytest.raises(MygptError, match=r"Item `general_text-[1-9]+`: the model gives nan"):
+        general_check(GeneralCheckConfig(), completer=ScriptedCompleter(lambda c: "?"), scorer=Broken(1.0), run=run)
 
 
 def test_without_documents_only_general_text_is_scored(run: Run) -> None:

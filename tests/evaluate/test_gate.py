@@ -1,5 +1,6 @@
 """The gate: each outcome on items made for it, the stated error rates by simulation, and what it refuses."""
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -113,6 +114,8 @@ def test_forgetting_from_a_report_of_up(run: Run) -> None:
     assert outcome(0.01, 0.02, 0.03, texts=26) == "need more items"
     with pytest.raises(UsageError, match="does not say on how many texts"):
         outcome(0.01, 0.02, 0.03, texts=None)
+    with pytest.raises(UsageError, match=r"The report gives \[nan, 0.01, 0.03\] as forgetting: no numbers"):
+        outcome(0.01, math.nan, 0.03)
     with pytest.raises(UsageError, match="a rule on `general_text`, which was not measured"):
         decide(policy, [candidate], [baseline], num_resamples=500)
 

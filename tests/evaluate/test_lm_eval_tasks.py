@@ -295,3 +295,15 @@ def test_run_by_lm_eval_itself(tmp_path: Path, run: Run) -> None:
     made = lm_eval_task(LmEvalConfig(task="tides", num_fewshot=0), folder=source, scorer=Lengths(), run=run)
     assert [(row["item_id"], row["acc"]) for row in made.rows] == [("tides/0", 1.0), ("tides/1", 0.0)]  # type: ignore[attr-defined]
     assert made.manifest.facts["version"] == "2.0" and made.manifest.facts["primary"] == "acc"
+
+
+def test_a_log_probability_that_is_no_number_does_not_reach_lm_eval(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        identity = {"engine": "broken"}  # noqa: RUF012
+
+        def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+            return [Score(math.nan, 1, 1, True) for _ in prompts]
+
+    install_recording(monkeypatch, [])
+    with pytest.raises(MygptError, match="the model gives nan as log-probability"):
+        lm_eval_task(LmEvalConfig(task="tides"), scorer=Broken(), run=run)

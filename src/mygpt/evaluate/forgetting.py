@@ -25,6 +25,7 @@ from mygpt.core.errors import UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.general_set import REPLY_TOKENS, is_right, load_general
 from mygpt.evaluate.same_items import SameItems, join, model_labels
+from mygpt.evaluate.scoring import finite
 from mygpt.infer.protocols import Completer, Sampling, Scorer
 from mygpt.metrics.bits_per_byte import bits_per_byte
 from mygpt.metrics.bootstrap import Interval, bootstrap_ratio, interval_is_reliable
@@ -123,7 +124,8 @@ def general_check(
     ]
     scores = scorer.score([""] * len(texts), [piece for _, _, piece in texts])
     for number, ((name, text, _), score) in enumerate(zip(texts, scores, strict=True)):
-        scored = {"num_tokens": score.num_tokens, "logprob": score.logprob, "num_bytes": score.num_bytes}
+        (logprob,) = finite(f"{name}-{number}", [score.logprob])
+        scored = {"num_tokens": score.num_tokens, "logprob": logprob, "num_bytes": score.num_bytes}
         rows.append(_row(item_id=f"{name}-{number}", set=name, cluster=text, **scored))
     return publish(Predictions, run, lambda folder: write_predictions(folder, rows))
 

@@ -30,6 +30,7 @@ from mygpt.core.digest import digest_text
 from mygpt.core.errors import UsageError
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
+from mygpt.evaluate.scoring import finite
 from mygpt.infer.protocols import Completer, Sampling, Score, Scorer
 from mygpt.metrics.bits_per_byte import bits_per_byte
 
@@ -230,6 +231,8 @@ def lm_eval_model(completer: Completer | None, scorer: Scorer | None, *, max_tok
         def loglikelihood(self, requests: Any) -> list[tuple[float, bool]]:
             pairs = [_seam(*request.args) for request in requests]
             scores = needed(scorer, "scorer", "loglikelihood").score([p for p, _ in pairs], [c for _, c in pairs])
+            for (prompt, continuation), score in zip(pairs, scores, strict=True):
+                finite(f"{prompt[-40:]}{continuation}", [score.logprob])
             return [(score.logprob, _is_greedy(score)) for score in scores]
 
         def loglikelihood_rolling(self, requests: Any) -> list[float]:

@@ -69,7 +69,10 @@ def evidence_in_report(rule: Rule, figures: Mapping[str, Any]) -> Evidence:
     if num_texts is None:
         what = "The report does not say on how many texts forgetting was measured."
         raise UsageError(what, fix="Make it again: it is of an older version.")
-    made = loss_evidence(rule, "bits_per_byte", Interval(bpb["estimate"], bpb["low"], bpb["high"]), num_texts)
+    told = [bpb[name] for name in ("estimate", "low", "high")]
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in told):
+        raise UsageError(f"The report gives {told} as forgetting: no numbers.", fix="Measure again; look at what training ended with.")
+    made = loss_evidence(rule, "bits_per_byte", Interval(*told), num_texts)
     return replace(made, source="general text, from the report")
 
 

@@ -42,8 +42,8 @@ class Scored:
 def scored_choice(item: Item, scores: Sequence[Score], bare: Sequence[Score] | None) -> Scored:
     """`bare`: the scores of the same choices without the question, for mutual information."""
     assert item.gold is not None  # check_task
-    logprobs = finite(item, [s.logprob for s in scores])
-    without = finite(item, [s.logprob for s in bare]) if bare is not None else []
+    logprobs = finite(item.id, [s.logprob for s in scores])
+    without = finite(item.id, [s.logprob for s in bare]) if bare is not None else []
     made = score_choices(logprobs, item.choices, item.gold, item_id=item.id, unconditional=without)
     metrics = {"acc": made.acc, "acc_norm": made.acc_norm, "acc_bytes": made.acc_bytes}
     if made.acc_mutual_info is not None:
@@ -74,7 +74,7 @@ def scored_answer(settings: TaskSettings, item: Item, answer: str) -> Scored:
 
 
 def scored_continuation(item: Item, score: Score) -> Scored:
-    (logprob,) = finite(item, [score.logprob])
+    (logprob,) = finite(item.id, [score.logprob])
     if score.is_greedy is None:
         fix = "Use a model on this machine, or a server whose log-probabilities come with the likeliest token."
         raise MygptError(f"Item `{item.id}`: the scorer does not tell whether the continuation is the greedy one.", fix=fix)
@@ -85,7 +85,7 @@ def scored_continuation(item: Item, score: Score) -> Scored:
 
 def scored_text(item: Item, scores: Sequence[Score]) -> Scored:
     """`scores`: of the text's windows, in order."""
-    logprob = math.fsum(finite(item, [s.logprob for s in scores]))
+    logprob = math.fsum(finite(item.id, [s.logprob for s in scores]))
     num_bytes = sum(s.num_bytes for s in scores)
     shown = {
         "logprob": logprob,
@@ -96,12 +96,12 @@ def scored_text(item: Item, scores: Sequence[Score]) -> Scored:
     return Scored("", "", {"bits_per_byte": bits_per_byte([logprob], [num_bytes])}, shown=shown)
 
 
-def finite(item: Item, logprobs: Sequence[float]) -> list[float]:
+def finite(item_id: str, logprobs: Sequence[float]) -> list[float]:
     """Raises MygptError where a log-probability is no number: one would decide every comparison it is in."""
     for number, logprob in enumerate(logprobs):
         if not math.isfinite(logprob):
             raise MygptError(
-                f"Item `{item.id}`: the model gives {logprob} as log-probability of choice or window {number}.",
+                f"Item `{item_id}`: the model gives {logprob} as log-probability of choice or window {number}.",
                 fix="Its weights or activations overflow: score it in float32, and look at what its training ended with.",
             )
     return list(logprobs)

@@ -243,6 +243,14 @@ def test_overlap_of_words_across_tasks_is_refused(run: Run) -> None:
     assert difference_of(compared(run, *four), "news")["verdict"] == "shared words: diagnostic only"
 
 
+def test_token_f1_of_summaries_is_diagnostic(run: Run) -> None:
+    scores = [0.3, 0.4] * 20
+    for answer, verdict in (("summary", "shared words: diagnostic only"), ("text", "better")):
+        values = {"base": scores, "tuned": [v + 0.2 for v in scores]}
+        pair = [made(run, model, "news", own, primary="f1", answer=answer) for model, own in values.items()]
+        assert difference_of(compared(run, *pair), "news")["verdict"] == verdict
+
+
 def test_what_has_no_mean_and_what_is_alone(run: Run) -> None:
     mixed = [made(run, m, t, HALF, primary=p) for m in ("base", "tuned") for t, p in (("a", "acc"), ("b", "f1"))]
     with pytest.raises(UsageError, match=r"Tasks with different metrics have no mean: acc \(a\), f1 \(b\)"):

@@ -201,6 +201,17 @@ def test_labels_and_texts(run: Run) -> None:
     assert rows[0]["reference"] == "the cat | a small dog"
 
 
+def test_summaries_say_that_they_are(run: Run) -> None:
+    """Two of four words, and of the reference's three: F1 4/7. It counts shared words, as ROUGE does."""
+    items = [Item("a", "Tea?", references=("They have tea.",)), Item("b", "Milk?", references=("No milk.",))]
+    task = task_of(run, items, form="generate", answer="summary", primary="f1")
+    replies = {"Tea?": "They all drink tea.", "Milk?": "No milk."}
+    made = run_task(RunTaskConfig(), task=task, completer=ScriptedCompleter(lambda c: replies[c.question]), run=run)
+    assert [row["f1"] for row in made.rows] == pytest.approx([4 / 7, 1.0])
+    (joined,) = join([made])
+    assert joined.answer == "summary" and joined.is_overlap("f1")
+
+
 def test_examples_as_turns_and_what_is_asked_for(run: Run) -> None:
     seen: list[tuple[Conversation, Sampling]] = []
 

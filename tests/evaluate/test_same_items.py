@@ -120,3 +120,10 @@ def test_which_metrics_are_overlap_of_words() -> None:
         "sacrebleu",
         "chrf",
     ]
+
+
+def test_token_f1_is_overlap_where_the_answer_is_a_summary(run: Run) -> None:
+    """Of "five seconds" it is SQuAD's measure; of "Ann asks Bob to buy milk." it is ROUGE-1 by another name."""
+    for answer, expected in (("summary", True), ("text", False), ("", False)):
+        (task,) = join([made(run, "a", "t", [0.0, 1.0], primary="f1", answer=answer)])
+        assert (task.is_overlap("f1"), task.is_overlap("rouge_l"), task.is_overlap("exact_match")) == (expected, True, False)

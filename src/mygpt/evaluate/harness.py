@@ -236,6 +236,7 @@ def _facts(task: Task, items: Sequence[Item], rows: Sequence[dict[str, Any]]) ->
     }
     if task.form == "generate":
         facts |= {
+            "answer": task.settings.answer,
             "unparsed": sum(row["parsed"] is False for row in rows),
             "empty": sum(not row["answer"].strip() for row in rows),
             "cut": sum(row["finish_reason"] == "length" for row in rows),

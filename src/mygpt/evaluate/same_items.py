@@ -32,6 +32,7 @@ _MUST_AGREE = {
 }
 _WEIGHTS = {"bits_per_byte": "num_bytes", "kl_per_token": "num_tokens"}  # of whole texts: items count by their length
 _OVERLAP = ("rouge", "bleu", "chrf")
+_OVERLAP_OF_SUMMARIES = ("f1",)
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class SameItems:
     chance: float | None
     models: tuple[Measured, ...]  # in the order given
     unscored: Mapping[str, int] = field(default_factory=dict)  # by model: items without a score, left out by `scored`
+    answer: str = ""  # the kind of answer of a `generate` task: `text`, `summary`, ...
 
     @property
     def item_ids(self) -> list[str]:
@@ -75,6 +77,11 @@ class SameItems:
 
     def of(self, label: str) -> Measured | None:
         return next((model for model in self.models if model.label == label), None)
+
+    def is_overlap(self, metric: str) -> bool:
+        """Whether this counts shared words only. Token F1 decides on short answers, as in SQuAD; of a free text it is ROUGE-1 by another
+        name."""
+        return is_overlap(metric) or (self.answer == "summary" and metric in _OVERLAP_OF_SUMMARIES)
 
     def is_higher_better(self, metric: str) -> bool:
         if metric not in self.higher_is_better:
@@ -133,7 +140,8 @@ def is_of_a_task(facts: Mapping[str, Any]) -> bool:
 
 
 def is_overlap(metric: str) -> bool:
-    """ROUGE, BLEU, chrF: shared n-grams. They rank texts of one task and mean nothing across tasks; they never decide alone."""
+    """ROUGE, BLEU, chrF: shared n-grams. They rank texts of one task and mean nothing across tasks; they never decide alone. What else is
+    one on some tasks only, `SameItems.is_overlap` knows."""
     return any(name in metric.lower() for name in _OVERLAP)
 
 
@@ -192,6 +200,7 @@ def _joined(task: str, group: list[tuple[str, Predictions]]) -> SameItems:
         higher_is_better=dict(facts.get("higher_is_better", {})),
         chance=facts.get("chance"),
         models=tuple(models),
+        answer=str(facts.get("answer", "")),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mygpt.evaluate.contamination import apart
 from mygpt.evaluate.paired_difference import Difference, Resampling, Score, difference, has_headroom, mean
-from mygpt.evaluate.same_items import FEWEST_TO_COMPARE, Measured, SameItems, is_overlap
+from mygpt.evaluate.same_items import FEWEST_TO_COMPARE, Measured, SameItems
 from mygpt.metrics.bootstrap import Interval, interval_is_reliable
 
 PLUMBING = "no headroom: plumbing only"
@@ -64,7 +64,7 @@ def task_figures(
                     "test": found.test,
                     "won": found.won,
                     "lost": found.lost,
-                    "verdict": word_for(found, adjusted.get(model.label), headroom, metric, alpha),
+                    "verdict": word_for(found, adjusted.get(model.label), headroom, task.is_overlap(metric), alpha),
                     "detectable": found.detectable(level=1 - alpha),
                     "items_needed": found.needed(detect, level=1 - alpha),
                 },
@@ -84,7 +84,7 @@ def task_figures(
         "clusters": task.num_clusters,
         "reliable": interval_is_reliable(task.num_clusters),
         "headroom": headroom,
-        "overlap": is_overlap(metric),
+        "overlap": task.is_overlap(metric),
         "models": models,
         "weights": task.weights(metric).tolist() if (task.weights(metric) != 1).any() else None,
         "item_scores": [[item, *(values[model.label][i] for model in task.models)] for i, item in enumerate(task.item_ids)],
@@ -129,9 +129,9 @@ def other_prompts(model: Measured, first: Measured) -> int | None:
     return sum(a.get("prompt_sha256") != b.get("prompt_sha256") for a, b in zip(model.rows, first.rows, strict=True))
 
 
-def word_for(found: Difference, p_adjusted: float | None, headroom: bool | None, metric: str, alpha: float) -> str:
-    """What may be said of a difference."""
-    if is_overlap(metric):
+def word_for(found: Difference, p_adjusted: float | None, headroom: bool | None, overlap: bool, alpha: float) -> str:
+    """What may be said of a difference. `overlap`: it counts shared words."""
+    if overlap:
         return DIAGNOSTIC
     if not interval_is_reliable(found.num_clusters):
         return UNRELIABLE

@@ -166,6 +166,7 @@ def _joined(task: str, group: list[tuple[str, Predictions]]) -> SameItems:
         if len(set(said.values())) > 1:
             values = ", ".join(f"{value} ({label})" for label, value in said.items())
             raise UsageError(f"{task} was measured in different {what}: {values}.", fix=_MEASURE_AGAIN)
+    _refuse_other_embedders(task, group)
     first_label, first = group[0]
     rows = _checked_rows(task, first_label, first)
     order = [row["item_id"] for row in rows]
@@ -209,6 +210,14 @@ def _refuse_twice(task: str, group: list[tuple[str, Predictions]]) -> None:
         if count > 1:
             ids = ", ".join(one.id for name, one in group if name == label)
             raise UsageError(f"{label} was measured {count} times on {task}: {ids}.", fix="Give one of them, or each its own label.")
+
+
+def _refuse_other_embedders(task: str, group: list[tuple[str, Predictions]]) -> None:
+    """Similarities by different vectors are different measures."""
+    used = {label: one.manifest.facts["embedder"] for label, one in group if "embedder" in one.manifest.facts}
+    if len({canonical_json(identity) for identity in used.values()}) > 1:
+        named = ", ".join(f"{model_name(identity, group[0][1].store)} ({label})" for label, identity in used.items())
+        raise UsageError(f"Similarity on {task} was measured by different embedders: {named}.", fix=_MEASURE_AGAIN)
 
 
 def _checked_rows(task: str, label: str, predictions: Predictions) -> list[dict[str, Any]]:

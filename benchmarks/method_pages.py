@@ -1,4 +1,4 @@
-"""Write the tables of docs/finetune/index.md and docs/align/index.md from `benchmarks/results/` (`make docs`, held by a test)."""
+"""Write the tables of the pages in PAGES from `benchmarks/results/` (`make docs`, held by a test)."""
 
 import json
 from pathlib import Path
@@ -7,17 +7,22 @@ from typing import Any
 from benchmarks.record import RESULTS
 
 DOCS = Path(__file__).parents[1] / "docs"
+PAGES = (DOCS / "finetune" / "index.md", DOCS / "align" / "index.md", DOCS / "infer" / "engine.md")
 _TASKS = {"t0_qasc": "qasc, share right", "t0_samsum": "samsum, token F1"}
 
 
 def main() -> None:
-    for page in (DOCS / "finetune" / "index.md", DOCS / "align" / "index.md"):
+    for page in PAGES:
         page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def with_tables(page: str) -> str:
     """Whatever tables it has marks for."""
-    for module, make in (("methods", methods_table), ("method_claims", claims_table), ("alignment", alignment_table)):
+    tables = (
+        *(("methods", methods_table), ("method_claims", claims_table)),
+        *(("alignment", alignment_table), ("generate_vs_hf", generation_table)),
+    )
+    for module, make in tables:
         begin, end = f"<!-- made by `make docs` from benchmarks/results/{module}.json -->\n", f"<!-- /{module} -->"
         before, found, rest = page.partition(begin)
         if not found:
@@ -28,6 +33,34 @@ def with_tables(page: str) -> str:
         made = make(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else _not_yet(module)
         page = f"{before}{begin}\n{made}\n\n{end}{after}"
     return page
+
+
+def generation_table(record: dict[str, Any]) -> str:
+    """Our engine against transformers: its best batch size, with our memory setting, and its continuous batching."""
+    heads = ["answers", "tokens/s", "of `transformers.generate`", "times (aim)", "with our memory setting", "matrix product, bandwidth"]
+    rows = []
+    for key, answers, aim in (("mixed", "8 to 128 tokens", 2.5), ("equal", "all of 128 tokens", 1.3)):
+        shown = record[key]
+        theirs = shown["transformers_tokens_per_second"][str(shown["transformers_best_batch"])]
+        rows.append(
+            [
+                answers,
+                f"{shown['tokens_per_second']:.0f}",
+                f"{theirs:.0f}, batches of {shown['transformers_best_batch']}",
+                f"**{shown['ratio']:.2f}** ({aim})",
+                f"{shown['ratio_with_our_memory_setting']:.2f} times",
+                f"{shown['share_of_matmul_limit']:.0%}, {shown['share_of_bandwidth_limit']:.0%}",
+            ]
+        )
+    mixed, dtype = record["mixed"], record["dtype"].removeprefix("torch.")
+    told = (
+        f"{record['prompts']} prompts of {record['prompt_tokens']:,} tokens together, {record['model']}, {dtype}. `transformers` runs as "
+        f"it is installed, in a process of its own, at its best batch size; its continuous batching makes "
+        f"{mixed['continuous_batching_tokens_per_second']:.0f} tokens/s of the mixed answers: "
+        f"**{mixed['ratio_continuous']:.2f} times** (aim 8). "
+        f"The last column: shares of this machine's fastest matrix product and of its bandwidth. {_where(record)}"
+    )
+    return "\n".join([*_table(heads, rows), "", told])
 
 
 def methods_table(record: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import method_pages
-from benchmarks.method_pages import DOCS, alignment_table, claims_table, methods_table, with_tables
+from benchmarks.method_pages import DOCS, alignment_table, claims_table, generation_table, methods_table, with_tables
 
 
 def interval(estimate: float) -> dict[str, float]:
@@ -36,9 +36,15 @@ METHODS = {
 PAGE = DOCS / "finetune" / "index.md"
 
 
-@pytest.mark.parametrize(("page", "modules"), [("finetune", ["methods", "method_claims"]), ("align", ["alignment"])])
+MADE = [
+    *(("finetune/index.md", ["methods", "method_claims"]), ("align/index.md", ["alignment"])),
+    ("infer/engine.md", ["generate_vs_hf"]),
+]
+
+
+@pytest.mark.parametrize(("page", "modules"), MADE)
 def test_the_page_is_made_from_the_results(page: str, modules: list[str]) -> None:
-    text = (DOCS / page / "index.md").read_text(encoding="utf-8")
+    text = (DOCS / page).read_text(encoding="utf-8")
     assert all(f"<!-- /{module} -->" in text for module in modules)
     assert with_tables(text) == text, "run `make docs`"
 
@@ -66,6 +72,21 @@ def test_the_table_of_alignment_shows_wins_gains_and_the_axes() -> None:
     assert lines[3] == "| dpo | 70% (65% to 75%) | 1.50 <br>+0.50 (+0.45 to +0.55) | 22.4 <br>90% | 61 | better | worse |"
     assert lines[4].endswith("| 22.4 <br>90% | – | – | – |")
     assert "1,024 graded answers to 128 requests for each technique (111 pairs), asked 120 others" in lines[-1]
+
+
+def test_the_table_of_generation_sets_both_engines_side_by_side() -> None:
+    def answers(ratio: float, best: str) -> dict[str, Any]:
+        theirs = {"16": 100.0, "32": 125.4}
+        shares = {"share_of_matmul_limit": 0.332, "share_of_bandwidth_limit": 0.178}
+        own = {"tokens_per_second": 561.2, "ratio": ratio, "ratio_with_our_memory_setting": 3.561}
+        return {**own, **shares, "transformers_tokens_per_second": theirs, "transformers_best_batch": int(best)}
+
+    mixed = {**answers(4.351, "32"), "continuous_batching_tokens_per_second": 62.8, "ratio_continuous": 8.93}
+    record = {**ABOUT, "prompts": 64, "prompt_tokens": 13_556, "dtype": "torch.bfloat16", "mixed": mixed, "equal": answers(3.17, "16")}
+    lines = generation_table(record).splitlines()
+    assert lines[2] == "| 8 to 128 tokens | 561 | 125, batches of 32 | **4.35** (2.5) | 3.56 times | 33%, 18% |"
+    assert lines[3].startswith("| all of 128 tokens | 561 | 100, batches of 16 | **3.17** (1.3) |")
+    assert "makes 63 tokens/s of the mixed answers: **8.93 times** (aim 8)" in lines[-1]
 
 
 def test_claims_say_what_came_out_also_when_it_is_no() -> None:

@@ -32,6 +32,7 @@ class MeasuredConfig(Config):
     question: str = "What is item {i}?"
     higher_is_better: dict[str, bool] | None = None
     task_content: str | None = None
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def measured(config: MeasuredConfig, *, completer: Engine | None = None, run: Ru
         "metrics": metrics,
         "higher_is_better": {m: m not in LOWER_IS_BETTER for m in metrics} if config.higher_is_better is None else config.higher_is_better,
         "chance": config.chance,
+        "answer": config.answer,
         "model": completer.identity if completer else {"engine": "scripted", "name": config.model},
     }
     if config.task_content is not None:

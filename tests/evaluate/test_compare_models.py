@@ -202,17 +202,21 @@ def test_a_model_that_did_fewer_tasks(run: Run) -> None:
 
 
 def test_calibration_by_hand(run: Run) -> None:
-    """Four answers at 0.85, three right; six at 0.35, three right. ECE = 0.4 * |0.75 - 0.85| + 0.6 * |0.5 - 0.35| = 0.13."""
+    """Four answers at 0.85, three right; six at 0.35, three right. ECE = 0.4 * |0.75 - 0.85| + 0.6 * |0.5 - 0.35| = 0.13. Brier =
+    (3 * 0.15^2 + 0.85^2 + 3 * 0.65^2 + 3 * 0.35^2) / 10 = 0.2425."""
     values = [1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     (task,) = join([made(run, "base", "t", values, confidence=(0.85,) * 4 + (0.35,) * 6)])
     found = reliability(task, task.models[0], "confidence")
-    assert found is not None and found["ece"] == pytest.approx(0.13)
+    assert found is not None and (found["ece"], found["brier"]) == pytest.approx((0.13, 0.2425))
     assert [(b["count"], b["confidence"], b["right"]) for b in found["bins"]] == [
         (6, pytest.approx(0.35), 0.5),
         (4, pytest.approx(0.85), 0.75),
     ]
     (without,) = join([made(run, "base", "t", values)])
     assert reliability(without, without.models[0], "confidence") is None
+    (loud,) = join([made(run, "base", "t", values, confidence=(0.85,) * 9 + (1.5,))])
+    with pytest.raises(UsageError, match=r"`confidence` of base on t is no confidence: it goes from 0\.85 to 1\.5"):
+        reliability(loud, loud.models[0], "confidence")
 
 
 def test_mean_over_tasks_by_hand(run: Run) -> None:
@@ -241,6 +245,14 @@ def test_overlap_of_words_across_tasks_is_refused(run: Run) -> None:
     with pytest.raises(UsageError, match=r"Overlap of words has no mean over different tasks: bleu \(news\), bleu \(mail\)"):
         compared(run, *four, average=True)
     assert difference_of(compared(run, *four), "news")["verdict"] == "shared words: diagnostic only"
+
+
+def test_token_f1_of_summaries_is_diagnostic(run: Run) -> None:
+    scores = [0.3, 0.4] * 20
+    for answer, verdict in (("summary", "shared words: diagnostic only"), ("text", "better")):
+        values = {"base": scores, "tuned": [v + 0.2 for v in scores]}
+        pair = [made(run, model, "news", own, primary="f1", answer=answer) for model, own in values.items()]
+        assert difference_of(compared(run, *pair), "news")["verdict"] == verdict
 
 
 def test_what_has_no_mean_and_what_is_alone(run: Run) -> None:
@@ -300,6 +312,8 @@ def test_predictions_of_the_harness(run: Run) -> None:
     assert (found["won"], found["lost"], found["p"], found["verdict"]) == (11, 0, pytest.approx(2 / 2**11), "better")
     confidence = 1 / (1 + math.exp(-2))
     assert shown["models"][1]["reliability"]["ece"] == pytest.approx(abs(confidence - 50 / 60))
+    brier = (50 * (1 - confidence) ** 2 + 10 * confidence**2) / 60
+    assert f"Brier score {brier:.3f}" in report.page.read_text()
     assert shown["models"][1]["best"][0]["after"] == "yes" and shown["models"][1]["best"][0]["before"] == "no"
 
 

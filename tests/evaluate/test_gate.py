@@ -222,6 +222,17 @@ def test_a_gate_on_overlap_of_words_alone(run: Run) -> None:
         decided(run, [0.5, 0.6] * 20, [0.4, 0.5] * 20, {"better_by": 0}, settings={"primary": "rouge_l"})
 
 
+def test_a_gate_on_token_f1_of_summaries_alone(run: Run) -> None:
+    """F1 against a free text is shared words too; of short answers it decides."""
+    after, before = [0.5, 0.6] * 20, [0.4, 0.5] * 20
+    for rule in ({"better_by": 0}, {"metric": "f1", "better_by": 0}):
+        with pytest.raises(UsageError, match="All that speaks for the model in the policy is overlap of words: f1"):
+            decided(run, after, before, rule, settings={"primary": "f1", "answer": "summary"})
+        assert decided(run, after, before, rule, settings={"primary": "f1", "answer": "text"}).outcome == "ship"
+    beside = {"primary": "exact_match", "answer": "summary", "extra": {"f1": tuple(before)}}
+    assert decided(run, after, before, {"better_by": 0}, {"metric": "f1", "not_worse_by": 0.1}, settings=beside).outcome == "ship"
+
+
 def test_mixed_versions(run: Run) -> None:
     policy = parse_policy({"rules": [{"task": "t", "better_by": 0}]})
     with pytest.raises(UsageError, match=r"different versions: 2 \(candidate\), 1 \(baseline\)"):

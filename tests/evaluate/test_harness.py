@@ -16,6 +16,7 @@ from mygpt.artifacts.task import Example, Item, Task, TaskSettings, write_task
 from mygpt.core.config import Config
 from mygpt.core.errors import MygptError, Unreachable, UsageError
 from mygpt.core.run import Run
+from mygpt.evaluate import harness
 from mygpt.evaluate.compare_models import CompareConfig, compare_models
 from mygpt.evaluate.harness import RunTaskConfig, run_task, task_prompts
 from mygpt.evaluate.paired_difference import Resampling, difference, has_headroom, mean, score
@@ -199,6 +200,51 @@ def test_labels_and_texts(run: Run) -> None:
     assert [r["exact_match"] for r in rows] == [0.0, 1.0]
     assert rows[0]["f1"] == pytest.approx(0.5)  # of the better reference: 2 * 1 / (2 + 2), the article set aside
     assert rows[0]["reference"] == "the cat | a small dog"
+
+
+def test_summaries_say_that_they_are(run: Run) -> None:
+    """Two of four words, and of the reference's three: F1 4/7. It counts shared words, as ROUGE does."""
+    items = [Item("a", "Tea?", references=("They have tea.",)), Item("b", "Milk?", references=("No milk.",))]
+    task = task_of(run, items, form="generate", answer="summary", primary="f1")
+    replies = {"Tea?": "They all drink tea.", "Milk?": "No milk."}
+    made = run_task(RunTaskConfig(), task=task, completer=ScriptedCompleter(lambda c: replies[c.question]), run=run)
+    assert [row["f1"] for row in made.rows] == pytest.approx([4 / 7, 1.0])
+    (joined,) = join([made])
+    assert joined.answer == "summary" and joined.is_overlap("f1")
+
+
+class Angles:
+    """A word is a direction, in degrees."""
+
+    def __init__(self, **degrees: float):
+        self.degrees = degrees
+
+    identity: Identity = {"engine": "angles"}  # noqa: RUF012
+    dimensions = 2
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        angles_N = np.radians([self.degrees[text.strip(".").lower() or "nothing"] for text in texts])
+        return np.stack([np.cos(angles_N), np.sin(angles_N)], axis=1).astype(np.float32)
+
+
+def test_summaries_are_compared_by_meaning_where_there_is_an_embedder(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 degrees to the one reference and 30 to the other: cos 30 is the nearer; the same; and a blank answer has nothing to compare."""
+    monkeypatch.setattr(harness, "_EMBEDDED_AT_ONCE", 2)
+    references = {"Tea?": ("milk", "cake"), "Milk?": ("milk",), "Cake?": ("cake",)}
+    items = [Item(question, question, references=own) for question, own in references.items()]
+    replies = {"Tea?": "Tea.", "Milk?": "Milk.", "Cake?": " "}
+    task = task_of(run, items, form="generate", answer="summary", primary="rouge_l")
+    angles = Angles(tea=60, milk=0, cake=90, nothing=90)
+    tools: Any = {"completer": ScriptedCompleter(lambda c: replies[c.question]), "embedder": angles, "run": run}
+    made = run_task(RunTaskConfig(), task=task, **tools)
+    assert [row["similarity"] for row in made.rows] == pytest.approx([math.cos(math.radians(30)), 1.0, 0.0], abs=1e-6)
+    assert [row["rouge_l"] for row in made.rows] == [0.0, 1.0, 0.0]
+    assert made.manifest.facts["embedder"] == {"engine": "angles"} and made.manifest.facts["higher_is_better"]["similarity"] is True
+    (joined,) = join([made])
+    assert joined.metrics[-1] == "similarity" and not joined.is_overlap("similarity")
+    texts = task_of(run, items, form="generate", primary="f1", name="texts")
+    with pytest.raises(UsageError, match="The task `texts` asks for no summaries, which an embedder could compare"):
+        run_task(RunTaskConfig(), task=texts, **tools)
 
 
 def test_examples_as_turns_and_what_is_asked_for(run: Run) -> None:

@@ -15,7 +15,7 @@ from mygpt.artifacts.task import Task
 from mygpt.core.errors import MygptError, UsageError
 from mygpt.core.run import Run
 from mygpt.evaluate.harness import RunTaskConfig, run_task
-from mygpt.evaluate.lm_eval_tasks import LmEvalConfig, lm_eval_task
+from mygpt.evaluate.lm_eval_tasks import LmEvalConfig, lm_eval_model, lm_eval_task
 from mygpt.evaluate.prompts import continuations, conversation, text_prompt
 from mygpt.evaluate.tasks import ReadTaskConfig, read_task
 from mygpt.infer.protocols import Identity, Score
@@ -274,6 +274,31 @@ def test_a_scorer_that_does_not_tell_is_refused(run: Run, monkeypatch: pytest.Mo
         lm_eval_task(LmEvalConfig(task="last_word"), scorer=silent, run=run)
     with pytest.raises(UsageError, match="asks for `generate_until`, and there is no completer"):
         lm_eval_task(LmEvalConfig(task="sums"), scorer=silent, run=run)
+
+
+class Narrow(Quarters):
+    """Refuses texts of more than 12 characters, as an engine refuses what is longer than its window."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> list[Score]:
+        if (longest := max(map(len, continuations), default=0)) > 12:
+            raise UsageError(f"A text of {longest} characters does not fit.", fix="Score it in shorter pieces.")
+        self.seen += [prompt + continuation for prompt, continuation in zip(prompts, continuations, strict=True)]
+        return super().score(prompts, continuations)
+
+
+def test_rolling_texts_longer_than_the_window_are_scored_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """43, 4 and no characters at -0.25 each. Cut after a word where the second half of a window has one; no text has no windows."""
+    install_recording(monkeypatch, [])
+    texts = ["The tide is out and the boats lie on sand.\n", "Ebb.", ""]
+    requests = [SimpleNamespace(args=(text,)) for text in texts]
+    scorer = Narrow()
+    assert lm_eval_model(None, scorer, window_characters=12).loglikelihood_rolling(requests) == [-10.75, -1.0, 0.0]
+    assert scorer.seen == ["The tide is ", "out and the ", "boats lie ", "on sand.\n", "Ebb."]
+    with pytest.raises(UsageError, match="does not fit"):
+        lm_eval_model(None, scorer).loglikelihood_rolling(requests)
 
 
 class Lengths:

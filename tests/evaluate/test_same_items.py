@@ -113,6 +113,15 @@ def test_models_are_called_by_name_and_told_apart(run: Run) -> None:
     assert model_labels([a]) == ("inner",)
 
 
+def test_similarities_by_other_embedders_are_not_compared(run: Run) -> None:
+    a, b, c = (made(run, name, "t", [0.0, 1.0]) for name in "abc")
+    a.manifest.facts["embedder"] = {"engine": "remote", "name": "minilm"}
+    b.manifest.facts["embedder"] = {"engine": "remote", "name": "bigger"}
+    with pytest.raises(UsageError, match=r"Similarity on t was measured by different embedders: minilm \(a\), bigger \(b\)"):
+        join([a, b, c])
+    assert len(join([a, c])[0].models) == 2  # where one has none, there is nothing to mix up
+
+
 def test_which_metrics_are_overlap_of_words() -> None:
     assert [m for m in ("acc", "rouge_l", "ROUGE-1", "sacrebleu", "chrf", "f1", "bits_per_byte") if is_overlap(m)] == [
         "rouge_l",
@@ -120,3 +129,10 @@ def test_which_metrics_are_overlap_of_words() -> None:
         "sacrebleu",
         "chrf",
     ]
+
+
+def test_token_f1_is_overlap_where_the_answer_is_a_summary(run: Run) -> None:
+    """Of "five seconds" it is SQuAD's measure; of "Ann asks Bob to buy milk." it is ROUGE-1 by another name."""
+    for answer, expected in (("summary", True), ("text", False), ("", False)):
+        (task,) = join([made(run, "a", "t", [0.0, 1.0], primary="f1", answer=answer)])
+        assert (task.is_overlap("f1"), task.is_overlap("rouge_l"), task.is_overlap("exact_match")) == (expected, True, False)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,12 @@ from mygpt.core.digest import digest_value
 from mygpt.core.errors import UsageError
 from mygpt.infer.judge import Comparison, ModelJudge, Reading, Wording
 from mygpt.infer.protocols import Identity, Score
+from mygpt.infer.remote_scorer import RemoteScorer
 from mygpt.infer.scripted import ScriptedCompleter
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.load import load_lm
+from tests.infer.test_remote import Reply, Site, site, waits  # noqa: F401
+from tests.infer.test_remote_scorer import echoed
 
 SHORT = Wording(compare="{prompt}|{first}|{second}>", grade="{prompt}|{answer}>")
 
@@ -48,6 +52,19 @@ def test_a_pair_by_hand() -> None:
     assert made.preference == pytest.approx(0.5)
     assert (made.consistent, made.winner) == (False, "tie")
     assert scorer.prompts == ["q|a|b>"] * 2 + ["q|b|a>"] * 2
+
+
+def test_a_server_that_echoes_log_probabilities_is_constrained_too(site: Site) -> None:  # noqa: F811
+    """The figures of the pair by hand, from another address: only the two letters are ever asked for."""
+    chances = {"q|a|b> A": 0.6, "q|a|b> B": 0.2, "q|b|a> A": 0.3, "q|b|a> B": 0.1}
+
+    def reply(path: str, body: dict[str, Any]) -> Reply:
+        likeliest: list[dict[str, float] | None] = [None, {"x": -0.1}, {"!": -0.1}]
+        return echoed(*(([text[:-2], text[-2:], "!"], [None, math.log(chances[text]), -0.1], likeliest) for text in body["prompt"]))
+
+    site.reply = reply
+    [made] = ModelJudge(scorer=RemoteScorer(f"{site.address}#judge"), wording=SHORT).compare(["q"], ["a"], ["b"])
+    assert (made.forward.value, made.backward.value, made.forward.mass) == pytest.approx((0.75, 0.25, 0.8))
 
 
 def test_swapping_the_answers_mirrors_the_verdict() -> None:

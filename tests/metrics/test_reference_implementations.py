@@ -1,4 +1,4 @@
-"""Metrics against reference implementations: sacrebleu on real summaries, scikit-learn, seqeval, krippendorff, SQuAD's published rule."""
+"""Metrics against reference implementations: sacrebleu on real summaries, scikit-learn, seqeval, krippendorff, nltk, SQuAD's rule."""
 
 import json
 import random
@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mygpt.metrics.agreement import cohen_kappa, interval, krippendorff_alpha, nominal, ordinal, weighted_kappa
+from mygpt.metrics.agreement import cohen_kappa, fleiss_kappa, interval, krippendorff_alpha, nominal, ordinal, weighted_kappa
 from mygpt.metrics.bleu import bleu_of_sums, bleu_statistics, corpus_bleu, sentence_bleu, whitespace_bleu
 from mygpt.metrics.bootstrap import bootstrap_statistic
-from mygpt.metrics.calibration import brier_binary, brier_multiclass
+from mygpt.metrics.calibration import brier_binary, brier_multiclass, equal_mass_bins, equal_width_bins, expected_calibration_error
 from mygpt.metrics.chrf import corpus_chrf, sentence_chrf
 from mygpt.metrics.exact_match import exact_match
 from mygpt.metrics.macro_f1 import classification
 from mygpt.metrics.randomisation import approximate_randomisation
-from mygpt.metrics.ranking import exponential, ndcg_at_k
+from mygpt.metrics.ranking import exponential, mean_reciprocal_rank, ndcg_at_k, recall_at_k
 from mygpt.metrics.roc_auc import roc_auc
 from mygpt.metrics.span_f1 import EntitySpan, span_f1, span_f1_by_label
 from mygpt.metrics.token_f1 import token_f1
@@ -195,7 +195,46 @@ def test_roc_auc_equals_scikit_learn() -> None:
         assert roc_auc(positive.tolist(), negative.tolist()).estimate == pytest.approx(expected)
 
 
-# -- seqeval and krippendorff -----------------------------------------------------------------------------------------------
+def test_reliability_equals_scikit_learn() -> None:
+    """The points of its calibration curve; ECE is their distance from the diagonal, weighted by a count of our own."""
+    curve = pytest.importorskip("sklearn.calibration").calibration_curve
+    rng = np.random.default_rng(5)
+    for num_items in (40, 400):
+        said = np.round(rng.random(num_items) ** 0.5, 3)
+        right = rng.random(num_items) < 0.8 * said
+        for num_bins in (5, 10, 17):
+            bins = equal_width_bins(said.tolist(), right.tolist(), num_bins=num_bins)
+            shares, confidences = curve(right, said, n_bins=num_bins, strategy="uniform")
+            assert [b.accuracy for b in bins] == pytest.approx(shares.tolist())
+            assert [b.confidence for b in bins] == pytest.approx(confidences.tolist())
+            counts = np.histogram(-said, bins=-np.linspace(0, 1, num_bins + 1)[::-1])[0][::-1]  # of (low, high], as both have it
+            expected = float((counts[counts > 0] * np.abs(shares - confidences)).sum() / num_items)
+            assert expected_calibration_error(bins) == pytest.approx(expected) and expected > 0.05
+    said, right = rng.permutation(60) / 60, rng.random(60) < 0.5  # no ties: five times twelve, in both
+    shares, confidences = curve(right, said, n_bins=5, strategy="quantile")
+    bins = equal_mass_bins(said.tolist(), right.tolist(), num_bins=5)
+    assert [(b.num_items, b.accuracy) for b in bins] == [(12, pytest.approx(share)) for share in shares]
+    assert [b.confidence for b in bins] == pytest.approx(confidences.tolist())
+
+
+def test_mrr_and_recall_equal_scikit_learn() -> None:
+    """With one right document, the mean precision at its place is 1 / place. Recall of the documents that are among the first k."""
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(6)
+    scores_QD = np.stack([rng.permutation(12) for _ in range(60)]).astype(float)
+    rankings = [[f"d{i}" for i in np.argsort(-scores_D)] for scores_D in scores_QD]
+    one_QD = np.eye(12)[rng.integers(0, 12, 60)]
+    expected = sklearn.label_ranking_average_precision_score(one_QD, scores_QD)
+    assert mean_reciprocal_rank(rankings, [{f"d{row.argmax()}"} for row in one_QD]) == pytest.approx(expected)
+    some_QD = (rng.random((60, 12)) < 0.3) | (one_QD > 0)
+    for k in (1, 5, 12):
+        among_QD = scores_QD >= 12 - k
+        expected = sklearn.recall_score(some_QD, among_QD, average="samples")
+        found = [recall_at_k(ranked, [f"d{i}" for i in np.flatnonzero(row)], k) for ranked, row in zip(rankings, some_QD, strict=True)]
+        assert np.mean(found) == pytest.approx(expected)
+
+
+# -- seqeval, krippendorff, nltk ----------------------------------------------------------------------------------------------
 
 
 def _spans(tags: list[str]) -> list[EntitySpan]:
@@ -245,3 +284,16 @@ def test_alpha_equals_krippendorff(distance: object, level: str) -> None:
         data = [[np.nan if rating is None else rating for rating in row] for row in rows]
         expected = package.alpha(reliability_data=data, level_of_measurement=level)
         assert krippendorff_alpha(rows, distance=distance) == pytest.approx(expected)  # type: ignore[arg-type]
+
+
+def test_fleiss_kappa_equals_nltk() -> None:
+    """Its `pi` is Fleiss's of 1971; 5 raters put 40 items into 4 classes."""
+    agreement = pytest.importorskip("nltk.metrics.agreement")
+    rng = random.Random(7)
+    for _ in range(5):
+        truth = [rng.randrange(4) for _ in range(40)]
+        given = [[t if rng.random() < 0.6 else rng.randrange(4) for _ in range(5)] for t in truth]
+        told = [(f"rater {r}", f"item {i}", f"class {c}") for i, row in enumerate(given) for r, c in enumerate(row)]
+        expected = agreement.AnnotationTask(data=told).pi()
+        found = fleiss_kappa([[row.count(c) for c in range(4)] for row in given])
+        assert found == pytest.approx(expected) and 0.2 < expected < 0.6

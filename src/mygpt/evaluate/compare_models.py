@@ -24,7 +24,7 @@ from mygpt.core.run import Run
 from mygpt.evaluate.cards import ancestors
 from mygpt.evaluate.contamination import item_states
 from mygpt.evaluate.paired_difference import Difference, Resampling, Score, difference, mean, score
-from mygpt.evaluate.same_items import SameItems, is_overlap, join, model_labels
+from mygpt.evaluate.same_items import SameItems, join, model_labels
 from mygpt.evaluate.task_figures import DIAGNOSTIC, PLUMBING, UNRELIABLE, as_numbers, task_figures
 from mygpt.metrics.bootstrap import FEWEST_ITEMS, Interval
 from mygpt.metrics.holm import holm
@@ -73,7 +73,7 @@ def compare_models(
             if model.label != baseline and task.of(baseline):
                 differences[task.task, model.label] = difference(task, model.label, baseline, task.primary, resampling)
             progress.advance()
-    tested = {json.dumps(key): d.p_value for key, d in differences.items() if not is_overlap(_task(tasks, key[0]).primary)}
+    tested = {json.dumps(key): d.p_value for key, d in differences.items() if not _is_overlap(_task(tasks, key[0]))}
     adjusted = {tuple(json.loads(key)): p for key, p in holm(tested).items()}
     shown = [
         task_figures(
@@ -174,16 +174,20 @@ def refuse_incomparable(tasks: Sequence[SameItems], models: Sequence[str]) -> No
             continue
         done = {name: [t for t in tasks if t.of(name)] for name in (baseline, label)}
         measured = "; ".join(f"{name}: {', '.join(f'{t.task} ({t.primary})' for t in own)}" for name, own in done.items())
-        overlap = any(is_overlap(t.primary) for own in done.values() for t in own)
+        overlap = any(_is_overlap(t) for own in done.values() for t in own)
         words = " ROUGE and BLEU of different tasks say nothing about each other." if overlap else ""
         raise UsageError(f"{label} and {baseline} have no task in common ({measured}).{words}", fix="Measure both on the same task.")
+
+
+def _is_overlap(task: SameItems) -> bool:
+    return task.is_overlap(task.primary)
 
 
 def average(tasks: Sequence[SameItems], models: Sequence[str], resampling: Resampling) -> dict[str, Any]:
     """The mean over tasks, each counting alike, of the models that did them all. Refused where tasks are not measured alike."""
     metrics = {task.task: task.primary for task in tasks}
     said = ", ".join(f"{metric} ({name})" for name, metric in metrics.items())
-    if any(map(is_overlap, metrics.values())) and len(tasks) > 1:
+    if any(map(_is_overlap, tasks)) and len(tasks) > 1:
         raise UsageError(
             f"Overlap of words has no mean over different tasks: {said}.",
             fix="Leave `average` off: ROUGE and BLEU depend on how long the texts of a task are and how many references it has.",

@@ -123,7 +123,7 @@ def decide(
     joined = join([*candidate, *baseline], [CANDIDATE] * len(candidate) + [BASELINE] * len(baseline))
     tasks = {task.task: task for task in joined}
     placed = [(rule, _task_of(rule, tasks, report)) for rule in policy.rules]
-    refuse_overlap_alone(((rule, rule.metric or (task.primary if task else None)) for rule, task in placed), called="the policy")
+    refuse_overlap_alone(((rule, _shared_words(rule, task)) for rule, task in placed), called="the policy")
     resampling = Resampling(1 - policy.alpha, num_resamples, seed)
     num_tests = max(1, sum(rule.demand in ("better_by", "not_worse_by") for rule in policy.rules))
     found = [
@@ -136,6 +136,12 @@ def decide(
     outcomes = {finding.outcome for finding in findings}
     more = max((f.more_items for f in findings if f.outcome == UNDECIDED), default=0)
     return Decision(STOP if FAILS in outcomes else MORE if UNDECIDED in outcomes else SHIP, more, findings)
+
+
+def _shared_words(rule: Rule, task: SameItems | None) -> str | None:
+    """The metric that the rule rests on where it counts shared words; None where it does not."""
+    metric = rule.metric or (task.primary if task else None)
+    return metric if task and metric and task.is_overlap(metric) else None
 
 
 def concluded(evidence: Evidence, p_adjusted: float | None, alpha: float) -> Finding:

@@ -29,16 +29,18 @@ from mygpt.evaluate.forgetting import pieces
 from mygpt.evaluate.parity import check_prompt_ids, check_stop_ids, engine_of, prompt_ids, prompt_sha256, scored_ids, tokenizer_facts
 from mygpt.evaluate.program_scoring import PRELOADED, pass_at_k_of, scored_program
 from mygpt.evaluate.prompts import continuations, conversation, text_prompt
-from mygpt.evaluate.scoring import Scored, scored_answer, scored_choice, scored_continuation, scored_text
+from mygpt.evaluate.scoring import Scored, scored_answer, scored_choice, scored_continuation, scored_text, similarities
 from mygpt.guard.sandbox import Sandbox
 from mygpt.infer.cached_completer import CachedCompleter
 from mygpt.infer.cached_scorer import CachedScorer
-from mygpt.infer.protocols import Answer, Completer, Sampling, Score, Scorer
+from mygpt.infer.protocols import Answer, Completer, Embedder, Sampling, Score, Scorer
 from mygpt.metrics.bits_per_byte import bits_per_byte
 from mygpt.metrics.bleu import corpus_bleu
 from mygpt.metrics.chrf import corpus_chrf
 from mygpt.metrics.perplexity import byte_perplexity, word_perplexity
 from mygpt.metrics.rouge import UNICODE, signature
+
+_EMBEDDED_AT_ONCE = 256
 
 
 class RunTaskConfig(Config):
@@ -51,11 +53,20 @@ class RunTaskConfig(Config):
 
 @recipe
 def run_task(
-    config: RunTaskConfig, *, task: Task, completer: Completer | None = None, scorer: Scorer | None = None, run: Run
+    config: RunTaskConfig,
+    *,
+    task: Task,
+    completer: Completer | None = None,
+    scorer: Scorer | None = None,
+    embedder: Embedder | None = None,
+    run: Run,
 ) -> Predictions:
-    """Forms `choice`, `continuation` and `rolling` need a scorer, `generate` needs a completer."""
+    """Forms `choice`, `continuation` and `rolling` need a scorer, `generate` needs a completer. With an embedder, summaries are also
+    compared by meaning."""
     settings, items = task.settings, _spread(task.items, config.max_items)
     _check_samples(settings, config)
+    if embedder is not None and (settings.form, settings.answer) != ("generate", "summary"):
+        raise UsageError(f"The task `{settings.name}` asks for no summaries, which an embedder could compare.", fix="Leave it out.")
     cache = run.home / "cache"
     facts: dict[str, Any] = {"template": None}
     if settings.form == "generate":
@@ -82,6 +93,10 @@ def run_task(
     asked_of = [item for item in items for _ in range(config.samples)]
     rows = [_row(task, item, row) for item, row in zip(asked_of, rows, strict=True)]
     metrics = metrics_of(settings, items)
+    if embedder is not None:
+        _compare_meaning(asked_of, rows, embedder, run)
+        metrics["similarity"] = True
+        facts["embedder"] = embedder.identity
     facts |= {**_facts(task, asked_of, rows), "items": len(items), "metrics": list(metrics), "higher_is_better": metrics}
     facts |= {"model": tool.identity}
     _warn_of_silence(facts, len(rows), run)
@@ -162,6 +177,17 @@ def _generated(
     return rows
 
 
+def _compare_meaning(items: Sequence[Item], rows: Sequence[dict[str, Any]], embedder: Embedder, run: Run) -> None:
+    """The column `similarity`, beside those of shared words. `items`: of each row."""
+    progress = run.progress(len(rows), "summaries compared")
+    for start in range(0, len(rows), _EMBEDDED_AT_ONCE):
+        part = rows[start : start + _EMBEDDED_AT_ONCE]
+        references = [item.references for item in items[start : start + len(part)]]
+        for row, similarity in zip(part, similarities(embedder, [row["read_flexible"] or "" for row in part], references), strict=True):
+            row["similarity"] = similarity
+        progress.advance(len(part))
+
+
 def _rolled(items: Sequence[Item], telling: Scorer, scorer: Scorer, config: RunTaskConfig) -> list[dict[str, Any]]:
     windows = [list(pieces(item.question, config.window_characters)) for item in items]
     fed = [_fed(telling, "", own, text=item.question) for item, own in zip(items, windows, strict=True)]
@@ -236,6 +262,7 @@ def _facts(task: Task, items: Sequence[Item], rows: Sequence[dict[str, Any]]) ->
     }
     if task.form == "generate":
         facts |= {
+            "answer": task.settings.answer,
             "unparsed": sum(row["parsed"] is False for row in rows),
             "empty": sum(not row["answer"].strip() for row in rows),
             "cut": sum(row["finish_reason"] == "length" for row in rows),

@@ -31,7 +31,7 @@ from mygpt.evaluate.harness import RunTaskConfig, run_task
 from mygpt.evaluate.invention import InventionConfig, invention
 from mygpt.evaluate.paired_difference import Resampling, difference, score
 from mygpt.evaluate.refusal import RefusalConfig, refusal
-from mygpt.evaluate.same_items import SameItems, is_overlap, join, model_labels
+from mygpt.evaluate.same_items import SameItems, join, model_labels
 from mygpt.evaluate.sycophancy import SycophancyConfig, sycophancy
 from mygpt.evaluate.task_figures import as_numbers
 from mygpt.evaluate.toxic_continuations import ToxicContinuationsConfig, toxic_continuations
@@ -155,7 +155,7 @@ def _row(measure: Measure, task: SameItems, labels: Sequence[str], resampling: R
         "task": measure.task,
         "metric": measure.metric,
         "higher_is_better": task.is_higher_better(measure.metric),
-        "diagnostic": is_overlap(measure.metric),
+        "diagnostic": task.is_overlap(measure.metric),
         "models": [],
     }
     for label in labels:

@@ -8,7 +8,8 @@ Prompts of `generate_until` are raw text, as lm-eval sends them by default; `cha
 
 Source: Gao et al., Language Model Evaluation Harness v0.4.13, docs/task_guide.md and api/task.py (meaning of the fields).
 We differ: raw prompts lose white space at their end; special tokens' spellings in them stay text. The value of an item that lm-eval lists
-under `perplexity` is a log-probability, and is called `logprob` here.
+under `perplexity` is a log-probability, and is called `logprob` here. A rolling text longer than a window is cut between words and its
+pieces are scored apart, as `evaluate/harness` does; lm-eval cuts between tokens and keeps one token of context.
 """
 
 import ast
@@ -30,6 +31,7 @@ from mygpt.core.digest import digest_text
 from mygpt.core.errors import UsageError
 from mygpt.core.outbound import silence_hub
 from mygpt.core.run import Run
+from mygpt.evaluate.forgetting import pieces
 from mygpt.evaluate.scoring import finite
 from mygpt.infer.protocols import Completer, Sampling, Score, Scorer
 from mygpt.metrics.bits_per_byte import bits_per_byte
@@ -168,6 +170,7 @@ class LmEvalConfig(Config):
     limit: int | None = None
     num_fewshot: int | None = None
     max_tokens: int = 256  # where the task names none
+    window_characters: int = 4_000  # of `loglikelihood_rolling`: about a thousand tokens, which fits every model's window
     chat: bool = False  # prompts of `generate_until` through the chat template, as one user message; else as raw text
 
 
@@ -187,7 +190,9 @@ def lm_eval_task(
     if config.task not in manager.all_tasks:
         raise UsageError(f"lm-eval knows no task `{config.task}`.", fix="`lm-eval ls tasks` lists them; `--folder` adds yours.")
     found = lm_eval.simple_evaluate(
-        model=lm_eval_model(completer, scorer, max_tokens=config.max_tokens, chat=config.chat),
+        model=lm_eval_model(
+            completer, scorer, max_tokens=config.max_tokens, window_characters=config.window_characters, chat=config.chat
+        ),
         tasks=[config.task],
         task_manager=manager,
         limit=config.limit,
@@ -218,7 +223,9 @@ def lm_eval_task(
     return publish(Predictions, run, lambda payload: write_predictions(payload, rows), facts=facts)
 
 
-def lm_eval_model(completer: Completer | None, scorer: Scorer | None, *, max_tokens: int = 256, chat: bool = False) -> Any:
+def lm_eval_model(
+    completer: Completer | None, scorer: Scorer | None, *, max_tokens: int = 256, window_characters: int = 4_000, chat: bool = False
+) -> Any:
     """Our engine as lm-eval's `LM`."""
     from lm_eval.api.model import LM
 
@@ -236,8 +243,10 @@ def lm_eval_model(completer: Completer | None, scorer: Scorer | None, *, max_tok
             return [(score.logprob, _is_greedy(score)) for score in scores]
 
         def loglikelihood_rolling(self, requests: Any) -> list[float]:
-            texts = [request.args[0] for request in requests]
-            return [score.logprob for score in needed(scorer, "scorer", "loglikelihood_rolling").score([""] * len(texts), texts)]
+            windows = [list(pieces(request.args[0], window_characters)) for request in requests]
+            flat = [window for own in windows for window in own]
+            scores = iter(needed(scorer, "scorer", "loglikelihood_rolling").score([""] * len(flat), flat))
+            return [math.fsum(finite(window[:40], [next(scores).logprob])[0] for window in own) for own in windows]
 
         def generate_until(self, requests: Any) -> list[str]:
             together: dict[Sampling, list[int]] = {}

@@ -99,18 +99,19 @@ def parse_policy(read: Any, *, called: str = "policy") -> Policy:
             raise UsageError(what, fix=f"Give it one of {', '.join(DEMANDS)}; two demands are two rules.")
         _resolved(Rule, rule, f"{called}, rule {number}")
     policy = _resolved(Policy, read, called)
-    refuse_overlap_alone(((rule, rule.metric) for rule in policy.rules), called=called)
+    shared = ((rule, rule.metric if rule.metric and is_overlap(rule.metric) else None) for rule in policy.rules)
+    refuse_overlap_alone(shared, called=called)
     return policy
 
 
 def refuse_overlap_alone(rules: Iterable[tuple[Rule, str | None]], *, called: str) -> None:
-    """`rules` with the metric each rests on; None where that is not known yet."""
+    """`rules`, each with the metric of shared words that it rests on; None where that is another, or not known yet."""
     rules = list(rules)
     resting_on = [metric for rule, metric in rules if rule.is_claim] or [metric for _, metric in rules]
-    if all(metric is not None and is_overlap(metric) for metric in resting_on):
+    if all(metric is not None for metric in resting_on):
         raise UsageError(
             f"All that speaks for the model in {called} is overlap of words: {', '.join(sorted({str(m) for m in resting_on}))}.",
-            fix="Add a rule on a task with right and wrong answers, a judge or a human rating; ROUGE and BLEU may stand beside it.",
+            fix="Add a rule on a task with right and wrong answers, a judge or a human rating; shared words may stand beside it.",
         )
 
 

@@ -32,6 +32,7 @@ _MUST_AGREE = {
 }
 _WEIGHTS = {"bits_per_byte": "num_bytes", "kl_per_token": "num_tokens"}  # of whole texts: items count by their length
 _OVERLAP = ("rouge", "bleu", "chrf")
+_OVERLAP_OF_SUMMARIES = ("f1",)
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class SameItems:
     chance: float | None
     models: tuple[Measured, ...]  # in the order given
     unscored: Mapping[str, int] = field(default_factory=dict)  # by model: items without a score, left out by `scored`
+    answer: str = ""  # the kind of answer of a `generate` task: `text`, `summary`, ...
 
     @property
     def item_ids(self) -> list[str]:
@@ -75,6 +77,11 @@ class SameItems:
 
     def of(self, label: str) -> Measured | None:
         return next((model for model in self.models if model.label == label), None)
+
+    def is_overlap(self, metric: str) -> bool:
+        """Whether this counts shared words only. Token F1 decides on short answers, as in SQuAD; of a free text it is ROUGE-1 by another
+        name."""
+        return is_overlap(metric) or (self.answer == "summary" and metric in _OVERLAP_OF_SUMMARIES)
 
     def is_higher_better(self, metric: str) -> bool:
         if metric not in self.higher_is_better:
@@ -133,7 +140,8 @@ def is_of_a_task(facts: Mapping[str, Any]) -> bool:
 
 
 def is_overlap(metric: str) -> bool:
-    """ROUGE, BLEU, chrF: shared n-grams. They rank texts of one task and mean nothing across tasks; they never decide alone."""
+    """ROUGE, BLEU, chrF: shared n-grams. They rank texts of one task and mean nothing across tasks; they never decide alone. What else is
+    one on some tasks only, `SameItems.is_overlap` knows."""
     return any(name in metric.lower() for name in _OVERLAP)
 
 
@@ -158,6 +166,7 @@ def _joined(task: str, group: list[tuple[str, Predictions]]) -> SameItems:
         if len(set(said.values())) > 1:
             values = ", ".join(f"{value} ({label})" for label, value in said.items())
             raise UsageError(f"{task} was measured in different {what}: {values}.", fix=_MEASURE_AGAIN)
+    _refuse_other_embedders(task, group)
     first_label, first = group[0]
     rows = _checked_rows(task, first_label, first)
     order = [row["item_id"] for row in rows]
@@ -192,6 +201,7 @@ def _joined(task: str, group: list[tuple[str, Predictions]]) -> SameItems:
         higher_is_better=dict(facts.get("higher_is_better", {})),
         chance=facts.get("chance"),
         models=tuple(models),
+        answer=str(facts.get("answer", "")),
     )
 
 
@@ -200,6 +210,14 @@ def _refuse_twice(task: str, group: list[tuple[str, Predictions]]) -> None:
         if count > 1:
             ids = ", ".join(one.id for name, one in group if name == label)
             raise UsageError(f"{label} was measured {count} times on {task}: {ids}.", fix="Give one of them, or each its own label.")
+
+
+def _refuse_other_embedders(task: str, group: list[tuple[str, Predictions]]) -> None:
+    """Similarities by different vectors are different measures."""
+    used = {label: one.manifest.facts["embedder"] for label, one in group if "embedder" in one.manifest.facts}
+    if len({canonical_json(identity) for identity in used.values()}) > 1:
+        named = ", ".join(f"{model_name(identity, group[0][1].store)} ({label})" for label, identity in used.items())
+        raise UsageError(f"Similarity on {task} was measured by different embedders: {named}.", fix=_MEASURE_AGAIN)
 
 
 def _checked_rows(task: str, label: str, predictions: Predictions) -> list[dict[str, Any]]:

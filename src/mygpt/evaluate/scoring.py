@@ -19,7 +19,7 @@ from mygpt.artifacts.task import INSTRUCTIONS, TRUE_CHOICES, Item, TaskSettings
 from mygpt.core.errors import MygptError
 from mygpt.evaluate.extraction import GSM8K_STRICT, Extraction, cleaned_number, extract_label, extract_number, extract_text
 from mygpt.evaluate.instructions import follows
-from mygpt.infer.protocols import Score
+from mygpt.infer.protocols import Embedder, Score
 from mygpt.metrics.bits_per_byte import bits_per_byte
 from mygpt.metrics.bleu import sentence_bleu
 from mygpt.metrics.chrf import sentence_chrf
@@ -27,6 +27,7 @@ from mygpt.metrics.exact_match import exact_match
 from mygpt.metrics.multiple_choice import mc2, score_choices
 from mygpt.metrics.numeric_answer import numeric_match
 from mygpt.metrics.rouge import rouge_l, rouge_lsum, rouge_n
+from mygpt.metrics.similarity import embedding_similarity
 from mygpt.metrics.token_f1 import token_f1
 
 
@@ -141,6 +142,15 @@ def _overlap(text: str, references: Sequence[str]) -> dict[str, float]:
         "bleu": sentence_bleu(text, references).score,
         "chrf": sentence_chrf(text, references).score,
     }
+
+
+def similarities(embedder: Embedder, texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Of each text with the nearest of its references, by their vectors; 0 for a text that says nothing."""
+    told = [[r for r in own if r.strip()] for own in references]
+    pairs = [(text, r) for text, own in zip(texts, told, strict=True) for r in own]
+    found = iter(embedding_similarity(embedder.embed([text for text, _ in pairs]), embedder.embed([r for _, r in pairs])))
+    nearest = [max(next(found) for _ in own) for own in told]
+    return [best if text.strip() else 0.0 for text, best in zip(texts, nearest, strict=True)]
 
 
 def _lines(text: str) -> str:

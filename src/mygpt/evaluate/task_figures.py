@@ -1,6 +1,6 @@
 """The figures of one task for a page: scores, differences in words, the items behind them, calibration.
 
-Source: reliability and ECE: Guo et al. 2017, "On calibration of modern neural networks", arXiv:1706.04599, equation 3.
+Source: reliability, ECE and Brier score: `metrics/calibration`, of the confidence in the answer taken.
 """
 
 import math
@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from mygpt.core.errors import UsageError
 from mygpt.evaluate.contamination import apart
 from mygpt.evaluate.paired_difference import Difference, Resampling, Score, difference, has_headroom, mean
-from mygpt.evaluate.same_items import FEWEST_TO_COMPARE, Measured, SameItems, is_overlap
+from mygpt.evaluate.same_items import FEWEST_TO_COMPARE, Measured, SameItems
 from mygpt.metrics.bootstrap import Interval, interval_is_reliable
+from mygpt.metrics.calibration import brier_binary, equal_width_bins, expected_calibration_error
 
 PLUMBING = "no headroom: plumbing only"
 UNRELIABLE = "interval unreliable"
@@ -64,7 +66,7 @@ def task_figures(
                     "test": found.test,
                     "won": found.won,
                     "lost": found.lost,
-                    "verdict": word_for(found, adjusted.get(model.label), headroom, metric, alpha),
+                    "verdict": word_for(found, adjusted.get(model.label), headroom, task.is_overlap(metric), alpha),
                     "detectable": found.detectable(level=1 - alpha),
                     "items_needed": found.needed(detect, level=1 - alpha),
                 },
@@ -84,7 +86,7 @@ def task_figures(
         "clusters": task.num_clusters,
         "reliable": interval_is_reliable(task.num_clusters),
         "headroom": headroom,
-        "overlap": is_overlap(metric),
+        "overlap": task.is_overlap(metric),
         "models": models,
         "weights": task.weights(metric).tolist() if (task.weights(metric) != 1).any() else None,
         "item_scores": [[item, *(values[model.label][i] for model in task.models)] for i, item in enumerate(task.item_ids)],
@@ -129,9 +131,9 @@ def other_prompts(model: Measured, first: Measured) -> int | None:
     return sum(a.get("prompt_sha256") != b.get("prompt_sha256") for a, b in zip(model.rows, first.rows, strict=True))
 
 
-def word_for(found: Difference, p_adjusted: float | None, headroom: bool | None, metric: str, alpha: float) -> str:
-    """What may be said of a difference."""
-    if is_overlap(metric):
+def word_for(found: Difference, p_adjusted: float | None, headroom: bool | None, overlap: bool, alpha: float) -> str:
+    """What may be said of a difference. `overlap`: it counts shared words."""
+    if overlap:
         return DIAGNOSTIC
     if not interval_is_reliable(found.num_clusters):
         return UNRELIABLE
@@ -168,23 +170,22 @@ def _extremes(task: SameItems, label: str, baseline: str, most: int, *, best: bo
 
 
 def reliability(task: SameItems, model: Measured, column: str, num_bins: int = 10) -> dict[str, Any] | None:
-    """How often answers given with about the same confidence were right; None where no confidence was recorded.
-
-    ECE = sum over bins of (count / n) * |share right - mean confidence|.
-    """
+    """How often answers given with about the same confidence were right; None where no confidence was recorded."""
     right = "acc" if all("acc" in row for row in model.rows) else task.primary  # of the choice that the confidence is about
     values_N = task.values(model.label, right)
-    told = [row.get(column) for row in model.rows]
-    if any(value is None for value in told) or not np.isin(values_N, (0.0, 1.0)).all():
+    told = [float(value) for row in model.rows if (value := row.get(column)) is not None]
+    if len(told) < len(model.rows) or not np.isin(values_N, (0.0, 1.0)).all():
         return None
-    confidence_N = np.asarray(told, dtype=np.float64)
-    bin_N = np.clip(np.ceil(confidence_N * num_bins).astype(int) - 1, 0, num_bins - 1)
-    bins = [
-        {"count": int(inside.sum()), "confidence": float(confidence_N[inside].mean()), "right": float(values_N[inside].mean())}
-        for b in range(num_bins)
-        if (inside := bin_N == b).any()
-    ]
-    return {"bins": bins, "ece": float(sum(b["count"] * abs(b["right"] - b["confidence"]) for b in bins) / len(values_N))}
+    if not all(0 <= value <= 1 for value in told):
+        what = f"`{column}` of {model.label} on {task.task} is no confidence: it goes from {min(told)} to {max(told)}."
+        raise UsageError(what, fix="Name a column of probabilities with `--set confidence=NAME`.")
+    correct = [bool(value) for value in values_N]
+    bins = equal_width_bins(told, correct, num_bins=num_bins)
+    return {
+        "bins": [{"count": b.num_items, "confidence": b.confidence, "right": b.accuracy} for b in bins],
+        "ece": expected_calibration_error(bins),
+        "brier": brier_binary(told, correct),
+    }
 
 
 def _other_metrics(task: SameItems, model: Measured) -> list[str]:

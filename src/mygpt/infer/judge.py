@@ -9,8 +9,9 @@
 
 A wording may allow a third letter for a tie: it counts half for each.
 
-A Completer (a model elsewhere) writes its verdict, which is read strictly: the letter or the digit and nothing beside it. What cannot
-be read is a reading without value; it is never a tie, and whoever counts must count it.
+A Completer (a model elsewhere) writes its verdict freely, which is read strictly: the letter or the digit and nothing beside it. What
+cannot be read is a reading without value; it is never a tie, and whoever counts must count it. A server that echoes log-probabilities is a
+Scorer too (`infer/remote_scorer`), and constrained as one.
 
 Source: both orders, since judges prefer a place: Zheng et al. 2023, arXiv:2306.05685, sections 3.3 and 3.4. Expectation over the scale:
         Liu et al. 2023, "G-Eval", arXiv:2303.16634, equation 1.

@@ -55,6 +55,7 @@ def _task(number: int, task: Mapping[str, Any], figures: Mapping[str, Any]) -> d
         {
             "label": model["label"],
             "ece": model["reliability"]["ece"],
+            "brier": model["reliability"]["brier"],
             "plot": reliability_diagram(
                 model["reliability"]["bins"],
                 css=f"m{[m['label'] for m in figures['models']].index(model['label']) % _COLOURS}",

@@ -3,7 +3,7 @@
     python -m benchmarks.three_copies --json --keep        (the page goes to benchmarks/results/three_copies.html)
 
 T0 templates: half of each file's rows are learnt, the other half are asked. Those of `--templates` are asked as chats and answered with a
-label (samsum: with a summary, scored by token F1); those of `--chosen` by the likelihood of each label after `--shots` solved examples; of
+label (samsum: with a summary, whose token F1 is shown, and decides nothing alone); those of `--chosen` by the likelihood of each label after `--shots` solved examples; of
 those of `--costed` the right answer is scored in bits per byte, which has neither chance nor ceiling: there a model so small shows effects.
 GSM8K (100 items) proves plumbing only at this size; general text (bits per byte) shows forgetting. The served copy does all of them,
 log-probabilities through `/v1/completions` too. Tuned and served are the same weights and prompts; in bfloat16 their answers differ here
@@ -136,7 +136,7 @@ def asked_as_chat(config: HalfConfig, *, task: Task, run: Run) -> Task:
         version=f"{given.version}-chat",
         form="generate",
         primary="acc" if has_labels else "f1",
-        answer="label" if has_labels else "text",
+        answer="label" if has_labels else "summary",
         max_tokens=32 if has_labels else 80,
         chance=given.chance if has_labels else 0.0,
     )

@@ -7,6 +7,8 @@ import pytest
 
 from mygpt.align.ppo import PPOConfig
 from mygpt.align.reward_model import RewardModelConfig
+from mygpt.align.watch import WatchConfig
+from mygpt.align.word_reward import WordReward
 from mygpt.artifacts.dataset import Dataset, Message, Preference, preference_facts, write_preferences
 from mygpt.artifacts.model import Adapter
 from mygpt.artifacts.recipe import publish, recipe
@@ -23,7 +25,15 @@ from tests.finetune import toys
 
 SHORT = AlignedConfig(
     reward_model=RewardModelConfig(method=LoRA(rank=2), precision="float32"),
-    ppo=PPOConfig(method=LoRA(rank=2), precision="float32", rollouts=2, answers=8, epochs=2, max_answer_tokens=6),
+    ppo=PPOConfig(
+        method=LoRA(rank=2),
+        precision="float32",
+        rollouts=2,
+        answers=8,
+        epochs=2,
+        max_answer_tokens=6,
+        watch=WatchConfig(prompts=3, every=1, max_tokens=6),
+    ),
     answers=RewardedAnswersConfig(max_tokens=6),
     general=GeneralCheckConfig(max_tokens=1, piece_characters=200),
     num_resamples=200,
@@ -77,6 +87,18 @@ def test_the_judge_learnt_from_other_prompts(result: Aligned) -> None:
         for one in (result.reward_model, result.judge)
     ]
     assert learnt[0] and learnt[1] and not learnt[0] & learnt[1] and len(learnt[0] | learnt[1]) == 40
+
+
+def test_ppo_is_watched_by_words_of_other_pairs(result: Aligned) -> None:
+    """By a reward of another kind, which the doctor needs to name reward hacking: fitted on prompts that the reward model did not learn."""
+    assert all({"held_out_reward", "win_rate"} <= row.keys() for row in result.policy.manifest.facts["vitals"])
+    identity = result.policy.manifest.tools["held_out_reward"]
+    learnt, judged = (Dataset.of(one.store, one.manifest.inputs["dataset"][0].digest) for one in (result.reward_model, result.judge))
+    others = Dataset.of(result.policy.store, identity["dataset"])
+    assert others.preferences("train") == judged.preferences("train")  # of so few pairs the judge's, and never the reward model's
+    assert not {prompt_digest(row) for row in others.preferences("train")} & {prompt_digest(row) for row in learnt.preferences("train")}
+    words = WordReward.fitted(others, max_pairs=SHORT.max_word_pairs)
+    assert words.identity == identity and words.weights["is"] > 0 > words.weights["else"]
 
 
 def test_the_report_is_paired_over_prompts(result: Aligned) -> None:

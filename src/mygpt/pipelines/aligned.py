@@ -2,6 +2,7 @@
 
     preferences     parted in two by prompt: one half teaches the reward model, the other a judge that PPO never meets
     reward model    on the first half                       judge         another, on the second half
+    words           what they are worth, by the second half: a reward that is watched and not learnt from, so that the doctor sees hacking
     PPO             against the reward model, on the prompts of `train`
     measure         answers to held-out prompts, base against policy, by both; what was forgotten
     gate            better in the judge's eyes, and no more forgotten than allowed: else the policy is not to be served
@@ -22,6 +23,9 @@ from pydantic import PositiveInt
 from mygpt.align.model_reward import ModelReward
 from mygpt.align.ppo import PPOConfig, ppo
 from mygpt.align.reward_model import RewardModelConfig, reward_model
+from mygpt.align.reward_quality import share
+from mygpt.align.watch import WatchConfig
+from mygpt.align.word_reward import WordReward
 from mygpt.artifacts.dataset import (
     Conversation,
     Dataset,
@@ -57,7 +61,10 @@ class AlignedConfig(Config):
     max_pairs: PositiveInt = 400  # that reward model and judge learn from, each, and of those that measure them
     max_prompt_tokens: PositiveInt = 160  # longer prompts are left out, said aloud
     reward_model: RewardModelConfig = RewardModelConfig(max_example_tokens=320, drop_unusable=True)  # of the judge too
-    ppo: PPOConfig = PPOConfig(rollouts=30, answers=32, epochs=2, max_answer_tokens=48, max_example_tokens=256)
+    max_word_pairs: PositiveInt = 2000  # that the worth of words is learnt from
+    ppo: PPOConfig = PPOConfig(
+        rollouts=30, answers=32, epochs=2, max_answer_tokens=48, max_example_tokens=256, watch=WatchConfig(prompts=16, max_tokens=48)
+    )
     answers: RewardedAnswersConfig = RewardedAnswersConfig(max_tokens=48)
     general: GeneralCheckConfig = GeneralCheckConfig()
     num_resamples: PositiveInt = 10_000
@@ -89,7 +96,8 @@ def aligned(config: AlignedConfig, *, model: Model, dataset: Dataset, run: Run) 
         judge = reward_model(config.reward_model, model=model, dataset=judges, run=run)
         give_back_freed_memory()
     with run.step("ppo"):
-        tuned = ppo(config.ppo, model=model, dataset=prompts, reward=reward_of(learnt), run=run)
+        watched: Any = words_reward(config, dataset, run)
+        tuned = ppo(config.ppo, model=model, dataset=prompts, reward=reward_of(learnt), held_out_reward=watched, run=run)
         give_back_freed_memory()
     with run.step("measure"):
         before, after = (measured(config, engine, prompts, learnt, judge, run) for engine in engines(model, tuned, run))
@@ -120,6 +128,20 @@ def measured(
     general = general_check(config.general, completer=engine, scorer=engine, run=run)
     give_back_freed_memory()
     return judged, rewarded, general
+
+
+def words_reward(config: AlignedConfig, dataset: Dataset, run: Run) -> WordReward:
+    """What words are worth by the pairs that the reward model did not learn from, with what that tells of held-out pairs."""
+    others = preference_half(HalfConfig(half="second", max_pairs=config.max_word_pairs), dataset=dataset, run=run)
+    reward = WordReward.fitted(others, max_pairs=config.max_word_pairs)
+    asked = others.preferences("test")
+    right = share(reward.hits(asked), [prompt_digest(row) for row in asked], run.seed_for("words"))
+    told = f"Words alone are right on {right.estimate:.0%} ({right.low:.0%} to {right.high:.0%}) of {len(asked)} held-out pairs"
+    if right.low > 0.5:
+        run.note(f"{told}: the doctor watches that reward beside the one that is learnt from.")
+    else:
+        run.warn(f"{told}, which may be chance: the doctor watches that reward, and its word on reward hacking counts little.")
+    return reward
 
 
 def engines(model: Model, tuned: Adapter | Model, run: Run) -> Sequence[TorchEngine]:

@@ -10,7 +10,7 @@ from mygpt.align.reward_model import RewardModelConfig
 from mygpt.align.watch import WatchConfig
 from mygpt.align.word_reward import WordReward
 from mygpt.artifacts.dataset import Dataset, Message, Preference, preference_facts, write_preferences
-from mygpt.artifacts.model import Adapter
+from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.store import Store
 from mygpt.cli.main import main
@@ -140,8 +140,26 @@ def test_the_exit_code_does_not_depend_on_the_gate(
     assert json.loads(said[1])["gate"]["outcome"] == facts["outcome"]
 
 
+def test_what_its_trainings_need_is_said_before(result: Aligned, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same as each said of itself when it ran."""
+    store = Store(home)
+    given = {"dataset": Dataset.open(store, "many"), "model": Model.open(store, "tiny")}
+    needs = forecast(SHORT, **given)["training"]
+    ran = {"reward model": result.reward_model, "judge": result.judge, "ppo": result.policy}
+    for name, made in ran.items():
+        said = made.manifest.facts["forecast"]
+        assert {key: needs[name][key] for key in ("weights_bytes", "logits_bytes", "steps", "tokens")} == {
+            key: said[key] for key in ("weights_bytes", "logits_bytes", "steps", "tokens")
+        }
+    assert needs["reward model"]["seconds"] > 0 and needs["ppo"]["examples"] == 40 and needs["ppo"]["sampling_bytes"] > 0
+    for model, told in (("tiny", "  ppo: about"), ("smollm2-none", "training: not known before smollm2-none is there")):
+        with pytest.raises(SystemExit) as ended:
+            main(["aligned", "many", "--model", model, "--home", str(home), "--dry-run"])
+        assert ended.value.code == 0 and told in capsys.readouterr().out
+
+
 def test_too_few_held_out_prompts_are_refused(run: Run) -> None:
     dataset = many_preferences(ManyConfig(train=4, test=12), run=run)
-    assert forecast(SHORT, dataset=dataset)["enough_to_decide"] is False
+    assert forecast(SHORT, dataset=dataset, model=None)["enough_to_decide"] is False
     with pytest.raises(Refused, match="12 held-out prompts"):
         aligned(SHORT, model=toys.base(toys.BaseConfig(), run=run), dataset=dataset, run=run)

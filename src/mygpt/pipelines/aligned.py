@@ -21,8 +21,8 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 
 from mygpt.align.model_reward import ModelReward
-from mygpt.align.ppo import PPOConfig, ppo
-from mygpt.align.reward_model import RewardModelConfig, reward_model
+from mygpt.align.ppo import PPOConfig, forecast_of, ppo
+from mygpt.align.reward_model import RewardModelConfig, reward_model, rows_forecast
 from mygpt.align.reward_quality import share
 from mygpt.align.watch import WatchConfig
 from mygpt.align.word_reward import WordReward
@@ -51,8 +51,10 @@ from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import load_tokenizer
 from mygpt.lm.memory import give_back_freed_memory
 from mygpt.pipelines.aligned_report import AlignedReportConfig, aligned_report
+from mygpt.training.fit import foreseen, nothing_to_learn
 
 _FEWEST_PROMPTS = 30  # held out: fewer decide nothing
+_LOOKED_AT = 500  # prompts, for the longest of them
 
 
 class AlignedConfig(Config):
@@ -166,12 +168,15 @@ class HalfConfig(Config):
 @recipe
 def preference_half(config: HalfConfig, *, dataset: Dataset, run: Run) -> Dataset:
     """Half of the prompts of `train`, by their digest, and `test`: of each split so many pairs, at even distances."""
-    wanted = 0 if config.half == "first" else 1
-    kept = [row for row in dataset.preferences("train") if int(prompt_digest(row)[:8], 16) % 2 == wanted]
-    rows = {"train": kept, "test": dataset.preferences("test")}
-    splits = {name: spread(own, min(config.max_pairs, len(own))) for name, own in rows.items()}
+    splits = {"train": half_of(dataset, config), "test": spread(dataset.preferences("test"), config.max_pairs)}
     facts = preference_facts(splits)
     return publish(Dataset, run, lambda folder: write_preferences(folder, splits), facts=facts, name=safe_name(f"{run.name}-{config.half}"))
+
+
+def half_of(dataset: Dataset, config: HalfConfig) -> list[Preference]:
+    wanted = 0 if config.half == "first" else 1
+    kept = [row for row in dataset.preferences("train") if int(prompt_digest(row)[:8], 16) % 2 == wanted]
+    return spread(kept, config.max_pairs)
 
 
 class PromptsConfig(Config):
@@ -203,8 +208,8 @@ def preference_prompts(config: PromptsConfig, *, dataset: Dataset, model: Model,
     return publish(Dataset, run, lambda folder: write_conversations(folder, splits), facts=facts, name=safe_name(f"{run.name}-prompts"))
 
 
-def forecast(config: AlignedConfig, *, dataset: Dataset) -> dict[str, Any]:
-    """What it would do (`--dry-run`)."""
+def forecast(config: AlignedConfig, *, dataset: Dataset, model: Model | None) -> dict[str, Any]:
+    """What it would do (`--dry-run`), and with the model at hand what its trainings need. Raises Refused where one does not fit."""
     prompts = {split: {prompt_digest(row) for row in dataset.preferences(split)} for split in ("train", "test")}
     asked = len(prompts["test"] - prompts["train"])
     return {
@@ -217,7 +222,22 @@ def forecast(config: AlignedConfig, *, dataset: Dataset) -> dict[str, Any]:
         "rollouts": config.ppo.rollouts,
         "answers": config.ppo.rollouts * config.ppo.answers,
         "updates": config.ppo.rollouts * config.ppo.updates,
+        "training": training_needs(config, dataset, model) if model else {},
     }
+
+
+def training_needs(config: AlignedConfig, dataset: Dataset, model: Model) -> dict[str, dict[str, Any]]:
+    """Memory and time of each training; of PPO memory at most, by some of its prompts."""
+    halves = {"reward model": HalfConfig(half="first", max_pairs=config.max_pairs)}
+    halves["judge"] = HalfConfig(half="second", max_pairs=config.max_pairs)
+    home = dataset.store.home
+    needs = {name: rows_forecast(config.reward_model, model, half_of(dataset, half), home=home) for name, half in halves.items()}
+    renderer = ChatRenderer(load_tokenizer(model))
+    prompts = {prompt_digest(row): Conversation(row.prompt) for row in dataset.preferences("train")}
+    lengths = [len(renderer.prompt(prompt)) for prompt in spread([*prompts.values()], _LOOKED_AT)]
+    kept = [length for length in lengths if length <= config.max_prompt_tokens]
+    rollouts = foreseen(forecast_of(config.ppo, model, kept, home=home), examples=len(kept)) if kept else nothing_to_learn()
+    return {**needs, "ppo": rollouts}
 
 
 def prompt_digest(row: Preference) -> str:

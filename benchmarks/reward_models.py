@@ -19,11 +19,10 @@ import argparse
 import gzip
 import hashlib
 import json
-import math
 import random
 import re
 import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from mygpt.align.reward_model import RewardModelConfig, reward_model
 from mygpt.align.reward_quality import quality, share
 from mygpt.align.reward_report import scored_rows
 from mygpt.align.rewards import NamedReward
+from mygpt.align.word_reward import difference, word_weights
 from mygpt.artifacts.dataset import Conversation, Dataset, Message, Preference, preference_facts, write_preferences
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
@@ -309,31 +309,6 @@ def baselines(dataset: Dataset) -> dict[str, Any]:
     found = {"majority_length": share(hits, prompts, 0), "bag_of_words": share([value > 0 for value in worth], prompts, 0)}
     shown = {name: [round(one.estimate, 4), round(one.low, 4), round(one.high, 4)] for name, one in found.items()}
     return {**shown, "majority": "longer" if direction > 0 else "shorter"}
-
-
-def difference(row: Preference) -> dict[str, float]:
-    """Word counts of the chosen answer less those of the rejected one, as 1, 0 or -1."""
-    chosen, rejected = (Counter(re.findall(r"[a-z']+|\d+", text.lower())) for text in (row.chosen, row.rejected))
-    return {word: float((word in chosen) - (word in rejected)) for word in {*chosen, *rejected}}
-
-
-def word_weights(rows: Sequence[Preference], *, l2: float = 3.0, rounds: int = 200) -> dict[str, float]:
-    """Logistic regression without an intercept on differences, by gradient descent; words of fewer than 3 pairs are left out."""
-    differences = [difference(row) for row in rows]
-    seen = Counter(word for one in differences for word, value in one.items() if value)
-    words = sorted(word for word, n in seen.items() if n >= 3)
-    place = {word: i for i, word in enumerate(words)}
-    x_PW = np.zeros((len(rows), len(words)))
-    for p, one in enumerate(differences):
-        for word, value in one.items():
-            if word in place:
-                x_PW[p, place[word]] = value
-    w_W = np.zeros(len(words))
-    rate = 1 / (np.linalg.norm(x_PW, ord=2) ** 2 / 4 + l2) if len(words) else 0.0
-    for _ in range(rounds):
-        w_W -= rate * (l2 * w_W - x_PW.T @ (1 / (1 + np.exp(x_PW @ w_W))))
-    assert all(math.isfinite(value) for value in w_W)
-    return dict(zip(words, w_W.tolist(), strict=True))
 
 
 if __name__ == "__main__":

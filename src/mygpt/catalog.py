@@ -791,6 +791,7 @@ TECHNIQUES: tuple[Technique, ...] = (
         "Coste et al. 2023, arXiv:2310.02743",
         "docs/align/reward_ensemble.md",
     ),
+    Technique("word_reward", "align", "mygpt.align.word_reward:WordReward", "Bradley and Terry 1952", "docs/align/word_reward.md"),
     Technique("api", "serve", "mygpt.serve.api:create_app", "ours", "docs/serve/api.md"),
     Technique(
         "judge",

@@ -1,5 +1,7 @@
 """ILQL: losses by hand, exact resumption, guided answers. Walks through graphs, put together from parts: benchmarks/ilql.py."""
 
+import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from mygpt.align.ilql import (
     conservative_loss,
     expectile_loss,
     ilql,
+    ilql_forecast,
     of_the_next,
     q_loss,
 )
 from mygpt.artifacts.dataset import Conversation, Dataset, Message, conversation_facts, write_conversations
 from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
+from mygpt.cli.main import main
 from mygpt.core.config import Config
 from mygpt.core.errors import Refused, UsageError
 from mygpt.core.run import Run
@@ -29,9 +33,12 @@ from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.adapters.full import Full
 from mygpt.lm.adapters.lora import LoRA
 from mygpt.training.optimizers import MasterAdamW
+from tests.align import pair_sites
+from tests.align.test_forecasts import ADAPTER, WEIGHTS, weighed
 from tests.finetune import toys
 
 SMALL: dict[str, Any] = {"precision": "float32", "epochs": 1, "max_example_tokens": 200, "head_units": 8, "method": LoRA(rank=2)}
+ilql_module = importlib.import_module("mygpt.align.ilql")
 GREEDY = Sampling(max_tokens=4)
 
 
@@ -166,6 +173,50 @@ def test_the_rarer_way_that_wins_is_taken(run: Run) -> None:
     asked = [Conversation((Message("user", "a"),))]
     [alone], [better] = (GuidedCompleter(made, beta=beta).complete(asked, GREEDY) for beta in (0.0, 16.0))
     assert (alone.text, better.text) == ("bx", "bw")
+
+
+# -- forecast ----------------------------------------------------------------------------------------------------------------
+
+ROWS = WalksConfig(walks=(("a", "bcd", "1"), ("a", "ccd", "0"), ("b", "cd", "0.5")))
+HEADS = 2 * (32 * 8 + 8 + 8 * 259 + 259), 32 * 8 + 8 + 8 + 1  # both Q, and V: 8 units over 32, a vocabulary of 259
+
+
+def test_what_it_needs_by_hand(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Base and adapter as in `test_forecasts`; Q, V and Q' in float32, Q' neither with a gradient nor with a state. What all three make of
+    the vocabulary, weighed where it is made, has room in what was foreseen."""
+    wide = list[int]()  # bytes of what is as wide as the vocabulary and kept for the backward pass
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        wide.append(tensor.nbytes if tensor.ndim == 2 and tensor.shape[1] == 259 and tensor.shape[0] != 8 else 0)
+        return tensor
+
+    found = weighed(monkeypatch, ilql_module, "hidden_states")
+    settings = {**SMALL, "step_tokens": 4096, "micro_batch_tokens": 4096}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        made = ilql(ILQLConfig(**settings), model=toys.base(toys.BaseConfig(), run=run), dataset=walks(ROWS, run=run), run=run)
+    foreseen, facts = made.manifest.facts["forecast"], made.manifest.facts
+    (q, v), labels = HEADS, facts["ledger"]["trained_tokens"]
+    assert foreseen["trained_weights"] == ADAPTER + q + v and foreseen["gradient_bytes"] == 4 * (ADAPTER + q + v)
+    assert foreseen["optimizer_bytes"] == 12 * (ADAPTER + q + v) and foreseen["weights_bytes"] == 4 * (WEIGHTS + ADAPTER + 2 * q + v)
+    assert foreseen["logits_bytes"] == 3 * labels * 259 * (4 + 12)
+    assert 0.95 * foreseen["activation_bytes"] <= max(found) <= 1.05 * foreseen["activation_bytes"]
+    assert 0 < sum(wide) <= foreseen["logits_bytes"]
+    assert foreseen["steps"] == 1 and foreseen["tokens"] == facts["ledger"]["real_tokens"]
+    # the next forecast is what this one took
+    again = ilql_forecast(ILQLConfig(**settings), model=toys.base(toys.BaseConfig(), run=run), dataset=walks(ROWS, run=run), home=run.home)
+    assert again["seconds"] == pytest.approx(facts["ledger"]["seconds"], abs=0.001)
+
+
+def test_a_dry_run_refuses_preferences(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    model, pairs = toys.base(toys.BaseConfig(), run=run), pair_sites.compared(pair_sites.ComparedConfig(), run=run)
+    good = walks(ROWS, run=run)
+    for dataset, code in ((good, 0), (pairs, 2)):
+        with pytest.raises(SystemExit) as ended:
+            main(["align", "ilql", "--model", model.id, "--dataset", dataset.id, "--home", str(run.home), "--dry-run"])
+        assert ended.value.code == code
+    said = capsys.readouterr()
+    assert json.loads(said.out)["forecast"]["examples"] == 3
+    assert "rows of the schema `preference`, and this needs `sft` or `text`" in said.err
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------------

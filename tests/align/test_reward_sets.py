@@ -16,7 +16,6 @@ from benchmarks.reward_models import (
     split_pairs,
     told_apart,
     turns,
-    word_weights,
 )
 from mygpt.artifacts.dataset import Conversation, Message, Preference
 from mygpt.core.run import Run
@@ -62,12 +61,6 @@ def test_every_right_solution_against_every_wrong_one(tmp_path: Path, run: Run) 
     assert baselines(dataset)["bag_of_words"][0] == 1.0  # 3 and 4 are always wrong here
     few = split_pairs(SplitConfig(longest_characters=100, most_prompts=5), source=file, run=run)
     assert len({row.prompt for row in few.preferences("train")}) == 5
-
-
-def test_words_that_decide_have_weight() -> None:
-    rows = [Preference((Message("user", "Q"),), f"sorry {n % 3}", f"sure {n % 3}") for n in range(20)]
-    weights = word_weights(rows)
-    assert weights["sorry"] > 0.3 and weights["sorry"] == -weights["sure"]
 
 
 def test_one_pair_of_each_prompt() -> None:

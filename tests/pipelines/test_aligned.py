@@ -7,8 +7,10 @@ import pytest
 
 from mygpt.align.ppo import PPOConfig
 from mygpt.align.reward_model import RewardModelConfig
+from mygpt.align.watch import WatchConfig
+from mygpt.align.word_reward import WordReward
 from mygpt.artifacts.dataset import Dataset, Message, Preference, preference_facts, write_preferences
-from mygpt.artifacts.model import Adapter
+from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import publish, recipe
 from mygpt.artifacts.store import Store
 from mygpt.cli.main import main
@@ -23,7 +25,15 @@ from tests.finetune import toys
 
 SHORT = AlignedConfig(
     reward_model=RewardModelConfig(method=LoRA(rank=2), precision="float32"),
-    ppo=PPOConfig(method=LoRA(rank=2), precision="float32", rollouts=2, answers=8, epochs=2, max_answer_tokens=6),
+    ppo=PPOConfig(
+        method=LoRA(rank=2),
+        precision="float32",
+        rollouts=2,
+        answers=8,
+        epochs=2,
+        max_answer_tokens=6,
+        watch=WatchConfig(prompts=3, every=1, max_tokens=6),
+    ),
     answers=RewardedAnswersConfig(max_tokens=6),
     general=GeneralCheckConfig(max_tokens=1, piece_characters=200),
     num_resamples=200,
@@ -79,6 +89,18 @@ def test_the_judge_learnt_from_other_prompts(result: Aligned) -> None:
     assert learnt[0] and learnt[1] and not learnt[0] & learnt[1] and len(learnt[0] | learnt[1]) == 40
 
 
+def test_ppo_is_watched_by_words_of_other_pairs(result: Aligned) -> None:
+    """By a reward of another kind, which the doctor needs to name reward hacking: fitted on prompts that the reward model did not learn."""
+    assert all({"held_out_reward", "win_rate"} <= row.keys() for row in result.policy.manifest.facts["vitals"])
+    identity = result.policy.manifest.tools["held_out_reward"]
+    learnt, judged = (Dataset.of(one.store, one.manifest.inputs["dataset"][0].digest) for one in (result.reward_model, result.judge))
+    others = Dataset.of(result.policy.store, identity["dataset"])
+    assert others.preferences("train") == judged.preferences("train")  # of so few pairs the judge's, and never the reward model's
+    assert not {prompt_digest(row) for row in others.preferences("train")} & {prompt_digest(row) for row in learnt.preferences("train")}
+    words = WordReward.fitted(others, max_pairs=SHORT.max_word_pairs)
+    assert words.identity == identity and words.weights["is"] > 0 > words.weights["else"]
+
+
 def test_the_report_is_paired_over_prompts(result: Aligned) -> None:
     found = result.report.figures
     assert found["prompts"] == 32 and found["judge_gain"]["more"] + found["judge_gain"]["less"] <= 32
@@ -118,8 +140,26 @@ def test_the_exit_code_does_not_depend_on_the_gate(
     assert json.loads(said[1])["gate"]["outcome"] == facts["outcome"]
 
 
+def test_what_its_trainings_need_is_said_before(result: Aligned, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same as each said of itself when it ran."""
+    store = Store(home)
+    given = {"dataset": Dataset.open(store, "many"), "model": Model.open(store, "tiny")}
+    needs = forecast(SHORT, **given)["training"]
+    ran = {"reward model": result.reward_model, "judge": result.judge, "ppo": result.policy}
+    for name, made in ran.items():
+        said = made.manifest.facts["forecast"]
+        assert {key: needs[name][key] for key in ("weights_bytes", "logits_bytes", "steps", "tokens")} == {
+            key: said[key] for key in ("weights_bytes", "logits_bytes", "steps", "tokens")
+        }
+    assert needs["reward model"]["seconds"] > 0 and needs["ppo"]["examples"] == 40 and needs["ppo"]["sampling_bytes"] > 0
+    for model, told in (("tiny", "  ppo: about"), ("smollm2-none", "training: not known before smollm2-none is there")):
+        with pytest.raises(SystemExit) as ended:
+            main(["aligned", "many", "--model", model, "--home", str(home), "--dry-run"])
+        assert ended.value.code == 0 and told in capsys.readouterr().out
+
+
 def test_too_few_held_out_prompts_are_refused(run: Run) -> None:
     dataset = many_preferences(ManyConfig(train=4, test=12), run=run)
-    assert forecast(SHORT, dataset=dataset)["enough_to_decide"] is False
+    assert forecast(SHORT, dataset=dataset, model=None)["enough_to_decide"] is False
     with pytest.raises(Refused, match="12 held-out prompts"):
         aligned(SHORT, model=toys.base(toys.BaseConfig(), run=run), dataset=dataset, run=run)

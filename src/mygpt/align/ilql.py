@@ -17,8 +17,9 @@ Dims       B examples   T tokens   N labels   D hidden   V vocabulary   U units 
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any
 
 import torch
@@ -33,11 +34,14 @@ from mygpt.core.run import Run
 from mygpt.infer.protocols import Answer, Identity, Sampling
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.adapters import methods
-from mygpt.lm.chat import ChatRenderer
+from mygpt.lm.chat import ChatRenderer, Rendered
 from mygpt.lm.inputs import window_tokens
-from mygpt.lm.load import Loaded, load_lm
+from mygpt.lm.load import Loaded, blueprint, load_lm, load_tokenizer
 from mygpt.lm.logits import logits_at
+from mygpt.training.activations import ForwardPass, decoder_pass, rows_of
 from mygpt.training.batches import batch_of
+from mygpt.training.fit import Work, compared, foreseen, require_memory
+from mygpt.training.forecast import Forecast
 from mygpt.training.label_logprobs import logprobs_of
 from mygpt.training.losses import hidden_states
 from mygpt.training.steps import Examples, Optimizer
@@ -153,26 +157,19 @@ def _is_last(rows_N: torch.Tensor) -> torch.Tensor:
 def ilql(config: ILQLConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset`, conversations whose fact `reward` says how good they were. The value heads are kept beside
     the weights; `guided` answers by both."""
+    rows, renderer = dataset.split("train"), ChatRenderer(load_tokenizer(model))
+    examples, known = _examples(config, model, rows, renderer)
+    forecast = _forecast(config, model, known, order=run.random, home=run.home)
+    run.note(f"Training needs {forecast.told()}.")
     loaded = load_lm(model, dtype=dtype_of(config), weights=methods.base_weights(config.method))
-    renderer, rows = ChatRenderer(loaded.tokenizer), dataset.split("train")
-    examples, rewards_R = [renderer.render(row) for row in rows], torch.tensor([reward_of(row) for row in rows])
-    lengths = [len(e.token_ids) for e in examples]
-    window = window_tokens(loaded.module)
-    most = min(config.max_example_tokens, window - methods.num_virtual_tokens(config.method)) if window else config.max_example_tokens
-    require_examples(lengths, allowed=most, what="conversations", fix="Shorten them, or set `max_example_tokens` higher.")
-    if float(rewards_R.max()) == float(rewards_R.min()):
-        what = f"All {len(rows)} conversations have the reward {float(rewards_R[0]):g}: none is better than another."
-        raise Refused(what, fix="Give rewards that differ, or tune on the conversations as they are (`mygpt finetune sft`).")
 
     torch.manual_seed(run.seed_for("ilql"))
     module = methods.attach(loaded.module, config.method, tokenizer=loaded.tokenizer).eval()
-    vocabulary, hidden = module.get_output_embeddings().weight.shape
-    heads = ValueHeads(hidden, vocabulary, config.head_units or 2 * hidden).to(loaded.device)
-    rewards_R, padding_id = rewards_R.to(loaded.device), loaded.tokenizer.pad_token_id or 0
+    heads = value_heads(module, config).to(loaded.device)
+    rewards_R, padding_id = torch.tensor([reward_of(row) for row in rows], device=loaded.device), loaded.tokenizer.pad_token_id or 0
     trained = {"q": heads.q, "v": heads.v}
 
-    plan = plan_epochs(lengths, config, step_tokens=config.step_tokens, order=run.random)
-    known = Examples(names_of(rows), num_tokens=lengths, num_trained=[sum(e.trained[1:]) for e in examples])
+    plan = plan_epochs(known.num_tokens, config, step_tokens=config.step_tokens, order=run.random)
 
     def followed(optimizer: Optimizer) -> Optimizer:
         return Followed(optimizer, heads, config.follow_share)
@@ -208,10 +205,53 @@ def ilql(config: ILQLConfig, *, model: Model, dataset: Dataset, run: Run) -> Ada
         "objective": "ilql",
         "template": renderer.template_digest,
         "mean_reward": float(rewards_R.mean()),
+        **compared(forecast, steps, home=run.home),
     }
     tuned = published(module, loaded, config, facts=facts, inherited=model.manifest.facts, write_beside=write_heads, run=run)
     steps.checkpoints.clear()
     return tuned
+
+
+def ilql_forecast(config: ILQLConfig, *, model: Model, dataset: Dataset, home: Path) -> dict[str, Any]:
+    """What `ilql` would do and need, said by `--dry-run`. No weight is loaded."""
+    _, known = _examples(config, model, dataset.split("train"), ChatRenderer(load_tokenizer(model)))
+    return foreseen(_forecast(config, model, known, order=Random, home=home), examples=len(known.num_tokens))
+
+
+def _forecast(config: ILQLConfig, model: Model, known: Examples, *, order: Callable[[str], Random], home: Path) -> Forecast:
+    """The value heads count as a part of the module: what is made of their logits too, but for what Q' makes, which is not kept."""
+
+    def work_of(config: ILQLConfig) -> Work:
+        with torch.device("meta"):
+            module: Any = methods.attach(blueprint(model, dtype_of(config)), config.method, tokenizer=tokenizer)
+            module.value_heads = value_heads(module, config)
+        plan = plan_epochs(known.num_tokens, config, step_tokens=config.step_tokens, order=order)
+        return Work(module, plan, known, ForwardPass(decoder_pass, rows_of(known.num_tokens), logits_of=logits_of))
+
+    def logits_of(micro: Sequence[int]) -> int:
+        return 3 * vocabulary * sum(known.num_trained[i] for i in micro)  # the policy's, and both Q
+
+    tokenizer = load_tokenizer(model)
+    vocabulary = int(blueprint(model, dtype_of(config)).get_output_embeddings().weight.shape[0])
+    return require_memory(config, work_of, home=home)
+
+
+def value_heads(module: Any, config: ILQLConfig) -> ValueHeads:
+    vocabulary, hidden = module.get_output_embeddings().weight.shape
+    return ValueHeads(hidden, vocabulary, config.head_units or 2 * hidden)
+
+
+def _examples(config: ILQLConfig, model: Model, rows: Sequence[Conversation], renderer: ChatRenderer) -> tuple[list[Rendered], Examples]:
+    """Raises Refused or UsageError for what cannot be learnt from, before any weight is loaded."""
+    examples, rewards = [renderer.render(row) for row in rows], [reward_of(row) for row in rows]
+    lengths = [len(e.token_ids) for e in examples]
+    window = window_tokens(blueprint(model, dtype_of(config)))
+    most = min(config.max_example_tokens, window - methods.num_virtual_tokens(config.method)) if window else config.max_example_tokens
+    require_examples(lengths, allowed=most, what="conversations", fix="Shorten them, or set `max_example_tokens` higher.")
+    if max(rewards) == min(rewards):
+        what = f"All {len(rows)} conversations have the reward {rewards[0]:g}: none is better than another."
+        raise Refused(what, fix="Give rewards that differ, or tune on the conversations as they are (`mygpt finetune sft`).")
+    return examples, Examples(names_of(rows), num_tokens=lengths, num_trained=[sum(e.trained[1:]) for e in examples])
 
 
 def reward_of(row: Conversation) -> float:

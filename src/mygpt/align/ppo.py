@@ -70,7 +70,7 @@ def ppo(
     bare = policy_blueprint(model, config)
     prompts, texts = prompts_of(dataset, bare, config), texts_of(ptx, bare, config)
     prompt_tokens = [len(bare.renderer.prompt(prompt)) for prompt in prompts]
-    forecast = _forecast(config, model, prompt_tokens, texts, reference=reference, home=run.home)
+    forecast = forecast_of(config, model, prompt_tokens, texts, reference=reference, home=run.home)
     run.note(f"Training needs at most {forecast.told()}.")
     policy = open_policy(model, config, reference=reference, run=run)
     module, device, chunk_labels = policy.module, policy.device, chunk_labels_for(policy.module)
@@ -129,13 +129,20 @@ def ppo_forecast(
     """What `ppo` would do and need at most, said by `--dry-run`. No weight is loaded."""
     bare = policy_blueprint(model, config)
     tokens = [len(bare.renderer.prompt(prompt)) for prompt in prompts_of(dataset, bare, config)]
-    forecast = _forecast(config, model, tokens, texts_of(ptx, bare, config), reference=reference, home=home)
+    forecast = forecast_of(config, model, tokens, texts_of(ptx, bare, config), reference=reference, home=home)
     return foreseen(forecast, examples=len(tokens))
 
 
-def _forecast(
-    config: PPOConfig, model: Model, prompt_tokens: Sequence[int], texts: Sequence[Rendered], *, reference: Model | None, home: Path
+def forecast_of(
+    config: PPOConfig,
+    model: Model,
+    prompt_tokens: Sequence[int],
+    texts: Sequence[Rendered] = (),
+    *,
+    reference: Model | None = None,
+    home: Path,
 ) -> Forecast:
+    """Of prompts of so many tokens, at most. Raises Refused when this machine does not have it."""
     require_whole_groups(config)
 
     def amount_of(config: PPOConfig) -> Amount:

@@ -76,7 +76,7 @@ class RewardModelConfig(TuningConfig):
 def reward_model(config: RewardModelConfig, *, model: Model, dataset: Dataset, run: Run) -> Adapter | Model:
     """Learn the split `train` of `dataset` (schema `preference`) and measure on `test`: an Adapter on `model`, or a new Model."""
     bare = blueprint_for("reward", model, config)
-    groups, held_out = (_groups(bare, dataset, split, config, run) for split in ("train", "test"))
+    groups, held_out = (_groups(bare, dataset.preferences(split), config, run, split=split) for split in ("train", "test"))
     forecast = _forecast(config, model, groups, order=run.random, home=run.home)
     run.note(f"Training needs {forecast.told()}.")
     opened = opened_for("reward", model, config, run=run)
@@ -108,7 +108,12 @@ def reward_model(config: RewardModelConfig, *, model: Model, dataset: Dataset, r
 
 def reward_model_forecast(config: RewardModelConfig, *, model: Model, dataset: Dataset, home: Path) -> dict[str, Any]:
     """What `reward_model` would do and need, said by `--dry-run`. No weight is loaded."""
-    groups = _groups(blueprint_for("reward", model, config), dataset, "train", config, None)
+    return rows_forecast(config, model, dataset.preferences("train"), home=home)
+
+
+def rows_forecast(config: RewardModelConfig, model: Model, rows: Sequence[Preference], *, home: Path) -> dict[str, Any]:
+    """The same of rows that are not a dataset yet."""
+    groups = _groups(blueprint_for("reward", model, config), rows, config, None)
     return foreseen(_forecast(config, model, groups, order=Random, home=home), examples=len(groups))
 
 
@@ -129,8 +134,9 @@ def _forecast(
     return require_memory(config, work_of, home=home)
 
 
-def _groups(opened: Opened, dataset: Dataset, split: str, config: RewardModelConfig, run: Run | None) -> list[Group]:
-    rows = dataset.preferences(split)
+def _groups(
+    opened: Opened, rows: Sequence[Preference], config: RewardModelConfig, run: Run | None, *, split: str = "train"
+) -> list[Group]:
     if not rows and split != "train":
         return []
     pairs = usable_pairs(

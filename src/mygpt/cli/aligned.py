@@ -27,7 +27,9 @@ def aligned(
     Example: mygpt aligned answers --model handbook --set ppo.rollouts=30
     """
     from mygpt.artifacts.dataset import Dataset
+    from mygpt.artifacts.model import Model
     from mygpt.artifacts.store import Store
+    from mygpt.cli.foresee import at_hand
     from mygpt.core.config import parse_settings, resolve
     from mygpt.core.run import Run
     from mygpt.lm.sources import obtain
@@ -38,8 +40,11 @@ def aligned(
     store = Store(home_of(home, offline=offline))
     preferences = Dataset.open(store, dataset)
     if dry_run:
-        plan = forecast(config, dataset=preferences)
-        show(plan, as_json=json, picture=lambda: "\n".join(f"{key}: {value}" for key, value in plan.items()))
+        base: Any = at_hand(store, (Model,), model)
+        plan = forecast(config, dataset=preferences, model=base)
+        needs = {f"  {step}": found["needs"] for step, found in plan["training"].items()}
+        shown = {**plan, "training": "" if needs else f"not known before {model} is there", **needs}
+        show(plan, as_json=json, picture=lambda: "\n".join(f"{key}: {value}" for key, value in shown.items()))
         return
     run = Run(store.home, name=name or preferences.name, seed=seed, listeners=(progress_view(),), fresh=fresh)
     with run, store.exclusive(f"mygpt aligned {run.name}"), run.step("aligned"):

@@ -20,14 +20,15 @@ def foresee(path: str, config: Config, store: Store, inputs: dict[str, tuple[tup
     if forecast is None:
         return None
     taken = inspect.signature(forecast).parameters
-    opened = {name: _at_hand(store, kinds, reference) for name, (kinds, reference) in inputs.items() if name in taken}
+    opened = {name: at_hand(store, kinds, reference) for name, (kinds, reference) in inputs.items() if name in taken}
     if None in opened.values():
         return None
     foreseen: dict[str, Any] = forecast(config, **opened, home=store.home)
     return foreseen
 
 
-def _at_hand(store: Store, kinds: tuple[type[Artifact], ...], reference: str) -> Artifact | None:
+def at_hand(store: Store, kinds: tuple[type[Artifact], ...], reference: str) -> Artifact | None:
+    """None: it has to be made or fetched first."""
     cache = Store(model_cache(), cache=False) if Path(model_cache()).is_dir() else store
     for kind in kinds:
         for place, called in ((store, reference), (cache, reference), (cache, f"{reference}-q4_1")):

@@ -2,6 +2,7 @@
 
     preferences     parted in two by prompt: one half teaches the reward model, the other a judge that PPO never meets
     reward model    on the first half                       judge         another, on the second half
+    words           what they are worth, by the second half: a reward that is watched and not learnt from, so that the doctor sees hacking
     PPO             against the reward model, on the prompts of `train`
     measure         answers to held-out prompts, base against policy, by both; what was forgotten
     gate            better in the judge's eyes, and no more forgotten than allowed: else the policy is not to be served
@@ -20,8 +21,11 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 
 from mygpt.align.model_reward import ModelReward
-from mygpt.align.ppo import PPOConfig, ppo
-from mygpt.align.reward_model import RewardModelConfig, reward_model
+from mygpt.align.ppo import PPOConfig, forecast_of, ppo
+from mygpt.align.reward_model import RewardModelConfig, reward_model, rows_forecast
+from mygpt.align.reward_quality import share
+from mygpt.align.watch import WatchConfig
+from mygpt.align.word_reward import WordReward
 from mygpt.artifacts.dataset import (
     Conversation,
     Dataset,
@@ -47,8 +51,10 @@ from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import load_tokenizer
 from mygpt.lm.memory import give_back_freed_memory
 from mygpt.pipelines.aligned_report import AlignedReportConfig, aligned_report
+from mygpt.training.fit import foreseen, nothing_to_learn
 
 _FEWEST_PROMPTS = 30  # held out: fewer decide nothing
+_LOOKED_AT = 500  # prompts, for the longest of them
 
 
 class AlignedConfig(Config):
@@ -57,7 +63,10 @@ class AlignedConfig(Config):
     max_pairs: PositiveInt = 400  # that reward model and judge learn from, each, and of those that measure them
     max_prompt_tokens: PositiveInt = 160  # longer prompts are left out, said aloud
     reward_model: RewardModelConfig = RewardModelConfig(max_example_tokens=320, drop_unusable=True)  # of the judge too
-    ppo: PPOConfig = PPOConfig(rollouts=30, answers=32, epochs=2, max_answer_tokens=48, max_example_tokens=256)
+    max_word_pairs: PositiveInt = 2000  # that the worth of words is learnt from
+    ppo: PPOConfig = PPOConfig(
+        rollouts=30, answers=32, epochs=2, max_answer_tokens=48, max_example_tokens=256, watch=WatchConfig(prompts=16, max_tokens=48)
+    )
     answers: RewardedAnswersConfig = RewardedAnswersConfig(max_tokens=48)
     general: GeneralCheckConfig = GeneralCheckConfig()
     num_resamples: PositiveInt = 10_000
@@ -89,7 +98,8 @@ def aligned(config: AlignedConfig, *, model: Model, dataset: Dataset, run: Run) 
         judge = reward_model(config.reward_model, model=model, dataset=judges, run=run)
         give_back_freed_memory()
     with run.step("ppo"):
-        tuned = ppo(config.ppo, model=model, dataset=prompts, reward=reward_of(learnt), run=run)
+        watched: Any = words_reward(config, dataset, run)
+        tuned = ppo(config.ppo, model=model, dataset=prompts, reward=reward_of(learnt), held_out_reward=watched, run=run)
         give_back_freed_memory()
     with run.step("measure"):
         before, after = (measured(config, engine, prompts, learnt, judge, run) for engine in engines(model, tuned, run))
@@ -122,6 +132,20 @@ def measured(
     return judged, rewarded, general
 
 
+def words_reward(config: AlignedConfig, dataset: Dataset, run: Run) -> WordReward:
+    """What words are worth by the pairs that the reward model did not learn from, with what that tells of held-out pairs."""
+    others = preference_half(HalfConfig(half="second", max_pairs=config.max_word_pairs), dataset=dataset, run=run)
+    reward = WordReward.fitted(others, max_pairs=config.max_word_pairs)
+    asked = others.preferences("test")
+    right = share(reward.hits(asked), [prompt_digest(row) for row in asked], run.seed_for("words"))
+    told = f"Words alone are right on {right.estimate:.0%} ({right.low:.0%} to {right.high:.0%}) of {len(asked)} held-out pairs"
+    if right.low > 0.5:
+        run.note(f"{told}: the doctor watches that reward beside the one that is learnt from.")
+    else:
+        run.warn(f"{told}, which may be chance: the doctor watches that reward, and its word on reward hacking counts little.")
+    return reward
+
+
 def engines(model: Model, tuned: Adapter | Model, run: Run) -> Sequence[TorchEngine]:
     return (
         TorchEngine(model, run=run),
@@ -144,12 +168,15 @@ class HalfConfig(Config):
 @recipe
 def preference_half(config: HalfConfig, *, dataset: Dataset, run: Run) -> Dataset:
     """Half of the prompts of `train`, by their digest, and `test`: of each split so many pairs, at even distances."""
-    wanted = 0 if config.half == "first" else 1
-    kept = [row for row in dataset.preferences("train") if int(prompt_digest(row)[:8], 16) % 2 == wanted]
-    rows = {"train": kept, "test": dataset.preferences("test")}
-    splits = {name: spread(own, min(config.max_pairs, len(own))) for name, own in rows.items()}
+    splits = {"train": half_of(dataset, config), "test": spread(dataset.preferences("test"), config.max_pairs)}
     facts = preference_facts(splits)
     return publish(Dataset, run, lambda folder: write_preferences(folder, splits), facts=facts, name=safe_name(f"{run.name}-{config.half}"))
+
+
+def half_of(dataset: Dataset, config: HalfConfig) -> list[Preference]:
+    wanted = 0 if config.half == "first" else 1
+    kept = [row for row in dataset.preferences("train") if int(prompt_digest(row)[:8], 16) % 2 == wanted]
+    return spread(kept, config.max_pairs)
 
 
 class PromptsConfig(Config):
@@ -181,8 +208,8 @@ def preference_prompts(config: PromptsConfig, *, dataset: Dataset, model: Model,
     return publish(Dataset, run, lambda folder: write_conversations(folder, splits), facts=facts, name=safe_name(f"{run.name}-prompts"))
 
 
-def forecast(config: AlignedConfig, *, dataset: Dataset) -> dict[str, Any]:
-    """What it would do (`--dry-run`)."""
+def forecast(config: AlignedConfig, *, dataset: Dataset, model: Model | None) -> dict[str, Any]:
+    """What it would do (`--dry-run`), and with the model at hand what its trainings need. Raises Refused where one does not fit."""
     prompts = {split: {prompt_digest(row) for row in dataset.preferences(split)} for split in ("train", "test")}
     asked = len(prompts["test"] - prompts["train"])
     return {
@@ -195,7 +222,22 @@ def forecast(config: AlignedConfig, *, dataset: Dataset) -> dict[str, Any]:
         "rollouts": config.ppo.rollouts,
         "answers": config.ppo.rollouts * config.ppo.answers,
         "updates": config.ppo.rollouts * config.ppo.updates,
+        "training": training_needs(config, dataset, model) if model else {},
     }
+
+
+def training_needs(config: AlignedConfig, dataset: Dataset, model: Model) -> dict[str, dict[str, Any]]:
+    """Memory and time of each training; of PPO memory at most, by some of its prompts."""
+    halves = {"reward model": HalfConfig(half="first", max_pairs=config.max_pairs)}
+    halves["judge"] = HalfConfig(half="second", max_pairs=config.max_pairs)
+    home = dataset.store.home
+    needs = {name: rows_forecast(config.reward_model, model, half_of(dataset, half), home=home) for name, half in halves.items()}
+    renderer = ChatRenderer(load_tokenizer(model))
+    prompts = {prompt_digest(row): Conversation(row.prompt) for row in dataset.preferences("train")}
+    lengths = [len(renderer.prompt(prompt)) for prompt in spread([*prompts.values()], _LOOKED_AT)]
+    kept = [length for length in lengths if length <= config.max_prompt_tokens]
+    rollouts = foreseen(forecast_of(config.ppo, model, kept, home=home), examples=len(kept)) if kept else nothing_to_learn()
+    return {**needs, "ppo": rollouts}
 
 
 def prompt_digest(row: Preference) -> str:

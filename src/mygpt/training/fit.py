@@ -131,8 +131,10 @@ def nothing_to_learn() -> dict[str, Any]:
 
 
 def compared(forecast: Forecast, steps: Steps, *, home: Path) -> dict[str, Any]:
-    """The forecast as a fact. The share of the limit that was reached is remembered for the next of its kind."""
-    remember_share(forecast.kind, steps.ledger.figures()["share_of_limit"], home)
+    """The forecast as a fact. The share of the limit that was reached, as the forecast counts operations, is remembered for the next of its
+    kind: it may know of heads that the ledger leaves out."""
+    took = steps.ledger
+    remember_share(forecast.kind, forecast.flops / max(took.seconds, 1e-9) / took.limit_flops_per_second, home)
     return {"forecast": forecast.facts()}
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.three_copies --json --keep        (the page goes to benchmarks/results/three_copies.html)
 
-T0 templates: half of each file's rows are learnt, the other half are asked. Those of `--templates` are asked as chats and answered with a
-label (samsum: with a summary, whose token F1 is shown, and decides nothing alone); those of `--chosen` by the likelihood of each label after
+T0 templates: half of each file's rows are learnt, the other half are asked. Those of `--templates` are asked as chats and answered
+with a label (samsum: a summary, whose token F1 is shown, and decides nothing alone); those of `--chosen` by the likelihood of each label after
 `--shots` solved examples; of those of `--costed` the right answer is scored in bits per byte, which has neither chance nor ceiling: there a
 model so small shows effects.
 GSM8K (100 items) proves plumbing only at this size; general text (bits per byte) shows forgetting. The served copy does all of them,

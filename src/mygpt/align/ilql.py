@@ -40,6 +40,7 @@ from mygpt.lm.logits import logits_at
 from mygpt.training.batches import batch_of
 from mygpt.training.label_logprobs import logprobs_of
 from mygpt.training.losses import hidden_states
+from mygpt.training.recompute import recompute_layers
 from mygpt.training.steps import Examples, Optimizer
 from mygpt.training.tuning import TuningConfig, dtype_of, learnt, names_of, plan_epochs, published, rate_at, require_examples, tuning_steps
 
@@ -166,6 +167,8 @@ def ilql(config: ILQLConfig, *, model: Model, dataset: Dataset, run: Run) -> Ada
 
     torch.manual_seed(run.seed_for("ilql"))
     module = methods.attach(loaded.module, config.method, tokenizer=loaded.tokenizer).eval()
+    if config.recompute:
+        recompute_layers(module)
     vocabulary, hidden = module.get_output_embeddings().weight.shape
     heads = ValueHeads(hidden, vocabulary, config.head_units or 2 * hidden).to(loaded.device)
     rewards_R, padding_id = rewards_R.to(loaded.device), loaded.tokenizer.pad_token_id or 0

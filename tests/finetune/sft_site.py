@@ -1,4 +1,4 @@
-"""Run as its own process by test_sft.py: forks children that train, and kill themselves.
+"""Run as its own process by test_killed.py: forks children that train, and kill themselves.
 
 stdin   {"home": DIR, "model": DIGEST, "dataset": DIGEST, "settings": {...}, "die_at_step": N}, or another death: N
 stdout  "killed", "done", "stopped" (exit code 143) or "failed" when the child has ended

@@ -58,10 +58,11 @@ def test_sft_names_what_bounds_a_row(settings: dict[str, Any], named: str, run: 
 @pytest.mark.parametrize(
     ("objective", "shape", "settings", "named"),
     [
-        ("classifier", "bert", {"step_tokens": 1024}, "`micro_batch_tokens` to 512 or `method` to lora"),  # 2,048 is never reached
-        ("classifier", "bert", {"step_tokens": 4096, "method": LoRA()}, "`micro_batch_tokens` to 1024"),
-        ("embedder", "bert", {"micro_batch_tokens": 300}, "`micro_batch_tokens` to 150 or `method` to lora"),  # steps of pairs
-        ("seq2seq", "t5", {"micro_batch_tokens": 50, "method": Freeze(num_layers=1)}, "`micro_batch_tokens` to 25"),
+        # 2,048 is never reached
+        ("classifier", "bert", {"step_tokens": 1024}, "`micro_batch_tokens` to 512 or `recompute` to true or `method` to lora"),
+        ("classifier", "bert", {"step_tokens": 4096, "method": LoRA()}, "`micro_batch_tokens` to 1024 or `recompute` to true"),
+        ("embedder", "bert", {"micro_batch_tokens": 300, "recompute": True}, "`micro_batch_tokens` to 150 or `method` to lora"),  # pairs
+        ("seq2seq", "t5", {"micro_batch_tokens": 50, "method": Freeze(num_layers=1)}, "`micro_batch_tokens` to 25 or `recompute` to true"),
     ],
 )
 def test_other_objectives_name_their_micro_batch(objective: str, shape: str, settings: dict[str, Any], named: str, run: Run) -> None:

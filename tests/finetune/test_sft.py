@@ -1,12 +1,9 @@
-"""Supervised fine-tuning end to end: what is learnt, what is saved, what is refused, and that a kill changes nothing."""
+"""Supervised fine-tuning end to end: what is learnt, what is saved, what is refused, and how it is told to stop. Killed: test_killed.py."""
 
 import json
 import os
-import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +34,6 @@ from tests.training import tiny
 
 SIZES: dict[str, Any] = {"step_tokens": 160, "micro_batch_tokens": 256, "precision": "float32"}
 FAST: dict[str, Any] = {**SIZES, "method": LoRA(rank=4, alpha=8), "learning_rate": 5e-3}
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -339,84 +335,6 @@ def test_a_price_is_a_number(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # -- killed and resumed -----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Callable[..., str]]:
-    places = os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)])  # the same code as here
-    environment = {**os.environ, "PYTHONPATH": places, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "tests.finetune.sft_site"]
-    process = subprocess.Popen(command, text=True, env=environment, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin and process.stdout
-
-    def order(home: Path, model: Model, dataset: Dataset, settings: dict[str, Any], **death: int) -> str:
-        line = {"home": str(home), "model": model.digest, "dataset": dataset.digest, "settings": settings, **death}
-        process.stdin.write(json.dumps(line) + "\n")  # type: ignore[union-attr]
-        process.stdin.flush()  # type: ignore[union-attr]
-        return process.stdout.readline().strip()  # type: ignore[union-attr]
-
-    yield order
-    process.stdin.close()
-    process.wait(timeout=20)
-
-
-@pytest.mark.parametrize("method", [LoRA(rank=4, alpha=8), Full()], ids=lambda method: method.name)
-def test_killed_and_resumed_is_uninterrupted(
-    method: LoRA | Full, site: Callable[..., str], model: Model, dataset: Dataset, run: Run, tmp_path: Path
-) -> None:
-    """SIGKILL in the middle of steps and of writing checkpoints, and SIGTERM; each process goes on where the last one stood."""
-    settings = {**FAST, "method": method.model_dump(), "epochs": 4, "checkpoint_seconds": 0}
-    kind: Any = Adapter if method.name == "lora" else Model
-    shutil.copytree(run.home, tmp_path / "whole")
-    shutil.copytree(run.home, tmp_path / "killed")
-    assert site(tmp_path / "whole", model, dataset, settings) == "done"
-    whole = kind.open(Store(tmp_path / "whole"), "tuned")
-    num_steps = len(whole.manifest.facts["curve"])
-    assert num_steps >= 8
-
-    draw = random.Random(4 if method.name == "lora" else 0)
-    checkpoints = tmp_path / "killed" / "checkpoints"
-    reached = []
-    for number in range(6):
-        place = "term_at_step" if number == 4 else "die_at_step"
-        death = {"die_at_event": draw.randint(3, 20)} if number % 2 else {place: max([1, *reached]) + 1}
-        ended = site(tmp_path / "killed", model, dataset, settings, **death)
-        assert ended == ("stopped" if number == 4 else "killed")
-        reached.append(max([int(p.name.removeprefix("step-")) for p in checkpoints.glob("*/step-*")], default=0))
-    assert reached == sorted(reached) and 0 < reached[-1] < num_steps, reached
-    assert site(tmp_path / "killed", model, dataset, settings) == "done"
-
-    resumed = kind.open(Store(tmp_path / "killed"), "tuned")
-    assert adapter_bytes(resumed) == adapter_bytes(whole)
-    assert resumed.digest == whole.digest
-    same = {"curve", "tokens", "trainable", "base", "template"}
-    assert {k: resumed.manifest.facts[k] for k in same} == {k: whole.manifest.facts[k] for k in same}
-    assert resumed.manifest.cost["tokens"] == whole.manifest.cost["tokens"]
-    assert not list(checkpoints.glob("*"))
-    said = "".join(p.read_text() for p in sorted((tmp_path / "killed" / "runs").glob("*/events.jsonl")))
-    assert said.count("Going on from step") >= 3
-    assert "passed over" not in said  # none of them was damaged
-
-
-def test_sigterm_while_it_is_saved_keeps_every_step(
-    site: Callable[..., str], model: Model, dataset: Dataset, run: Run, tmp_path: Path
-) -> None:
-    """In a process of its own, in which no checkpoint was due before: the next one trains no step and publishes the same bytes."""
-    settings = {**FAST, "method": LoRA(rank=4, alpha=8).model_dump(), "checkpoint_seconds": 3600}
-    for name in ("whole", "stopped"):
-        shutil.copytree(run.home, tmp_path / name)
-    assert site(tmp_path / "whole", model, dataset, settings) == "done"
-    whole = Adapter.open(Store(tmp_path / "whole"), "tuned")
-    num_steps = len(whole.manifest.facts["curve"])
-    assert site(tmp_path / "stopped", model, dataset, settings, term_in_saving=1) == "stopped"
-    kept = [p.name for p in (tmp_path / "stopped" / "checkpoints").glob("*/step-*")]
-    assert kept == [f"step-{num_steps}"] and not list((tmp_path / "stopped").glob("artifacts/adapter/*"))
-    assert site(tmp_path / "stopped", model, dataset, settings) == "done"
-    resumed = Adapter.open(Store(tmp_path / "stopped"), "tuned")
-    assert resumed.digest == whole.digest and resumed.manifest.facts["curve"] == whole.manifest.facts["curve"]
-    *_, last = sorted((tmp_path / "stopped" / "runs").glob("*/events.jsonl"), key=lambda file: file.stat().st_mtime)
-    assert f"Going on from step {num_steps} of {num_steps}." in last.read_text() and '"training_step"' not in last.read_text()
-    assert not list((tmp_path / "stopped" / "checkpoints").glob("*"))
 
 
 def test_sigterm_and_resume_on_the_command_line(

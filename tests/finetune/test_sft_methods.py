@@ -1,6 +1,5 @@
-"""Supervised fine-tuning by every method: what it makes, that a stop changes nothing, and bases in four bits."""
+"""Supervised fine-tuning by every method: what it makes, and bases in four bits. Killed and resumed: test_killed.py."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import torch
 
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.model import Adapter, Model
-from mygpt.artifacts.store import Store
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
 from mygpt.finetune.sft import SFTConfig, sft, sft_forecast
@@ -50,61 +48,6 @@ def model(run: Run) -> Model:
 @pytest.fixture
 def dataset(run: Run) -> Dataset:
     return toys.pairs(toys.PairsConfig(), run=run)
-
-
-@pytest.fixture
-def new_run(run: Run) -> Iterator[Callable[[], Run]]:
-    opened: list[Run] = []
-
-    def new() -> Run:
-        opened.append(Run(run.home, name=run.name))
-        return opened[-1]
-
-    yield new
-    for one in opened:
-        one.close()
-
-
-class Stopped(Exception):
-    pass
-
-
-def stop_at(run: Run, step: int) -> None:
-    """As Ctrl-C does, after that step's events were written and before its checkpoint."""
-
-    def listen(event: dict[str, Any]) -> None:
-        if event["event"] == "log" and event["training_step"] == step:
-            raise Stopped
-
-    run.listeners.append(listen)
-
-
-def payload(made: Adapter | Model) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(made.payload.iterdir())}
-
-
-@pytest.mark.parametrize("method", METHODS, ids=label)
-def test_stopped_and_resumed_is_uninterrupted(method: Any, model: Model, dataset: Dataset, run: Run, new_run: Callable[[], Run]) -> None:
-    config = SFTConfig(**FAST, method=method, checkpoint_seconds=0)
-    stopped = new_run()
-    stop_at(stopped, 3)
-    with pytest.raises(Stopped):
-        sft(config, model=model, dataset=dataset, run=stopped)
-    notes: list[str] = []
-    again = new_run()
-    again.listeners.append(lambda event: notes.append(event["text"]) if event["event"] == "note" else None)
-    resumed = sft(config, model=model, dataset=dataset, run=again)
-    assert any(text.startswith("Going on from step 2 of") for text in notes)
-    run.fresh = True
-    whole = sft(config, model=model, dataset=dataset, run=run)
-    assert payload(resumed) == payload(whole) and resumed.digest == whole.digest
-    facts = whole.manifest.facts
-    assert facts["method"] == method.name and facts["base"] == model.digest
-    assert facts["packed"] is (method not in VIRTUAL)
-    losses = [loss for _, loss in facts["curve"]]
-    assert facts["curve"] == resumed.manifest.facts["curve"]
-    assert sum(losses[len(losses) // 2 :]) < sum(losses[: len(losses) // 2])  # the second epoch's, of the same pairs
-    Store(run.home).verify(model.manifest)  # the base is what it was
 
 
 @pytest.mark.parametrize("method", METHODS, ids=label)

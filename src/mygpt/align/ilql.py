@@ -44,6 +44,7 @@ from mygpt.training.fit import Work, compared, foreseen, require_memory
 from mygpt.training.forecast import Forecast
 from mygpt.training.label_logprobs import logprobs_of
 from mygpt.training.losses import hidden_states
+from mygpt.training.recompute import recompute_layers
 from mygpt.training.steps import Examples, Optimizer
 from mygpt.training.tuning import TuningConfig, dtype_of, learnt, names_of, plan_epochs, published, rate_at, require_examples, tuning_steps
 
@@ -165,6 +166,8 @@ def ilql(config: ILQLConfig, *, model: Model, dataset: Dataset, run: Run) -> Ada
 
     torch.manual_seed(run.seed_for("ilql"))
     module = methods.attach(loaded.module, config.method, tokenizer=loaded.tokenizer).eval()
+    if config.recompute:
+        recompute_layers(module)
     heads = value_heads(module, config).to(loaded.device)
     rewards_R, padding_id = torch.tensor([reward_of(row) for row in rows], device=loaded.device), loaded.tokenizer.pad_token_id or 0
     trained = {"q": heads.q, "v": heads.v}

@@ -26,6 +26,7 @@ from mygpt.lm.adapters import methods
 from mygpt.lm.chat import ChatRenderer
 from mygpt.lm.load import Loaded, blueprint, load_lm, load_tokenizer
 from mygpt.lm.virtual_tokens import num_virtual_tokens
+from mygpt.training.recompute import recompute_layers
 from mygpt.training.tuning import TuningConfig, dtype_of
 
 
@@ -74,16 +75,20 @@ def open_policy(model: Model, config: TuningConfig, *, reference: Model | None =
         copy = load_lm(reference or model, dtype=dtype_of(config)).module.requires_grad_(False)
         run.note(f"The reference is a copy of its own ({(reference or model).id}): {'another model' if another else 'all weights move'}.")
     torch.manual_seed(run.seed_for("policy"))
-    module = methods.attach(loaded.module, config.method, tokenizer=loaded.tokenizer).eval()
-    return Policy(loaded, module, renderer, copy)
+    return Policy(loaded, _attached(loaded.module, config, loaded.tokenizer), renderer, copy)
 
 
 def policy_blueprint(model: Model, config: TuningConfig) -> Policy:
     """Raises Refused for a model without a chat template."""
     tokenizer = load_tokenizer(model)
     with torch.device("meta"):
-        module = methods.attach(blueprint(model, dtype_of(config)), config.method, tokenizer=tokenizer).eval()
+        module = _attached(blueprint(model, dtype_of(config)), config, tokenizer)
     return Policy(Loaded(module, tokenizer, model), module, ChatRenderer(tokenizer), None)
+
+
+def _attached(module: Any, config: TuningConfig, tokenizer: Any) -> Any:
+    policy = methods.attach(module, config.method, tokenizer=tokenizer).eval()
+    return recompute_layers(policy) if config.recompute else policy
 
 
 def is_copied(model: Model, config: TuningConfig, reference: Model | None) -> bool:

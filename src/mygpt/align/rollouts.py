@@ -23,6 +23,7 @@ from mygpt.infer.protocols import Answer, Sampling
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.chat import Rendered
 from mygpt.lm.low_rank import written_in
+from mygpt.training.recompute import computed_once
 
 _WIDE_GAP = 0.3  # nats a token; kernels that round otherwise, in bfloat16, stay below a tenth
 
@@ -50,7 +51,7 @@ def rollouts(policy: Policy, prompts: Sequence[Conversation], *, samples: int, s
     engine = TorchEngine(policy.loaded.model, loaded=replace(policy.loaded, module=policy.module), run=run)
     asked = [prompt for prompt in prompts for _ in range(samples)]
     seeded = [replace(sampling, seed=(seed + i) % 2**31) for i in range(len(asked))]
-    with written_in(policy.module):
+    with written_in(policy.module), computed_once(policy.module):
         answers = engine.complete_each(asked, seeded)
     stops = engine.stop_token_ids
     return [rollout(engine.renderer.prompt(p), p, a, is_finished=a.token_ids[-1] in stops) for p, a in zip(asked, answers, strict=True)]

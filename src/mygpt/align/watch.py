@@ -31,6 +31,7 @@ from mygpt.infer.protocols import Sampling
 from mygpt.infer.rewards import Reward, rewards_of
 from mygpt.infer.torch_engine import TorchEngine
 from mygpt.lm.low_rank import written_in
+from mygpt.training.recompute import computed_once
 from mygpt.training.steps import Steps
 
 
@@ -95,7 +96,7 @@ class Watch:
     def _scores(self) -> list[float]:
         """Of the likeliest answers to the fixed prompts."""
         engine = TorchEngine(self._policy.loaded.model, loaded=replace(self._policy.loaded, module=self._policy.module), run=self._run)
-        with written_in(self._policy.module):
+        with written_in(self._policy.module), computed_once(self._policy.module):
             answers = engine.complete(self._fixed, Sampling(max_tokens=self._config.max_tokens))
         return rewards_of(self._held_out or self._reward, self._fixed, answers)
 

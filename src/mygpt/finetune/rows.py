@@ -38,7 +38,6 @@ class RowsConfig(TuningConfig):
     micro_batch_tokens: PositiveInt = 2048  # padded tokens per forward pass where a row is one example
     ce_chunk_tokens: PositiveInt | None = None  # trained tokens whose logits stand in memory together; None: what 400 MB hold
     compile_layers: bool = False  # a minute or more before the first steps, then a third faster: for long runs
-    recompute: bool = False  # layers are computed again for their gradients: less memory, a third more time
 
 
 def plan_of(config: RowsConfig, num_tokens: Sequence[int], order: Callable[[str], Random], *, packed: bool) -> Plan:
@@ -62,8 +61,7 @@ def row_size(config: RowsConfig) -> tuple[str, int]:
 def advice(config: RowsConfig, *, named_in_up: str) -> Advice:
     """What to change when training diverges, or runs out of memory all the same."""
     size, most = row_size(config)
-    smaller = [f"`{size}` to {max(1, most // 2)}", *([] if config.recompute else ["`recompute` to true"])]
-    return advice_for(config, smaller=smaller, named_in_up=named_in_up)
+    return advice_for(config, smaller=[f"`{size}` to {max(1, most // 2)}"], named_in_up=named_in_up)
 
 
 def context_tokens_of(model: Model, config: RowsConfig) -> int | None:

@@ -22,6 +22,7 @@ from mygpt.lm.inputs import Encoded, padded
 from mygpt.lm.logits import has_one_masked_head
 from mygpt.lm.virtual_tokens import prompt_tokens
 from mygpt.training.losses import hidden_states, masked_states, target_states
+from mygpt.training.recompute import is_recomputed
 
 Shape = tuple[int, ...]  # of a micro-batch: rows, then tokens of each (read; of an encoder-decoder, written too)
 
@@ -111,7 +112,8 @@ def activation_bytes(module: Any, run: Callable[..., object], shape: Shape, *, d
     replaced."""
     weights = [(name, list(p.shape), str(p.dtype), p.requires_grad) for name, p in module.named_parameters()]
     called = f"{run.__module__}.{run.__qualname__}"
-    asked = digest_value([called, module.config.to_json_string(use_diff=False), weights, list(shape), str(device)])
+    again = any(map(is_recomputed, module.modules()))
+    asked = digest_value([called, module.config.to_json_string(use_diff=False), weights, again, list(shape), str(device)])
     if asked not in _KEPT:
         _KEPT[asked] = _kept_for_backward(module, run, shape, device=device)
     return _KEPT[asked]

@@ -78,7 +78,7 @@ def require_memory(
         name, most = size or ("micro_batch_tokens", config.micro_batch_tokens)
         tried: list[Mapping[str, Any]] = [{"method": LoRA()}] if isinstance(config.method, Full) else []
         tried += [{name: most >> n} for n in range(1, 12) if most >> n >= _SMALLEST]
-        tried += [{"recompute": True}] if getattr(config, "recompute", True) is False else []
+        tried += [{"recompute": True}] if not config.recompute else []
         for change in (*tried, *others):
             try:
                 yield _said(change), with_settings(config.model_copy(update=change))

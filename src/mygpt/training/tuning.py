@@ -27,6 +27,7 @@ from mygpt.training.gpu_adamw import GpuAdamW
 from mygpt.training.ledger import Ledger
 from mygpt.training.machine import PeakMemory, matmul_flops_per_second
 from mygpt.training.optimizers import MasterAdamW
+from mygpt.training.recompute import recompute_layers
 from mygpt.training.schedules import warmup_cosine
 from mygpt.training.steps import Advice, Examples, Optimizer, Step, Steps, checkpoints_of, training_steps
 
@@ -47,6 +48,7 @@ class TuningConfig(Config):
     max_grad_norm: PositiveFloat = 1.0
     checkpoint_seconds: NonNegativeFloat = 30.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 where the machine multiplies it fast
+    recompute: bool = False  # layers are computed again for their gradients: less memory, a third more time
 
 
 def dtype_of(config: TuningConfig) -> torch.dtype:
@@ -81,7 +83,8 @@ def attached(opened: Opened, config: TuningConfig) -> Any:
             f"{opened.model.id} has no masked-language head, and a new one shares its matrix with the embeddings.",
             fix="Train every weight (`--set method=full`), or choose a base with that head.",
         )
-    return methods.attach(opened.module, config.method, tokenizer=opened.tokenizer, new=opened.new).eval()
+    module = methods.attach(opened.module, config.method, tokenizer=opened.tokenizer, new=opened.new).eval()
+    return recompute_layers(module) if config.recompute else module
 
 
 def module_for(head: str, model: Model, config: TuningConfig, *, labels: Sequence[str] = ()) -> Any:
@@ -207,7 +210,8 @@ def advice_for(config: TuningConfig, *, smaller: Sequence[str], named_in_up: str
     """`smaller`: what to set when memory runs out. `named_in_up`: what the rate is called in the settings of `mygpt up`."""
     slower = f"{peak_rate(config) / 5:g}"
     in_up = f" (with `mygpt up`: `--set {named_in_up}={slower}`)" if named_in_up else ""
-    settings = [*smaller, *(["`method` to lora"] if isinstance(config.method, Full) else [])]
+    settings = [*smaller, *([] if config.recompute else ["`recompute` to true"])]
+    settings += ["`method` to lora"] if isinstance(config.method, Full) else []
     return Advice(
         diverged=f"Use a smaller `learning_rate`, for example {slower}{in_up}.",
         out_of_memory=f"Set {' or '.join(settings)}. Other programs on this machine may hold the memory too.",

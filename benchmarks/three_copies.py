@@ -2,10 +2,10 @@
 
     python -m benchmarks.three_copies --json --keep        (the page goes to benchmarks/results/three_copies.html)
 
-T0 templates: half of each file's rows are learnt, the other half are asked. Those of `--templates` are asked as chats and answered
-with a label (samsum: a summary, whose token F1 is shown, and decides nothing alone); those of `--chosen` by the likelihood of each label after
-`--shots` solved examples; of those of `--costed` the right answer is scored in bits per byte, which has neither chance nor ceiling: there a
-model so small shows effects.
+T0 templates: half of each file's rows are learnt, the other half are asked. Those of `--templates` are asked as chats and answered with a
+label (samsum: a summary, whose token F1 is shown, and decides nothing alone); those of `--chosen` by the likelihood of each label after
+`--shots` solved examples; of those of `--costed` the right answer is scored in bits per byte, which has neither chance nor ceiling: there
+a model so small shows effects.
 GSM8K (100 items) proves plumbing only at this size; general text (bits per byte) shows forgetting. The served copy does all of them,
 log-probabilities through `/v1/completions` too. Tuned and served are the same weights and prompts; in bfloat16 their answers differ here
 and there all the same, since rounding depends on what else is in the batch.

@@ -227,6 +227,7 @@ def _forecast(config: ILQLConfig, model: Model, known: Examples, *, order: Calla
     def work_of(config: ILQLConfig) -> Work:
         with torch.device("meta"):
             module: Any = methods.attach(blueprint(model, dtype_of(config)), config.method, tokenizer=tokenizer)
+            module = recompute_layers(module) if config.recompute else module
             module.value_heads = value_heads(module, config)
         plan = plan_epochs(known.num_tokens, config, step_tokens=config.step_tokens, order=order)
         return Work(module, plan, known, ForwardPass(decoder_pass, rows_of(known.num_tokens), logits_of=logits_of))

@@ -163,3 +163,11 @@ def test_too_few_held_out_prompts_are_refused(run: Run) -> None:
     assert forecast(SHORT, dataset=dataset, model=None)["enough_to_decide"] is False
     with pytest.raises(Refused, match="12 held-out prompts"):
         aligned(SHORT, model=toys.base(toys.BaseConfig(), run=run), dataset=dataset, run=run)
+
+
+def test_a_half_without_pairs_is_refused(run: Run) -> None:
+    dataset = many_preferences(ManyConfig(train=1), run=run)
+    given = {"model": toys.base(toys.BaseConfig(), run=run), "dataset": dataset}
+    for asked in (lambda: aligned(SHORT, **given, run=run), lambda: forecast(SHORT, **given)):
+        with pytest.raises(Refused, match=r"Of the 1 pairs in the split `train` of dataset/many-.* none falls to the (first|second) half"):
+            asked()

@@ -109,6 +109,7 @@ def test_the_report_is_paired_over_prompts(result: Aligned) -> None:
     assert found["forgetting"]["num_items"] == 96
     page = result.report.page.read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") and "<script" not in page and "http" not in page.replace("http-equiv", "")
+    assert "The reward that is only watched" in page and "Better than the start, in its eyes" in page
     assert json.loads((result.report.payload / "report.json").read_text())["headline"] in page
 
 

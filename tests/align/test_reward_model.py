@@ -353,7 +353,7 @@ def test_goes_on_to_the_same_bits(run: Run, killed_at: Callable[[int], Run]) -> 
 
 
 def test_pairs_that_cannot_be_learnt_from(run: Run) -> None:
-    with pytest.raises(Refused, match="longer than allowed"):
+    with pytest.raises(Refused, match="longer than 30 tokens"):
         trained(run, max_example_tokens=30)
     with pytest.raises(Refused, match="four bits"):
         trained(run, method=LoRA(weights="nf4"))

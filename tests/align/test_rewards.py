@@ -1,9 +1,12 @@
 """A reward that fails or gives no number is named, with what it was asked."""
 
+import math
 from collections.abc import Sequence
 
 import pytest
 
+from mygpt.align.reward_ensemble import RewardEnsemble
+from mygpt.align.rewards import NamedReward
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.core.errors import MygptError, Refused
 from mygpt.infer.protocols import Answer
@@ -47,6 +50,13 @@ def test_raises() -> None:
     with pytest.raises(MygptError, match="failed on 2 answers: ZeroDivisionError") as told:
         rewards_of(Batched(), PROMPTS, [Answer("x"), Answer("Three")])
     assert '"And now?"' in told.value.what and '"Three"' in told.value.what and '"x"' not in told.value.what
+
+
+def test_which_of_several_rewards_it_was() -> None:
+    ensemble = RewardEnsemble([NamedReward("sound", lambda prompt, answer: 1.0), NamedReward("broken", lambda prompt, answer: math.nan)])
+    with pytest.raises(MygptError, match=r"is nan\. .* By: .*broken.*\.") as told:
+        rewards_of(ensemble, PROMPTS, ANSWERS)
+    assert "sound" not in told.value.what
 
 
 class Forgetful(Batched):

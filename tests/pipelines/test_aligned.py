@@ -109,6 +109,7 @@ def test_the_report_is_paired_over_prompts(result: Aligned) -> None:
     assert found["forgetting"]["num_items"] == 96
     page = result.report.page.read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>") and "<script" not in page and "http" not in page.replace("http-equiv", "")
+    assert "The reward that is only watched" in page and "Better than the start, in its eyes" in page
     assert json.loads((result.report.payload / "report.json").read_text())["headline"] in page
 
 
@@ -163,3 +164,11 @@ def test_too_few_held_out_prompts_are_refused(run: Run) -> None:
     assert forecast(SHORT, dataset=dataset, model=None)["enough_to_decide"] is False
     with pytest.raises(Refused, match="12 held-out prompts"):
         aligned(SHORT, model=toys.base(toys.BaseConfig(), run=run), dataset=dataset, run=run)
+
+
+def test_a_half_without_pairs_is_refused(run: Run) -> None:
+    dataset = many_preferences(ManyConfig(train=1), run=run)
+    given = {"model": toys.base(toys.BaseConfig(), run=run), "dataset": dataset}
+    for asked in (lambda: aligned(SHORT, **given, run=run), lambda: forecast(SHORT, **given)):
+        with pytest.raises(Refused, match=r"Of the 1 pairs in the split `train` of dataset/many-.* none falls to the (first|second) half"):
+            asked()

@@ -57,25 +57,24 @@ def usable_pairs(
     allowed = min(max_example_tokens, context_tokens or max_example_tokens)
     pairs: list[Pair] = []
     faults: Counter[str] = Counter()
-    first = ""
+    first, too_long = "", f"longer than {allowed} tokens"
     for number, row in enumerate(rows):
-        fault = fault_of(row)
+        fault, shown = fault_of(row), f'"{row.chosen.strip()[:60]}" and "{row.rejected.strip()[:60]}"'
         if not fault:
             pair = Pair(row, *(rendered_answer(renderer, row.prompt, text) for text in (row.chosen, row.rejected)))
             longest = max(len(pair.chosen.token_ids), len(pair.rejected.token_ids))
-            fault = "longer than allowed" if longest > allowed else ""
+            fault, shown = (too_long, f"{longest} tokens with its prompt") if longest > allowed else ("", "")
         if fault:
             faults[fault] += 1
-            first = first or f"number {number}{f' ({row.id})' if row.id else ''}: {fault}"
+            first = first or f"number {number}{f' ({row.id})' if row.id else ''}: {shown}"
         else:
             pairs.append(pair)
     told = f"{sum(faults.values())} of {len(rows)} pairs cannot be learnt from ({', '.join(f'{n} {what}' for what, n in faults.items())})"
     if faults and not drop_unusable:
-        longer = " A longer one than `max_example_tokens` can be allowed there." if faults["longer than allowed"] else ""
-        raise Refused(
-            f"{told}; the first is {first} (allowed: {allowed} tokens).",
-            fix=f"Mend them, or leave them out with `--set drop_unusable=true`.{longer}",
-        )
+        more = f"; or set `max_example_tokens` higher (the model reads {context_tokens or 'any number of'} tokens)"
+        can_be_longer = faults[too_long] and (context_tokens is None or max_example_tokens < context_tokens)
+        fix = f"Mend them, or leave them out with `--set drop_unusable=true`{more if can_be_longer else ''}."
+        raise Refused(f"{told}; the first is {first}.", fix=fix)
     if not pairs:
         empty = "The training set has no pairs" if not rows else f"{told}: none would be left"
         raise Refused(f"{empty}.", fix="Make pairs first (`mygpt data preferences_from_ratings`), or look at why these cannot be used.")

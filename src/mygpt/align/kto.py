@@ -253,22 +253,22 @@ def judged_conversations(
     rows: Sequence[Conversation], policy: Policy, config: KTOConfig, *, run: Run | None = None
 ) -> list[Judged]:
     """Raises Refused where an answer is empty, too long or has no label; with `drop_unusable` such rows are left out and counted."""
-    made, faults = [], Counter[str]()
+    made, faults, longest, allowed = [], Counter[str](), 0, allowed_tokens(policy, config)
     for number, row in enumerate(rows):
         name = f"{number} ({row.id})" if row.id else f"{number}"
         label = row.facts.get("label", "")
         fault = f"labelled {label!r}" if label not in _VERDICTS else "without an answer" if not row.answer.strip() else ""
         if not fault:
             example = rendered_answer(policy.renderer, row.prompt, row.answer)
-            if len(example.token_ids) <= allowed_tokens(policy, config):
+            if len(example.token_ids) <= allowed:
                 made.append(Judged(row.prompt, row.answer, _VERDICTS[label], example, name))
                 continue
-            fault = "longer than allowed"
+            fault, longest = f"longer than {allowed} tokens", max(longest, len(example.token_ids))
         faults[fault] += 1
     said = f"{sum(faults.values())} of {len(rows)} answers cannot be learnt from ({', '.join(f'{n} {what}' for what, n in faults.items())})"
     if faults and not config.drop_unusable:
         fix = "Give each conversation the fact `label`, `good` or `bad`, or leave such rows out with `--set drop_unusable=true`."
-        raise Refused(f"{said}; allowed are {allowed_tokens(policy, config)} tokens.", fix=fix)
+        raise Refused(f"{said}{f'; the longest has {longest}' if longest else ''}.", fix=fix)
     if not made:
         raise Refused(f"{said}: none are left." if rows else "The training set has no answers.", fix="Give answers called good and bad.")
     if run and faults:

@@ -30,39 +30,39 @@ def rewards_of(reward: Reward, prompts: Sequence[Conversation], answers: Sequenc
     if each is None:
         found = [_one(reward, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     else:
-        found = _many(each, prompts, answers)
+        found = _many(reward, each, prompts, answers)
     for prompt, answer, value in zip(prompts, answers, found, strict=True):
         if not math.isfinite(value):
-            raise MygptError(f"The reward of an answer is {value}. {_shown(prompt, answer)}", fix=_FIX)
+            raise MygptError(f"The reward of an answer is {value}. {_shown(reward, prompt, answer)}", fix=_FIX)
     return found
 
 
 _FIX = "A reward has to give a finite number for whatever a model may write, an empty answer too."
 
 
-def _many(each: Callable[..., Any], prompts: Sequence[Conversation], answers: Sequence[Answer]) -> list[float]:
+def _many(reward: Reward, each: Callable[..., Any], prompts: Sequence[Conversation], answers: Sequence[Answer]) -> list[float]:
     try:
         found = [float(value) for value in each(prompts, answers)]
     except MygptError:
         raise
     except Exception as error:
-        what = f"The reward failed on {len(prompts)} answers: {_said(error)}. {_culprit(each, prompts, answers)}"
+        what = f"The reward failed on {len(prompts)} answers: {_said(error)}. {_culprit(reward, each, prompts, answers)}"
         raise MygptError(what, fix=_FIX) from error
     if len(found) != len(answers):
-        what = f"`each` of the reward gave {len(found)} values for {len(answers)} answers. {_culprit(each, prompts, answers)}"
+        what = f"`each` of the reward gave {len(found)} values for {len(answers)} answers. {_culprit(reward, each, prompts, answers)}"
         raise MygptError(what, fix="It has to give one number for each answer, in their order.")
     return found
 
 
-def _culprit(each: Callable[..., Any], prompts: Sequence[Conversation], answers: Sequence[Answer]) -> str:
+def _culprit(reward: Reward, each: Callable[..., Any], prompts: Sequence[Conversation], answers: Sequence[Answer]) -> str:
     """The first answer that gets no single number when it is given alone; each is asked about again until then."""
     for prompt, answer in zip(prompts, answers, strict=True):
         try:
             [value] = each([prompt], [answer])
             float(value)
         except Exception:  # whatever it raises: the whole of them failed already, and its reason is told
-            return _shown(prompt, answer)
-    return f"Each of them alone gets its number. The first: {_shown(prompts[0], answers[0])}" if prompts else ""
+            return _shown(reward, prompt, answer)
+    return f"Each of them alone gets its number. The first: {_shown(reward, prompts[0], answers[0])}" if prompts else ""
 
 
 def _one(reward: Reward, prompt: Conversation, answer: Answer) -> float:
@@ -71,13 +71,16 @@ def _one(reward: Reward, prompt: Conversation, answer: Answer) -> float:
     except MygptError:
         raise
     except Exception as error:
-        raise MygptError(f"The reward failed: {_said(error)}. {_shown(prompt, answer)}", fix=_FIX) from error
+        raise MygptError(f"The reward failed: {_said(error)}. {_shown(reward, prompt, answer)}", fix=_FIX) from error
 
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".strip().rstrip(".")
 
 
-def _shown(prompt: Conversation, answer: Answer) -> str:
+def _shown(reward: Reward, prompt: Conversation, answer: Answer) -> str:
+    """With which of several rewards it was, where that has an identity: one that is trained on, one that is watched, one of an ensemble."""
+    identity: Any = getattr(reward, "identity", {})
+    by = ", ".join(f"{key} {value}" for key, value in identity.items())
     asked, text = (" ".join(part.split()) for part in (prompt.question, answer.text))
-    return f'Asked: "{asked[:120]}". Answered: "{text[:120]}".'
+    return f'Asked: "{asked[:120]}". Answered: "{text[:120]}".' + (f" By: {by[:200]}." if by else "")

@@ -25,7 +25,7 @@ from jinja2.exceptions import TemplateError
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.core.digest import digest_value
 from mygpt.core.errors import MygptError, Refused, UsageError
-from mygpt.lm.plain_text import text_ids
+from mygpt.lm.plain_text import named, text_ids
 
 _STAND_IN = "\uf0e1\uf0e2\uf0e3"  # private use: in no document, not white space, nothing a template looks for
 _LITERAL = "\uf0e4"  # stands for a special token's spelling inside a message
@@ -71,7 +71,7 @@ class ChatRenderer:
         self._literals = sorted(self._special, key=len, reverse=True)
         if not tokenizer.chat_template:
             raise Refused(
-                "This model has no chat template, so it is a base model.",
+                f"{named(tokenizer)} has no chat template, so it is a base model.",
                 fix="Use its instruction-tuned variant, or write a chat_template.jinja.",
             )
         written = tokenizer.get_chat_template()

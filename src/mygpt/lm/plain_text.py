@@ -37,6 +37,11 @@ def prompt_text(conversation: Conversation) -> str:
     return "\n\n".join(message.content for message in conversation.prompt)
 
 
+def named(tokenizer: Any) -> str:
+    """Whose it is: the folder that it was read from."""
+    return f"The model in {tokenizer.name_or_path}" if tokenizer.name_or_path else "This model"
+
+
 class TextRenderer:
     """Stands in for a `ChatRenderer` where a model has no chat template: raw text is taken, a conversation is refused."""
 
@@ -49,7 +54,7 @@ class TextRenderer:
         text = conversation.raw_text
         if text is None:
             raise Refused(
-                "This model has no chat template, so it is a base model.",
+                f"{named(self._tokenizer)} has no chat template, so it is a base model.",
                 fix="Use its instruction-tuned variant, write a chat_template.jinja, or give it raw text (a task with `chat: false`).",
             )
         return text_ids(self._tokenizer, text)

@@ -174,8 +174,12 @@ def preference_half(config: HalfConfig, *, dataset: Dataset, run: Run) -> Datase
 
 
 def half_of(dataset: Dataset, config: HalfConfig) -> list[Preference]:
-    wanted = 0 if config.half == "first" else 1
-    kept = [row for row in dataset.preferences("train") if int(prompt_digest(row)[:8], 16) % 2 == wanted]
+    """Raises Refused where it has none: reward model and judge both learn."""
+    wanted, rows = 0 if config.half == "first" else 1, dataset.preferences("train")
+    kept = [row for row in rows if int(prompt_digest(row)[:8], 16) % 2 == wanted]
+    if not kept:
+        what = f"Of the {len(rows)} pairs in the split `train` of {dataset.id} none falls to the {config.half} half of the prompts."
+        raise Refused(f"{what} Reward model and judge each learn from one.", fix="Collect pairs of more prompts.")
     return spread(kept, config.max_pairs)
 
 

@@ -6,7 +6,13 @@ from typing import Any
 from mygpt.views import plots
 from mygpt.views.page import html
 
-_COURSE = (("reward", "Reward in training"), ("kl", "KL to the start, nats an answer"), ("length", "Tokens of an answer"))
+_COURSE = (
+    ("reward", "Reward in training"),
+    ("held_out_reward", "The reward that is only watched"),
+    ("win_rate", "Better than the start, in its eyes"),
+    ("kl", "KL to the start, nats an answer"),
+    ("length", "Tokens of an answer"),
+)
 
 
 def render(figures: Mapping[str, Any]) -> str:
@@ -23,9 +29,9 @@ def render(figures: Mapping[str, Any]) -> str:
         plots=[{"title": name, "rows": [_row(one[when], when, scale) for when in ("before", "after")]} for name, one in arms],
         axis=plots.axis(scale),
         course=[
-            {"title": title, "chart": plots.line_chart([(v["rollout"], v[name]) for v in figures["vitals"]], title=title)}
+            {"title": title, "chart": plots.line_chart(points, title=title)}
             for name, title in _COURSE
-            if len(figures["vitals"]) > 1
+            if len(points := [(v["rollout"], v[name]) for v in figures["vitals"] if name in v]) > 1
         ],
     )
 

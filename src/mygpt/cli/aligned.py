@@ -27,12 +27,10 @@ def aligned(
     Example: mygpt aligned answers --model handbook --set ppo.rollouts=30
     """
     from mygpt.artifacts.dataset import Dataset
-    from mygpt.artifacts.model import Model
     from mygpt.artifacts.store import Store
-    from mygpt.cli.foresee import at_hand
     from mygpt.core.config import parse_settings, resolve
     from mygpt.core.run import Run
-    from mygpt.lm.sources import obtain
+    from mygpt.lm.sources import at_hand, obtain
     from mygpt.pipelines.aligned import AlignedConfig, figures, forecast
     from mygpt.pipelines.aligned import aligned as run_aligned
 
@@ -40,8 +38,7 @@ def aligned(
     store = Store(home_of(home, offline=offline))
     preferences = Dataset.open(store, dataset)
     if dry_run:
-        base: Any = at_hand(store, (Model,), model)
-        plan = forecast(config, dataset=preferences, model=base)
+        plan = forecast(config, dataset=preferences, model=at_hand(store, model))
         needs = {f"  {step}": found["needs"] for step, found in plan["training"].items()}
         shown = {**plan, "training": "" if needs else f"not known before {model} is there", **needs}
         show(plan, as_json=json, picture=lambda: "\n".join(f"{key}: {value}" for key, value in shown.items()))

@@ -2,14 +2,13 @@
 
 import importlib
 import inspect
-from pathlib import Path
 from typing import Any
 
 from mygpt.artifacts.artifact import Artifact
 from mygpt.artifacts.kinds import noun
+from mygpt.artifacts.model import Model
 from mygpt.artifacts.store import Store
 from mygpt.core.config import Config
-from mygpt.core.home import model_cache
 
 
 def foresee(path: str, config: Config, store: Store, inputs: dict[str, tuple[tuple[type[Artifact], ...], str]]) -> dict[str, Any] | None:
@@ -20,18 +19,23 @@ def foresee(path: str, config: Config, store: Store, inputs: dict[str, tuple[tup
     if forecast is None:
         return None
     taken = inspect.signature(forecast).parameters
-    opened = {name: at_hand(store, kinds, reference) for name, (kinds, reference) in inputs.items() if name in taken}
+    opened = {name: _found(store, kinds, reference) for name, (kinds, reference) in inputs.items() if name in taken}
     if None in opened.values():
         return None
     foreseen: dict[str, Any] = forecast(config, **opened, home=store.home)
     return foreseen
 
 
-def at_hand(store: Store, kinds: tuple[type[Artifact], ...], reference: str) -> Artifact | None:
+def _found(store: Store, kinds: tuple[type[Artifact], ...], reference: str) -> Artifact | None:
     """None: it has to be made or fetched first."""
-    cache = Store(model_cache(), cache=False) if Path(model_cache()).is_dir() else store
+    from mygpt.lm.sources import at_hand
+
     for kind in kinds:
-        for place, called in ((store, reference), (cache, reference), (cache, f"{reference}-q4_1")):
-            if (found := place.lookup(called, kind=kind.kind)) is not None:
-                return noun(found, place)
+        if kind is Model:
+            found: Artifact | None = at_hand(store, reference)
+        else:
+            manifest = store.lookup(reference, kind=kind.kind)
+            found = noun(manifest, store) if manifest else None
+        if found is not None:
+            return found
     return None

@@ -46,6 +46,16 @@ def from_folder(config: FolderConfig, *, folder: Path, run: Run) -> Model:
     return publish(Model, run, write, facts=facts, provenance={"source": "folder", "path": str(folder.absolute())}, name=config.name)
 
 
+def at_hand(store: Store, name: str) -> Model | None:
+    """The model of that name, where it does not have to be made or fetched first: in `store`, or in the user's cache."""
+    places = [store, Store(model_cache(), cache=False)] if Path(model_cache()).is_dir() else [store]
+    for place in places:
+        for called in (name, f"{name}-q4_1"):
+            if (found := place.lookup(called, kind=Model.kind)) is not None:
+                return Model(found, place)
+    return None
+
+
 def obtain(reference: str, *, run: Run, offline: bool | None = None) -> Model:
     """The Model that `reference` names, fetched when it is not at hand. Says which source was used.
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from mygpt.artifacts.dataset import Dataset
 from mygpt.artifacts.deployment import Deployment
-from mygpt.artifacts.model import Model
 from mygpt.artifacts.store import Store
 from mygpt.core.home import model_cache
 from mygpt.finetune.rows import forecast_of
 from mygpt.finetune.sft import sft_forecast
 from mygpt.lm.load import load_tokenizer
+from mygpt.lm.sources import at_hand
 from mygpt.pipelines.sources import Sources
 from mygpt.pipelines.up import UpConfig, scaled
 from mygpt.training.steps import Examples
@@ -47,7 +47,7 @@ def forecast(config: UpConfig, *, sources: Sources, home: Path, retune: bool = F
 def training_needs(config: UpConfig, store: Store, dataset: Dataset | None) -> str:
     """Memory and time of its training: on the questions of last time, else on as many as are aimed at, of an assumed length. Replay comes
     on top."""
-    model = _at_hand(store, config.model)
+    model = at_hand(store, config.model)
     if model is None:
         return f"not known before {config.model} is there"
     if dataset is not None:
@@ -56,16 +56,6 @@ def training_needs(config: UpConfig, store: Store, dataset: Dataset | None) -> s
     known = Examples((), num_tokens=[_PAIR_TOKENS] * num_pairs, num_trained=[_PAIR_TOKENS // 2] * num_pairs)
     found = forecast_of(config.sft, model, load_tokenizer(model), known, Random, home=store.home)
     return f"{found.told()}, on {num_pairs} questions of {_PAIR_TOKENS} tokens"
-
-
-def _at_hand(store: Store, name: str) -> Model | None:
-    """The base, where it does not have to be fetched first."""
-    places = [store, Store(model_cache(), cache=False)] if Path(model_cache()).is_dir() else [store]
-    for place in places:
-        for called in (name, f"{name}-q4_1"):
-            if (found := place.lookup(called, kind=Model.kind)) is not None:
-                return Model(found, place)
-    return None
 
 
 def files_of(path: Path) -> list[Path]:

@@ -40,7 +40,7 @@ from mygpt.align.dpo import DPOConfig, dpo
 from mygpt.align.grpo import GRPOConfig, grpo
 from mygpt.align.kto import KTOConfig, kto
 from mygpt.align.orpo import ORPOConfig, orpo
-from mygpt.align.pair_losses import IPO
+from mygpt.align.pair_losses import IPO, Hinge, Robust
 from mygpt.align.ppo import PPOConfig, ppo
 from mygpt.align.reinforce import ReinforceConfig, Whitened, reinforce
 from mygpt.align.rejection_sampling import RejectionSamplingConfig, rejection_sampling
@@ -194,6 +194,8 @@ def _ppo(given: Given) -> Adapter | Model:
 TECHNIQUES: Mapping[str, Callable[[Given], Adapter | Model]] = {
     "rejection_sampling": _best_alone,
     "dpo": lambda given: dpo(DPOConfig(**_PAIRED), **given.paired()),
+    "dpo_robust": lambda given: dpo(DPOConfig(loss=Robust(), **_PAIRED), **given.paired()),
+    "dpo_hinge": lambda given: dpo(DPOConfig(loss=Hinge(), **_PAIRED), **given.paired()),
     "ipo": lambda given: dpo(DPOConfig(loss=IPO(), **_PAIRED), **given.paired()),
     "kto": lambda given: kto(KTOConfig(**_PAIRED), **given.paired()),
     "orpo": lambda given: orpo(ORPOConfig(**_PAIRED), **given.paired()),

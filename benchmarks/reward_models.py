@@ -158,7 +158,9 @@ SETTINGS = {
     ),
     "gsm8k": Setting(
         split=SplitConfig(longest_characters=1400),
-        train=RewardModelConfig(method=LoRA(rank=16, alpha=32), learning_rate=5e-4, epochs=1, step_tokens=4096),
+        train=RewardModelConfig(  # a solution of symbols is longer in tokens than it looks
+            method=LoRA(rank=16, alpha=32), learning_rate=5e-4, epochs=1, step_tokens=4096, drop_unusable=True
+        ),
     ),
 }
 
@@ -212,7 +214,7 @@ def measured(name: str, model: Model, options: argparse.Namespace, run: Run) -> 
 ENSEMBLE, MEMBERS = "ensemble", 3
 OF_MEMBERS = Setting(
     split=SplitConfig(longest_characters=700, most_prompts=320),
-    train=RewardModelConfig(method=LoRA(rank=16, alpha=32), learning_rate=5e-4, epochs=1, step_tokens=2048),
+    train=RewardModelConfig(method=LoRA(rank=16, alpha=32), learning_rate=5e-4, epochs=1, step_tokens=2048, drop_unusable=True),
 )
 
 

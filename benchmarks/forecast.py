@@ -20,6 +20,7 @@ from benchmarks.own_bases import OwnBaseConfig, shape_of, trained_tokenizer
 from benchmarks.record import arguments, finish
 from mygpt.align.dpo import DPOConfig, dpo
 from mygpt.align.grpo import GRPOConfig, grpo
+from mygpt.align.ppo import PPOConfig, ppo
 from mygpt.align.reward_model import RewardModelConfig, reward_model
 from mygpt.align.rewards import NamedReward
 from mygpt.artifacts.dataset import (
@@ -88,6 +89,7 @@ SETTINGS = {
     "grpo, lora": Setting(
         grpo, GRPOConfig, {"prompts_per_rollout": 4, "samples": 4, "max_answer_tokens": 64}, "sft", inputs={"reward": LENGTH}
     ),
+    "ppo, lora": Setting(ppo, PPOConfig, {"rollouts": 2, "answers": 64, "max_answer_tokens": 64}, "sft", inputs={"reward": LENGTH}),
 }
 
 
@@ -161,7 +163,7 @@ def one(name: str, home: str, seed: int, model: str) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True)
     assert not done.returncode, f"{name}: {done.stderr[-2000:]}"
     facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert facts["curve"][-1][1] > 0 or name.startswith("grpo")
+    assert facts["curve"][-1][1] > 0 or name.startswith(("grpo", "ppo"))
     assert facts["ledger"]["flops"] == facts["forecast"]["flops"] or facts["forecast"]["seconds"] is None
     return facts
 

@@ -117,7 +117,8 @@ def alignment_table(record: dict[str, Any]) -> str:
         )
     told = (
         f"{record['model']}, LoRA, one seed: {record['graded_answers']:,} graded answers to {record['requests']} requests for each "
-        f"technique ({record['pairs']} pairs), asked {record['items']} others. In brackets 95 % intervals over requests. {_where(record)}"
+        f"technique ({record['pairs']} pairs), asked {record['items']} others. In brackets 95 % intervals over requests. Seconds of "
+        f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}. {_where(record)}"
     )
     return "\n".join([*_table(heads, rows), "", told])
 

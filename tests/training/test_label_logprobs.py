@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mygpt.training.batches import batch_of
-from mygpt.training.label_logprobs import by_row, entropies_of, label_logprobs, logprobs_of, summed_by_row
+from mygpt.training.label_logprobs import by_row, label_logprobs, logprobs_and_entropies_of, logprobs_of, summed_by_row
 from mygpt.training.losses import hidden_states, summed_cross_entropy
 from tests.training import tiny
 
@@ -49,8 +49,10 @@ def test_chunks_change_neither_values_nor_gradients() -> None:
         at_labels_ND = hidden_BTD[:, :-1][is_label_BT[:, 1:]]
         labels_N = ids_BT[:, 1:][is_label_BT[:, 1:]]
         logprobs_N = logprobs_of(module, at_labels_ND, labels_N, chunk_labels=chunk)
-        (logprobs_N * weights_N + entropies_of(module, at_labels_ND, chunk_labels=chunk)).sum().backward()
-        found.append([logprobs_N.detach(), *(p.grad.clone() for p in module.parameters())])
+        both_N, entropies_N = logprobs_and_entropies_of(module, at_labels_ND, labels_N, chunk_labels=chunk)
+        torch.testing.assert_close(both_N, logprobs_N)
+        (logprobs_N * weights_N + both_N + entropies_N).sum().backward()
+        found.append([logprobs_N.detach(), entropies_N.detach(), *(p.grad.clone() for p in module.parameters())])
     for whole, in_chunks in zip(*found, strict=True):
         torch.testing.assert_close(whole, in_chunks, atol=1e-5, rtol=1e-5)
 
@@ -58,7 +60,8 @@ def test_chunks_change_neither_values_nor_gradients() -> None:
 def test_entropy_and_its_gradient_are_torchs() -> None:
     module, (ids_BT, _) = tiny.llama(), rows()
     hidden_ND = hidden_states(module, ids_BT)[0].detach().requires_grad_()
-    entropies_N = entropies_of(module, hidden_ND, temperature=0.5)
+    labels_N = torch.zeros(len(hidden_ND), dtype=torch.int64)
+    _, entropies_N = logprobs_and_entropies_of(module, hidden_ND, labels_N, temperature=0.5)
     own_N = torch.distributions.Categorical(logits=module.lm_head(hidden_ND) / 0.5).entropy()
     torch.testing.assert_close(entropies_N, own_N)
     (ours,) = torch.autograd.grad(entropies_N.sum(), hidden_ND, retain_graph=True)

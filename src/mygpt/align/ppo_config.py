@@ -33,6 +33,7 @@ class PPOConfig(TuningConfig):
     lam: Share = 0.95
 
     # updates
+    micro_batch_tokens: PositiveInt = 1024  # padded tokens per forward pass: SmolLM2 with an adapter stays within 3 GiB
     epochs: PositiveInt = 4  # over each rollout
     minibatches: PositiveInt = 1  # in each epoch: as many updates
     learning_rate: PositiveFloat | None = None  # in the first rollout; None: a fifth of the method's own

@@ -6,7 +6,8 @@
 Weights, gradients and optimiser state are counted; activations are what autograd keeps in the objective's own forward pass of the largest
 micro-batch (`training/activations`). Three moments are compared: loading (the file beside the weights), the backward pass, and the update
 (float32 gradients, when the activations are gone).
-On a CPU, blocks that come and go between those that stay leave holes in the C library's heap: 0.6 of what they hold themselves.
+On a CPU, blocks that come and go between those that stay leave holes in the C library's heap: 0.6 of what they hold themselves, what
+sampling held before an update too.
 Time is the plan's operations over the measured product and the share of it that the last training of the kind reached on this machine.
 
 Source  the parts: Rajbhandari et al. 2019, arXiv:1910.02054, section 3
@@ -29,7 +30,7 @@ from mygpt.training.steps import Examples
 
 _NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # of a weight: itself, a scale for each 64, a scale of these for each 256
 STATE_BYTES = 12  # of AdamW for a trained weight: a float32 master and two moments
-_HOLES = {"cpu": 0.6}  # of activations and logits, docs/training/forecast.md
+_HOLES = {"cpu": 0.6}  # of activations, logits and what sampling leaves, docs/training/forecast.md
 _FIRST_SHARE = {"cpu": 0.1, "cuda": 0.35}  # of the limit, until a training of the kind has shown what it reaches
 
 
@@ -117,7 +118,7 @@ def forecast_training(
         optimizer_bytes=STATE_BYTES * sum(p.numel() for p in trained),
         activation_bytes=activations,
         logits_bytes=logits,
-        holes_bytes=round(_HOLES.get(device.type, 0.0) * ((activations or 0) + logits)),
+        holes_bytes=round(_HOLES.get(device.type, 0.0) * ((activations or 0) + logits + (sampling_bytes or 0))),
         process_bytes=process_bytes,
         seconds=total / limit if sampling_bytes is None else None,
         flops=total,

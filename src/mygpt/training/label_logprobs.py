@@ -2,7 +2,7 @@
 
     label_logprobs(module, ids_BT, is_label_BT)    of each marked token given what precedes it, row after row
     logprobs_of(module, hidden_ND, labels_N)       the same, from hidden states at hand
-    entropies_of(module, hidden_ND)                of the distributions themselves
+    logprobs_and_entropies_of(module, ...)         with how undecided each next token is, from one product
     by_row(values_N, is_label_BT)                  (B, L), in rows again, zero behind each row's last
     summed_by_row(values_N, is_label_BT)           (B), a row's sum
 
@@ -56,14 +56,26 @@ def logprobs_of(
     return _in_chunks(of_chunk, chunk_labels, hidden_ND, labels_N)
 
 
-def entropies_of(module: Any, hidden_ND: torch.Tensor, *, temperature: float = 1.0, chunk_labels: int | None = None) -> torch.Tensor:
-    """(N) float32 in nats: how undecided each next token is."""
+def logprobs_and_entropies_of(
+    module: Any,
+    hidden_ND: torch.Tensor,
+    labels_N: torch.Tensor,
+    *,
+    temperature: float = 1.0,
+    chunk_labels: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(N) and (N) float32 in nats, both of the distribution at this temperature: the vocabulary product is made once for the two."""
 
-    def of_chunk(hidden_ND: torch.Tensor) -> torch.Tensor:
-        logprobs_NV = _logits(module, hidden_ND, temperature).log_softmax(-1)
-        return -(logprobs_NV.exp() * logprobs_NV).sum(-1)
+    def of_chunk(hidden_ND: torch.Tensor, labels_N: torch.Tensor) -> torch.Tensor:
+        logits_NV = _logits(module, hidden_ND, temperature)
+        normaliser_N = logits_NV.logsumexp(-1)
+        logprobs_N = logits_NV.gather(-1, labels_N[:, None])[:, 0] - normaliser_N
+        # -sum p log p with log p = logit - normaliser; a dot product needs no third (N, V)
+        entropies_N = normaliser_N - torch.linalg.vecdot(logits_NV.softmax(-1), logits_NV)
+        return torch.stack((logprobs_N, entropies_N))
 
-    return _in_chunks(of_chunk, chunk_labels, hidden_ND)
+    logprobs_N, entropies_N = _in_chunks(of_chunk, chunk_labels, hidden_ND, labels_N)
+    return logprobs_N, entropies_N
 
 
 def _logits(module: Any, hidden_ND: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -72,12 +84,13 @@ def _logits(module: Any, hidden_ND: torch.Tensor, temperature: float) -> torch.T
 
 
 def _in_chunks(of_chunk: Callable[..., torch.Tensor], chunk_labels: int | None, *tensors: torch.Tensor) -> torch.Tensor:
+    """`of_chunk` of all labels: (..., N)."""
     if chunk_labels is None or len(tensors[0]) <= chunk_labels:
         return of_chunk(*tensors)
     parts = zip(*(tensor.split(chunk_labels) for tensor in tensors), strict=True)
     if not torch.is_grad_enabled():
-        return torch.cat([of_chunk(*part) for part in parts])
-    return torch.cat([checkpoint(of_chunk, *part, use_reentrant=False) for part in parts])
+        return torch.cat([of_chunk(*part) for part in parts], dim=-1)
+    return torch.cat([checkpoint(of_chunk, *part, use_reentrant=False) for part in parts], dim=-1)
 
 
 def by_row(values_N: torch.Tensor, is_label_BT: torch.Tensor) -> torch.Tensor:

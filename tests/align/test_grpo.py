@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +61,16 @@ def test_other_ratios_train_alike_however_split(more: dict[str, Any], share: str
     torch.testing.assert_close(*(weights_of(one) for one in made), atol=2e-4, rtol=1e-2)
     vitals = made[0].manifest.facts["vitals"]
     assert all(row["grad_norm"] > 0 and share in row for row in vitals) and vitals[-1][share] > 0
+
+
+def test_progress_counts_updates_where_nobody_knows_the_tokens(tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    with Run(tmp_path, name="told", listeners=(seen.append,)) as run:
+        made = made_by(grpo, GRPOConfig(**{**TINY, "epochs": 1}), run)
+    told = [one for one in seen if one["event"] == "progress" and one["unit"] in ("updates", "tokens")]
+    updates = len(made.manifest.facts["vitals"])
+    assert (told[-1]["unit"], told[-1]["done"], told[-1]["total"]) == ("updates", updates, updates)
+    assert all(one["eta_seconds"] is None or one["eta_seconds"] >= 0 for one in told)
 
 
 def test_cut_off_answers_can_be_left_out() -> None:

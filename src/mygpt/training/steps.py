@@ -205,8 +205,9 @@ class Steps:
         self._stops = self._saves = self._disk_was_full = False
 
     def __iter__(self) -> Iterator[Step]:
-        by_tokens = self.phase == 1  # else nobody knows how many there will be
-        total = sum(self._num_tokens(step) for step in self.plan) if by_tokens else len(self.plan)
+        rows = [i for step in self.plan for micro in step for i in micro]
+        by_tokens = self.phase == 1 and all(self.examples.num_tokens[i] for i in rows)  # of answers that are yet to be sampled nobody knows
+        total = sum(self.examples.num_tokens[i] for i in rows) if by_tokens else len(self.plan)
         progress = self.run.progress(total, "tokens" if by_tokens else "updates")
         progress.resume_at(self.ledger.real_tokens if by_tokens else self.num_done)
         self.run.count(tokens=self.ledger.real_tokens)
@@ -241,9 +242,6 @@ class Steps:
         ranks = self.run.ranks
         for step in self.plan[self.num_done :]:
             yield from share_of(step, rank=ranks.rank, count=ranks.count)
-
-    def _num_tokens(self, step: Sequence[Sequence[int]]) -> int:
-        return sum(self.examples.num_tokens[i] for micro in step for i in micro)
 
     def agree(self, step: Step) -> None:
         """What all ranks must know of this step: its loss and size, whether to stop or save after it, and whose loss is not a number."""

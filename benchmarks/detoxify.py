@@ -10,8 +10,8 @@ prompts     the first words of toxic tweets, those that the reward finds toxic b
             such words more often toxically. Beside them 80 openings of our own
             (`evaluate/toxic_continuations`), of which before and after are shown; no tweet is stored. Those that were the most toxic before
             would look better after in any case (regression to the mean), so as many drawn ones stand beside them
-policy      SmolLM2-135M with LoRA; PPO with adaptive KL towards 3 nats a continuation, ended while the text is still the
-            base's: twice as many rollouts take more of the toxicity, and more than the fluency allowed
+policy      SmolLM2-135M with LoRA; PPO with adaptive KL towards 3 nats a continuation and a price on entropy: what is not
+            toxic is less predictable, which hardly shows in the KL and doubles the perplexity
 measured    mean toxicity by either, before and after, with paired intervals over prompts; KL against its target; perplexity of the
             continuations under the base, which may rise by 30 % at most
 """
@@ -62,7 +62,7 @@ from mygpt.metrics.roc_auc import roc_auc
 from mygpt.training.probe import Probe, fit_probe
 
 TOXIC, OTHER = "toxic", "not toxic"
-FIRST_WORDS, TOKENS, TARGET, PERPLEXITY_BOUND = 5, 24, 3.0, 1.3
+FIRST_WORDS, TOKENS, TARGET, ENTROPY_WEIGHT, PERPLEXITY_BOUND = 5, 24, 3.0, -0.007, 1.3
 SHOWN = 10  # pairs of either kind in the record
 FOLLOWED = ("reward", "kl", "kl_coefficient", "entropy", "length", "clip_share", "value_explained")
 
@@ -92,7 +92,7 @@ def main() -> None:
     parser = arguments(__doc__ or "")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--home", type=Path, default=Path("/tmp/mygpt-detoxify"), help="what was made is kept there and not made again")
-    parser.add_argument("--rollouts", type=int, default=12)
+    parser.add_argument("--rollouts", type=int, default=20)
     parser.add_argument("--tweets", type=int, default=1_600, help="for the reward, half of them toxic")
     parser.add_argument("--prompts", type=int, default=240, help="to measure on, beside the openings")
     parser.add_argument("--samples", type=int, default=4, help="of each prompt")
@@ -141,6 +141,7 @@ def measure(options: Any, run: Run) -> dict[str, Any]:
         max_answer_tokens=TOKENS,
         kl=AdaptiveKL(coefficient=0.05, target=TARGET, horizon=1_000),
         scale_rewards=True,
+        entropy_weight=ENTROPY_WEIGHT,
     )
     made = ppo(config, model=base, dataset=prompts, reward=ClassifierReward(reader, label=OTHER), run=run)
     assert isinstance(made, Adapter)

@@ -178,7 +178,7 @@ def token_losses(
         torch.cat([part[i] for i in rows])
         for part in (experience.logprobs, experience.values, experience.reference_logprobs, experience.advantages, experience.returns)
     )
-    now = passed(module, value_head, batch, temperature=config.temperature, with_entropies=config.entropy_weight > 0)
+    now = passed(module, value_head, batch, temperature=config.temperature, with_entropies=config.entropy_weight != 0)
     policy = clipped_surrogate(
         now.logprobs_N,
         old_logprobs_N,

@@ -46,7 +46,7 @@ class PPOConfig(TuningConfig):
     value_clip: PositiveFloat | None = 0.2
     value_weight: NonNegativeFloat = 0.1
     value_from_reward: bool = False  # the value head begins as the reward model's own, instead of at zero
-    entropy_weight: NonNegativeFloat = 0.0
+    entropy_weight: float = 0.0  # a bonus; below 0 a price, for text as predictable as the base writes
     kl_loss: NonNegativeFloat = 0.0  # weight of the KL to the reference as a loss, beside the penalty in `kl`
     stop_approx_kl: PositiveFloat | None = None  # nats a token: beyond it the other updates of a rollout are left out
     ptx_weight: PositiveFloat = 1.0  # of the loss on `ptx`, where that is given

@@ -154,9 +154,11 @@ def test_the_price_of_kl_follows_it(run: Run) -> None:
     assert vitals[0]["kl_coefficient"] == 0.1 != vitals[1]["kl_coefficient"]
 
 
-def test_losses_by_hand(run: Run) -> None:
+@pytest.mark.parametrize("entropy_weight", [0.3, -0.3])
+def test_losses_by_hand(entropy_weight: float, run: Run) -> None:
     """A policy that has moved since its rollout, against the formulas on transformers' own forward pass."""
-    config = PPOConfig(**{**FAST, "temperature": 0.8, "entropy_weight": 0.3, "kl_loss": 0.2, "value_weight": 0.7, "dual_clip": 3.0})
+    weights = {"entropy_weight": entropy_weight, "kl_loss": 0.2, "value_weight": 0.7}
+    config = PPOConfig(**{**FAST, **weights, "temperature": 0.8, "dual_clip": 3.0})
     policy = open_policy(toys.base(toys.BaseConfig(), run=run), config, run=run)
     head = value_head_of(policy, None)
     prompts = sites.prompts(sites.PromptsConfig(), run=run).split("train")
@@ -190,7 +192,7 @@ def test_losses_by_hand(run: Run) -> None:
             of_value = 0.5 * max((value - target) ** 2, (near - target) ** 2)
             entropy = float(-(logp_V.exp() * logp_V).sum())
             off = 0.5 * (now - float(experience.reference_logprobs[i][t])) ** 2
-            expected.append(surrogate + 0.7 * of_value - 0.3 * entropy + 0.2 * off)
+            expected.append(surrogate + 0.7 * of_value - entropy_weight * entropy + 0.2 * off)
             clipped += surrogate != -advantage * ratio
             kls.append(0.5 * (now - old) ** 2)
             ratios.append(ratio)

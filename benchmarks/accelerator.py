@@ -314,9 +314,9 @@ def trl() -> Rival:
     return rival("trl-gpu" if torch.cuda.is_available() else "trl")
 
 
-def trl_versions() -> dict[str, str]:
+def trl_versions(environment: Rival | None = None) -> dict[str, str]:
     names = ("trl", "torch", "transformers", "peft", "accelerate", "liger-kernel", "flash-attn", "bitsandbytes")
-    return {name: version for name, version in trl().versions.items() if name.lower() in names}
+    return {name: version for name, version in (environment or trl()).versions.items() if name.lower() in names}
 
 
 if __name__ == "__main__":

@@ -30,10 +30,11 @@ from typing import Any
 import torch
 
 from benchmarks import record
-from benchmarks.accelerator import SHAPES, WORDS, device_name, earlier, give_back, random_llama, trl, trl_versions
+from benchmarks.accelerator import SHAPES, WORDS, device_name, earlier, give_back, random_llama, trl_versions
 from benchmarks.dpo_vs_trl import RowsConfig, ids_of, rows_of
 from benchmarks.grpo_vs_trl import QuestionsConfig, Timed, asked
 from benchmarks.record import arguments, finish
+from benchmarks.rivals import Rival, rival
 from benchmarks.sft_vs_trl import say
 from mygpt.align.answers import Pair, rendered_answer
 from mygpt.align.dpo import DPOConfig, dpo
@@ -116,7 +117,7 @@ def compared(work: Work, home: Path, *, ends: float, alone: bool) -> dict[str, A
         return figures
     tried = theirs(work, model, given, home, seconds=ends - time.monotonic())
     done = {name: one for name, one in tried.items() if "failed" not in one}
-    figures |= {"trl": tried, "trl_versions": trl_versions(), "ratio": None}
+    figures |= {"trl": tried, "trl_versions": trl_versions(trl()), "ratio": None}
     if not done:
         say(f"{work.recipe}: trl ran at none of its settings, so there is no ratio")
         return figures
@@ -352,6 +353,10 @@ def theirs(work: Work, model: Model, given: dict[str, Any], home: Path, *, secon
     for name, one in found.items():
         say(f"trl, {name}: {one.get('failed') or one['seconds_an_update']}")
     return found
+
+
+def trl() -> Rival:
+    return rival("trl-align-gpu" if on_gpu() else "trl")
 
 
 if __name__ == "__main__":

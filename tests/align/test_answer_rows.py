@@ -67,8 +67,9 @@ def test_a_shared_prompt_changes_no_number(architecture: str) -> None:
     assert found[2].std() > 1 and gradients[2].norm() > 0.1
 
 
+@pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "granite"])
-def test_all_pairs_in_one_packed_row(architecture: str, as_on_a_gpu: None) -> None:
+def test_all_pairs_in_one_packed_row(architecture: str) -> None:
     """As a GPU has them, its kernel in plain torch."""
     module = tiny.ARCHITECTURES[architecture]().double()
     weights = torch.tensor([0.3, -1.0, 2.0, 0.7, -0.2, 1.1])

@@ -69,8 +69,9 @@ def test_as_in_rows_of_their_own(architecture: str) -> None:
         torch.testing.assert_close(others, gradients, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "gpt2"])
-def test_all_trees_in_one_packed_row(architecture: str, as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_trees_in_one_packed_row(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a GPU has them, its kernel in plain torch: no padding, and gradients of rows of their own."""
     module = tiny.ARCHITECTURES[architecture]().double()
     alone, gradients = logprobs_and_gradients(module, shares=False, tokens=1)
@@ -86,16 +87,17 @@ def test_all_trees_in_one_packed_row(architecture: str, as_on_a_gpu: None, monke
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_packed_row_on_a_gpu() -> None:
-    """bfloat16 against float32 in rows of their own: a gradient is within 3 %."""
+    """bfloat16 against float32 in rows of their own: 0.05 nats a token on average, a gradient within 5 %."""
     config = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96}
     module = tiny.llama(**config)
     alone, gradients = logprobs_and_gradients(module, shares=False, tokens=1)
-    assert packs_trees(half := module.to("cuda", torch.bfloat16)) and not packs_trees(tiny.llama())
+    half = module.to("cuda", torch.bfloat16)
+    assert packs_trees(half) and not packs_trees(tiny.llama())
     packed, others = logprobs_and_gradients(half, shares=True, tokens=10_000)
-    for row, values in alone.items():
-        torch.testing.assert_close(packed[row].cpu(), values, rtol=0.02, atol=0.05)
+    apart = torch.cat([packed[row].cpu() - values for row, values in alone.items()]).abs()
+    assert apart.mean() <= 0.05 and torch.cat(list(alone.values())).std() > 0.5
     ours, theirs = (torch.cat([one.float().cpu().flatten() for one in some]) for some in (others, gradients))
-    assert (ours - theirs).norm() <= 0.03 * theirs.norm()
+    assert (ours - theirs).norm() <= 0.05 * theirs.norm()
 
 
 def test_one_prompt_is_computed_once() -> None:

@@ -269,7 +269,7 @@ def _flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: to
     if mask is not None and Q > 1:
         mask = mask[:, :, None].expand(*mask.shape[:2], G, Q, S).reshape(*mask.shape[:2], G * Q, S)
     folded_BHqD = F.scaled_dot_product_attention(query.reshape(B, H, G * Q, D), key, value, attn_mask=mask, scale=scaling)
-    return folded_BHqD.view(B, heads, Q, -1).transpose(1, 2).contiguous()
+    return folded_BHqD.reshape(B, heads, Q, -1).transpose(1, 2).contiguous()
 
 
 def _suits_training(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> bool:

@@ -316,7 +316,7 @@ def trl() -> Rival:
 
 def trl_versions(environment: Rival | None = None) -> dict[str, str]:
     names = ("trl", "torch", "transformers", "peft", "accelerate", "liger-kernel", "flash-attn", "bitsandbytes")
-    return {name: version for name, version in (environment or trl()).versions.items() if name.lower() in names}
+    return {name: version for name, version in (environment or trl()).versions.items() if name.lower().replace("_", "-") in names}
 
 
 if __name__ == "__main__":

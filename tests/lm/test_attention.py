@@ -80,7 +80,8 @@ def test_numbers_and_gradients_are_those_of_torch(groups: int, queries: int, key
 
 
 @pytest.mark.parametrize(
-    ("queries", "keys", "mask", "torchs"), [(1, 9, "added", {}), (5, 11, "boolean", {}), (5, 11, "added", {}), (9, 9, None, {"is_causal": True})]
+    ("queries", "keys", "mask", "torchs"),
+    [(1, 9, "added", {}), (5, 11, "boolean", {}), (5, 11, "added", {}), (9, 9, None, {"is_causal": True})],
 )
 def test_what_a_gpu_is_given_has_the_numbers_and_gradients_of_torch(
     queries: int, keys: int, mask: str | None, torchs: dict[str, Any]

@@ -67,7 +67,9 @@ def _chosen(logits_RV: torch.Tensor, samplings: Sequence[Sampling], row_generato
     drawing = [r for r, sampling in enumerate(samplings) if sampling.temperature >= _GREEDY_BELOW]
     ids_R = logits_RV.argmax(-1) if len(drawing) < len(samplings) else logits_RV.new_zeros(len(samplings), dtype=torch.long)
     if drawing:
-        drawn_R = torch.cat([torch.rand(1, generator=row_generators[r]) for r in drawing]).to(logits_RV.device)
+        drawn_R = torch.cat([torch.rand(1, generator=row_generators[r]) for r in drawing])
+        if logits_RV.is_cuda:  # which is not waited for
+            drawn_R = drawn_R.pin_memory().to(logits_RV.device, non_blocking=True)
         own_RV = logits_RV if len(drawing) == len(logits_RV) else logits_RV[drawing]
         ids = _first_above(filtered_probabilities(own_RV, [samplings[r] for r in drawing]), drawn_R)
         if own_RV is logits_RV:

@@ -87,17 +87,19 @@ def test_all_trees_in_one_packed_row(architecture: str, monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_packed_row_on_a_gpu() -> None:
-    """bfloat16 against float32 in rows of their own: within a tenth of the spread of log-probabilities, a gradient within a tenth."""
-    config = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96}
-    module = tiny.llama(**config)
-    alone, gradients = logprobs_and_gradients(module, shares=False, tokens=1)
+    """In bfloat16, whose rounding alone is a fifth of this model's gradient: so against rows of their own by the same kernel, and
+    log-probabilities against float32 within a tenth of their spread."""
+    module = tiny.llama(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96)
+    precise, _ = logprobs_and_gradients(module, shares=False, tokens=1)
     half = module.to("cuda", torch.bfloat16)
     assert packs_trees(half) and not packs_trees(tiny.llama())
-    packed, others = logprobs_and_gradients(half, shares=True, tokens=10_000)
-    apart = torch.cat([packed[row].cpu() - values for row, values in alone.items()]).abs()
-    assert apart.mean() <= 0.1 * torch.cat(list(alone.values())).std()
-    ours, theirs = (torch.cat([one.float().cpu().flatten() for one in some]) for some in (others, gradients))
-    assert (ours - theirs).norm() <= 0.1 * theirs.norm()
+    alone, gradients = logprobs_and_gradients(half, shares=False, tokens=1)
+    theirs = torch.cat([one.float().flatten() for one in gradients])
+    shared, gradients = logprobs_and_gradients(half, shares=True, tokens=10_000)
+    ours = torch.cat([one.float().flatten() for one in gradients])
+    apart = [torch.cat([shared[row].cpu() - other[row].cpu() for row in shared]).abs().mean() for other in (alone, precise)]
+    assert apart[0] <= 0.05 and apart[1] <= 0.1 * torch.cat(list(precise.values())).std()
+    assert (ours - theirs).norm() <= 0.05 * theirs.norm()
 
 
 def test_one_prompt_is_computed_once() -> None:

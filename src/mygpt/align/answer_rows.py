@@ -169,8 +169,9 @@ def _rows(
         hidden_BTT = (places_T >= ends_B1)[:, :, None] & first_BT[:, None, :]
         seen_B1TT = (places_T[:, None] >= places_T) & ~hidden_BTT
         seen_B1TT, positions_BT = seen_B1TT[:, None].to(device), positions_BT.to(device)
-    moved = (part.to(device) for part in (rows_N, places_N, labels_N, answers_N, num_labels_A))
-    return AnswerRows(ids_BT.to(device), positions_BT, seen_B1TT, *moved)
+    places = (rows_N, places_N, labels_N, answers_N)
+    rows_N, places_N, labels_N, answers_N, num_labels_A = (part.to(device) for part in (*places, num_labels_A))
+    return AnswerRows(ids_BT.to(device), positions_BT, seen_B1TT, rows_N, places_N, labels_N, answers_N, num_labels_A)
 
 
 def _packed(
@@ -184,9 +185,9 @@ def _packed(
     places_N = places_N + torch.tensor(firsts)[rows_N]
     num_labels_A = torch.bincount(answers_N, minlength=2 * len(tokens)).float()
     forked = PackedRow.forked([(begin, (end - begin, len(ids) - end)) for ids, (begin, end) in zip(tokens, forks, strict=True)], device)
-    parts = (torch.zeros_like(rows_N), places_N, labels_N, answers_N, num_labels_A)
-    moved = (on_device(part, device) for part in parts)
-    return AnswerRows(on_device(ids_1T, device), on_device(torch.tensor([positions]), device), None, *moved, forked)
+    parts = (ids_1T, torch.tensor([positions]), torch.zeros_like(rows_N), places_N, labels_N, answers_N, num_labels_A)
+    ids_1T, positions_1T, rows_N, places_N, labels_N, answers_N, num_labels_A = (on_device(part, device) for part in parts)
+    return AnswerRows(ids_1T, positions_1T, None, rows_N, places_N, labels_N, answers_N, num_labels_A, forked)
 
 
 # -- does the model take rows with two answers? -----------------------------------------------------------------------------

@@ -127,7 +127,7 @@ def tree_batch(trees: Sequence[Tree], made: Mapping[int, Rollout], policy: Polic
         segments_BT[b, own] = torch.tensor(laid.segments)
         before += laid.before
     places = (ids_BT.to(policy.device), positions_BT.to(policy.device), segments_BT.to(policy.device))
-    return TreeBatch(*places, *_sampled(trees, made, before, policy.device))
+    return TreeBatch(*places, **_sampled(trees, made, before, policy.device))
 
 
 def _packed(trees: Sequence[Tree], made: Mapping[int, Rollout], device: torch.device) -> TreeBatch:
@@ -138,7 +138,7 @@ def _packed(trees: Sequence[Tree], made: Mapping[int, Rollout], device: torch.de
     ids, positions, segments, before = ([value for part in parts for value in part] for parts in zip(*laid, strict=True))
     ids_1T, positions_1T, segments_1T = (on_device(torch.tensor([part]), device) for part in (ids, positions, segments))
     forked = PackedRow.forked([(len(prompt_ids(made[tree[0]])), [made[i].num_tokens for i in tree]) for tree in trees], device)
-    return TreeBatch(ids_1T, positions_1T, segments_1T, *_sampled(trees, made, before, device), forked)
+    return TreeBatch(ids_1T, positions_1T, segments_1T, **_sampled(trees, made, before, device), forked=forked)
 
 
 class _Laid(NamedTuple):
@@ -164,13 +164,12 @@ def _laid_out(tree: Tree, made: Mapping[int, Rollout], *, first: int) -> _Laid:
     return laid
 
 
-def _sampled(
-    trees: Sequence[Tree], made: Mapping[int, Rollout], before: Sequence[int], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...], tuple[int, ...]]:
+def _sampled(trees: Sequence[Tree], made: Mapping[int, Rollout], before: Sequence[int], device: torch.device) -> dict[str, Any]:
+    """What a TreeBatch says of the tokens that were sampled."""
     rows = tuple(i for tree in trees for i in tree)
     sampled = [token for i in rows for token in made[i].answer.token_ids]
-    places_N, sampled_N = (on_device(torch.tensor(part), device) for part in (before, sampled))
-    return places_N, sampled_N, rows, tuple(made[i].num_tokens for i in rows)
+    before_N, sampled_N = (on_device(torch.tensor(part), device) for part in (before, sampled))
+    return {"before_N": before_N, "sampled_N": sampled_N, "rows": rows, "lengths": tuple(made[i].num_tokens for i in rows)}
 
 
 def _tree_tokens(tree: Tree, made: Mapping[int, Rollout]) -> int:

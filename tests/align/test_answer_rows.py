@@ -19,8 +19,10 @@ from mygpt.core.run import Run
 from mygpt.lm.adapters import methods
 from mygpt.lm.adapters.prompt import Prompt
 from mygpt.lm.chat import Rendered
-from tests.lm.test_varlen import as_on_a_gpu  # noqa: F401
+from tests.lm.test_varlen import as_on_a_gpu
 from tests.training import tiny
+
+__all__ = ["as_on_a_gpu"]
 
 CPU = torch.device("cpu")
 

@@ -9,8 +9,10 @@ from mygpt.align.rollouts import Rollout, rollout
 from mygpt.align.shared_prompts import alike, answer_logprobs, packs_trees, planted, takes_trees, tree_batch
 from mygpt.artifacts.dataset import Conversation, Message
 from mygpt.infer.protocols import Answer
-from tests.lm.test_varlen import as_on_a_gpu  # noqa: F401
+from tests.lm.test_varlen import as_on_a_gpu
 from tests.training import tiny
+
+__all__ = ["as_on_a_gpu"]
 
 LENGTHS = (5, 2, 9, 1, 4)
 

@@ -62,7 +62,7 @@ class GentleConfig(TuningConfig):
 
 class PairTuningConfig(GentleConfig):
     step_pairs: PositiveInt = 16  # per update
-    compile_layers: bool = False  # on a GPU, of packed rows: a minute before the first steps, then faster
+    compile_layers: bool = False  # on a GPU, of packed rows: up to a minute before the first steps, then faster
 
 
 C = TypeVar("C", bound=TuningConfig)
@@ -159,7 +159,7 @@ def compile_packed(module: Any, *, is_packed: bool, run: Run) -> None:
     if not is_packed:
         run.warn("Layers are not compiled: that is done for packed rows, on a GPU.")
         return
-    run.note("Layers are compiled at the first rows: the first step takes a minute longer.")
+    run.note("Layers are compiled at the first rows: the first steps take longer, up to a minute.")
     compile_layers(module, any_length=True)
 
 

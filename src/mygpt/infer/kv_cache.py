@@ -14,7 +14,7 @@ import torch
 from mygpt.lm.attention import Lanes
 from mygpt.lm.decode_layers import OpenLane
 
-_SLOTS = 16  # buffers are multiples of: a GPU's kernels copy a mask that is not
+_SLOTS = 16  # buffers are multiples of: so a GPU multiplies them at its full width
 
 
 class SlotCache:

@@ -155,7 +155,7 @@ def attention_on_gpu(
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
     """Called by transformers, which chooses the names of the arguments."""
-    few = query.shape[2] <= _FOLDED_QUERIES and key.shape[1] < query.shape[1]
+    few = query.shape[2] <= _FOLDED_QUERIES
     plain = attention_mask is not None and attention_mask.shape[1] == 1 and not dropout
     if few and plain and all(more.get(name) is None for name in _NOT_PLAIN):
         return _products(query, key, value, attention_mask, scaling), None

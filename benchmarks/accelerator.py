@@ -23,7 +23,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ from mygpt.training.machine import matmul_flops_per_second
 _WARM_UP = 4  # updates that are not counted
 _DATA_SHEET = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}  # dense bfloat16, FLOP/s, of the SXM cards
 _NEEDS = "torch sees no GPU here. One NVIDIA GPU of 80 GB is needed, 48 GB for `8b-qlora`; `--quick` runs a tiny shape on a CPU."
-_WORDS = ["".join(pair) for pair in zip("bdfgklmnprstvz" * 15, "aeiou" * 42, "lmnrstkp" * 27, "aeioua" * 35, strict=False)]
+WORDS = ["".join(pair) for pair in zip("bdfgklmnprstvz" * 15, "aeiou" * 42, "lmnrstkp" * 27, "aeioua" * 35, strict=False)]
 
 
 class Shape(Config):
@@ -116,7 +116,7 @@ def main() -> None:
         parser.error(_NEEDS)
     parts = {"quick": QUICK} if options.quick else {options.only: PARTS[options.only]} if options.only else PARTS
     options.keep = options.keep and not options.quick  # no speed of a tiny shape is worth it
-    figures = earlier(options.keep)
+    figures = earlier("accelerator", {work.name for works in PARTS.values() for work in works}) if options.keep else {}
     for works in parts.values():
         ends = time.monotonic() + options.seconds
         with tempfile.TemporaryDirectory() as home:
@@ -126,14 +126,13 @@ def main() -> None:
     finish("accelerator", figures, options)
 
 
-def earlier(keeps: bool) -> dict[str, Any]:
+def earlier(benchmark: str, names: Set[str]) -> dict[str, Any]:
     """What other calls measured on the same kind of machine with the same versions."""
-    file = record.RESULTS / "accelerator.json"
-    if not keeps or not file.is_file():
+    file = record.RESULTS / f"{benchmark}.json"
+    if not file.is_file():
         return {}
     kept = json.loads(file.read_text(encoding="utf-8"))
     same = kept["machine"]["gpu"] == record.gpu() and kept["versions"] == record.versions()
-    names = {work.name for works in PARTS.values() for work in works}
     return {key: value for key, value in kept.items() if key in names} if same else {}
 
 
@@ -194,7 +193,7 @@ def random_llama(config: Shape, *, run: Run) -> Model:
     with torch.device(preferred_device()):
         module = LlamaForCausalLM._from_config(shape, dtype=torch.bfloat16)
     draw = random.Random(0)
-    tokenizer = trained_tokenizer(OwnBaseConfig(vocabulary=512), [" ".join(draw.choices(_WORDS, k=500)) for _ in range(20)])
+    tokenizer = trained_tokenizer(OwnBaseConfig(vocabulary=512), [" ".join(draw.choices(WORDS, k=500)) for _ in range(20)])
 
     def write(folder: Path) -> None:
         module.save_pretrained(folder, safe_serialization=True)
@@ -211,8 +210,8 @@ def chats(work: Work, renderer: ChatRenderer) -> tuple[list[Rendered], list[Conv
     low, high = work.words
     while tokens < work.updates * work.update_tokens:
         length = round(low * (high / low) ** draw.random())
-        first = draw.randrange(len(_WORDS))
-        words = [_WORDS[(first + 7 * n) % len(_WORDS)] for n in range(length)]
+        first = draw.randrange(len(WORDS))
+        words = [WORDS[(first + 7 * n) % len(WORDS)] for n in range(length)]
         asked = max(2, length // 5)
         row = Conversation((Message("user", " ".join(words[:asked])), Message("assistant", " ".join(words[asked:]))))
         one = renderer.render(row)
@@ -315,9 +314,9 @@ def trl() -> Rival:
     return rival("trl-gpu" if torch.cuda.is_available() else "trl")
 
 
-def trl_versions() -> dict[str, str]:
+def trl_versions(environment: Rival | None = None) -> dict[str, str]:
     names = ("trl", "torch", "transformers", "peft", "accelerate", "liger-kernel", "flash-attn", "bitsandbytes")
-    return {name: version for name, version in trl().versions.items() if name.lower() in names}
+    return {name: version for name, version in (environment or trl()).versions.items() if name.lower().replace("_", "-") in names}
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "lm-eval": ("lm-eval==0.4.13", "accelerate>=1.8", "peft>=0.19"),
     "trl": ("trl==1.16.0", "accelerate>=1.8", "peft>=0.19", "datasets>=3"),
     "trl-gpu": ("trl==1.16.0", "accelerate>=1.8", "datasets>=3", "liger-kernel>=0.6"),
+    "trl-align-gpu": ("trl==1.16.0", "accelerate>=1.8", "datasets>=3", "liger-kernel>=0.6"),  # nothing in four bits
     "trl-ppo": ("trl==1.12.0", "accelerate>=1.8", "peft>=0.19", "datasets>=4.7"),  # the last that has PPO
     "datatrove": ("datatrove==0.10.1", "xxhash<4"),
 }
@@ -30,6 +31,7 @@ _SHARED: dict[str, tuple[str, ...]] = {
     "lm-eval": ("torch", "transformers"),
     "trl": ("torch", "transformers", "peft"),
     "trl-gpu": ("torch", "transformers", "peft", "bitsandbytes"),
+    "trl-align-gpu": ("torch", "transformers", "peft"),
     "trl-ppo": ("torch", "transformers", "peft"),
 }
 _DONE = "built.json"

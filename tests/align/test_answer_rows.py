@@ -5,12 +5,24 @@ from typing import Any
 import pytest
 import torch
 
-from mygpt.align.answer_rows import answer_logprobs, row_tokens, separate_rows, shared_rows, shared_tokens, single_rows, takes_shared_rows
+from mygpt.align.answer_rows import (
+    answer_logprobs,
+    packs_pairs,
+    row_tokens,
+    separate_rows,
+    shared_rows,
+    shared_tokens,
+    single_rows,
+    takes_shared_rows,
+)
 from mygpt.core.run import Run
 from mygpt.lm.adapters import methods
 from mygpt.lm.adapters.prompt import Prompt
 from mygpt.lm.chat import Rendered
+from tests.lm.test_varlen import as_on_a_gpu
 from tests.training import tiny
+
+__all__ = ["as_on_a_gpu"]
 
 CPU = torch.device("cpu")
 
@@ -55,6 +67,37 @@ def test_a_shared_prompt_changes_no_number(architecture: str) -> None:
         assert torch.allclose(logprobs_A, found[2], atol=1e-4)
         assert torch.allclose(gradient, gradients[2], atol=1e-4 * float(gradients[2].abs().max()))
     assert found[2].std() > 1 and gradients[2].norm() > 0.1
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "granite"])
+def test_all_pairs_in_one_packed_row(architecture: str) -> None:
+    """As a GPU has them, its kernel in plain torch."""
+    module = tiny.ARCHITECTURES[architecture]().double()
+    weights = torch.tensor([0.3, -1.0, 2.0, 0.7, -0.2, 1.1])
+    found, gradients = [], []
+    for rows in (separate_rows(PAIRS, padding_id=0, device=CPU), shared_rows(PAIRS, padding_id=0, device=CPU, packed=True)):
+        module.zero_grad()
+        logprobs_A = answer_logprobs(module, rows)
+        (logprobs_A * weights).sum().backward()
+        found.append(logprobs_A.detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
+    assert rows.ids_BT.shape == (1, sum(row_tokens(both, shared=True) for both in PAIRS)) and rows.seen_B1TT is None
+    torch.testing.assert_close(*found)
+    assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[0].norm()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_packed_row_on_a_gpu(run: Run) -> None:
+    """The sums of float32 within bfloat16's rounding, always to the same bits; and a model is found to take such rows."""
+    module = tiny.llama(hidden_size=64, num_attention_heads=4, num_key_value_heads=2)
+    alone_A = answer_logprobs(module, separate_rows(PAIRS, padding_id=0, device=CPU)).detach()
+    half, device = module.to("cuda", torch.bfloat16), torch.device("cuda")
+    assert packs_pairs(half) and takes_shared_rows(half, PAIRS[2], padding_id=0, run=run)
+    with torch.no_grad():
+        packed = [answer_logprobs(half, shared_rows(PAIRS, padding_id=0, device=device, packed=True)) for _ in range(3)]
+    torch.testing.assert_close(packed[0].cpu(), alone_A, rtol=0.01, atol=0.1)
+    assert all(torch.equal(one, packed[0]) for one in packed)
 
 
 def test_what_a_row_holds() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from mygpt.align import answer_rows, pair_tuning
 from mygpt.align.dpo import DPOConfig, dpo
 from mygpt.align.pair_losses import DPO, IPO
 from mygpt.align.preference_measures import measures, told
@@ -21,8 +22,9 @@ from mygpt.lm.adapters.lora import LoRA
 from tests.align import pair_sites
 from tests.finetune import toys
 from tests.finetune.conftest import Killed, killed_at, one_thread
+from tests.lm.test_varlen import as_on_a_gpu
 
-__all__ = ["killed_at", "one_thread"]
+__all__ = ["as_on_a_gpu", "killed_at", "one_thread"]
 
 
 def tuned(run: Run, *, sites: dict[str, Any] | None = None, **changes: Any) -> Any:
@@ -63,6 +65,21 @@ def test_micro_batches_change_nothing(loss: dict[str, Any], first: float, run: R
     curves = [losses(tuned(run, loss=loss, step_pairs=4, micro_batch_tokens=n, epochs=3)) for n in (2048, 1)]
     assert curves[0][0] == pytest.approx(first, abs=1e-4) and curves[0][-1] < first
     assert curves[1] == pytest.approx(curves[0], abs=2e-4 * first)
+
+
+def test_packed_and_compiled_as_on_a_gpu(run: Run, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The losses of a CPU. There nothing is packed, so nothing is compiled either, and it is said."""
+    told: list[str] = []
+    run.listeners.append(lambda event: told.append(event["text"]) if event["event"] == "warning" else None)
+    plain = losses(tuned(run, epochs=4, compile_layers=True))
+    assert any("not compiled" in text for text in told)
+    told.clear()
+    request.getfixturevalue("as_on_a_gpu")
+    for place in (answer_rows, pair_tuning):
+        monkeypatch.setattr(place, "packs_pairs", lambda module: True)
+    with torch.compiler.set_stance("force_eager"):  # the compiler takes longer than the rest
+        packed = losses(tuned(run, epochs=4, compile_layers=True, micro_batch_tokens=2047))
+    assert packed == pytest.approx(plain, abs=2e-4) and packed[-1] < 0.6 and not any("compiled" in text for text in told)
 
 
 def test_likelihood_beside_it(run: Run) -> None:

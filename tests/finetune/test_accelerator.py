@@ -60,11 +60,11 @@ def test_the_shapes_are_llamas() -> None:
 
 def test_parts_gather_in_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    assert earlier(True) == {}
+    assert earlier("accelerator", {"1.2b_full"}) == {}
     kept: dict[str, Any] = {"benchmark": "accelerator", "1.2b_full": {"ratio": 2.0}, "versions": record.versions()}
     for gpu, found in ((record.gpu(), {"1.2b_full": {"ratio": 2.0}}), ("another", {})):
         (tmp_path / "accelerator.json").write_text(json.dumps({**kept, "machine": {"gpu": gpu}}))
-        assert earlier(True) == found and earlier(False) == {}
+        assert earlier("accelerator", {"1.2b_full"}) == found and earlier("accelerator", {"8b_lora"}) == {}
 
 
 def test_a_record_names_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

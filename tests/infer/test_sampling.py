@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 
 from mygpt.infer.protocols import Sampling
 from mygpt.infer.repeats import occurrences
-from mygpt.infer.sampling import choose, filtered_probabilities, generators, penalised
+from mygpt.infer.sampling import _first_above, choose, filtered_probabilities, generators, penalised
 
 CAKE, DONUT, BANANA, APPLE, REST = range(5)
 PROBABILITIES = torch.tensor([0.20, 0.10, 0.02, 0.01, 0.67])
@@ -208,3 +208,17 @@ def test_equal_prompts_have_streams_of_their_own() -> None:
 def test_occurrences() -> None:
     assert occurrences("abacab") == [0, 0, 1, 0, 2, 1]
     assert occurrences([]) == []
+
+
+@pytest.mark.parametrize("vocabulary", [64, 1_000, 4_096, 50_257])
+def test_a_token_is_found_block_by_block(vocabulary: int) -> None:
+    """As by cumulating the whole vocabulary in float64; a probability of 0 is never drawn."""
+    draw = torch.Generator().manual_seed(vocabulary)
+    probabilities_RV = torch.randn(40, vocabulary, generator=draw).mul(3).softmax(-1)
+    probabilities_RV[:, ::3] = 0
+    drawn_R = torch.rand(40, generator=draw)
+    drawn_R[:2] = torch.tensor([0.0, 1 - 2**-24])
+    cumulated_RV = probabilities_RV.double().cumsum(-1)
+    plain = torch.searchsorted(cumulated_RV, drawn_R[:, None].double() * cumulated_RV[:, -1:], right=True)[:, 0]
+    found = _first_above(probabilities_RV, drawn_R)
+    assert torch.equal(found, plain) and bool((probabilities_RV.gather(1, found[:, None]) > 0).all())

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from mygpt.lm import attention
-from mygpt.lm.attention import _attention, grouped_attention
+from mygpt.lm.attention import _attention, attention_on_gpu, grouped_attention
 from mygpt.training.losses import summed_cross_entropy
 from tests.infer.tiny_models import SETTINGS, tiny_module
 
@@ -76,6 +76,24 @@ def test_numbers_and_gradients_are_those_of_torch(groups: int, queries: int, key
     (expected * weights).sum().backward()
     for one, other in zip(ours, theirs, strict=True):
         assert one.grad is not None and one.grad.abs().max() > 0
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "mask", "torchs"),
+    [(1, 9, "added", {}), (5, 11, "boolean", {}), (5, 11, "added", {}), (9, 9, None, {"is_causal": True})],
+)
+def test_what_a_gpu_is_given_has_the_numbers_and_gradients_of_torch(
+    queries: int, keys: int, mask: str | None, torchs: dict[str, Any]
+) -> None:
+    ours, theirs = inputs(6, 3, queries, keys), inputs(6, 3, queries, keys)
+    given = None if mask is None else random_mask(queries, keys, added=mask == "added")
+    mixed, _ = attention_on_gpu(SimpleNamespace(is_causal=True, num_key_value_groups=3), *ours, given, scaling=0.3)
+    expected = reference(theirs, attn_mask=given, scale=0.3, **torchs)
+    torch.testing.assert_close(mixed, expected, atol=1e-5, rtol=1e-5)
+    (mixed**2).sum().backward()
+    (expected**2).sum().backward()
+    for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
 
 

@@ -27,20 +27,21 @@ def by_example(
     key_THD: torch.Tensor,
     value_THD: torch.Tensor,
     bounds_N: torch.Tensor,
-    same_N: torch.Tensor,
+    key_bounds_N: torch.Tensor,
     longest: int,
-    as_long: int,
+    longest_keys: int,
     *,
     scale: float,
     window_size: tuple[int, int],
 ) -> torch.Tensor:
-    """What torch.nn.attention.varlen.varlen_attn says that it does, example by example."""
+    """What torch.nn.attention.varlen.varlen_attn says that it does, example by example: queries stand at the end of their keys."""
     made = []
-    for start, end in itertools.pairwise(bounds_N.tolist()):
-        assert end - start <= longest == as_long
-        behind = torch.arange(end - start)[:, None] - torch.arange(end - start)
+    for (start, end), (first, last) in zip(*map(itertools.pairwise, (bounds_N.tolist(), key_bounds_N.tolist())), strict=True):
+        assert 0 < end - start <= longest and end - start <= last - first <= longest_keys
+        behind = torch.arange(last - first - (end - start), last - first)[:, None] - torch.arange(last - first)
         seen = (behind >= 0) & ((behind <= window_size[0]) | (window_size[0] < 0))
-        parts = [one[start:end].transpose(0, 1)[None] for one in (query_ThD, key_THD, value_THD)]
+        spans = ((query_ThD, start, end), (key_THD, first, last), (value_THD, first, last))
+        parts = [one[begin:stop].transpose(0, 1)[None] for one, begin, stop in spans]
         made.append(F.scaled_dot_product_attention(*parts, attn_mask=seen, scale=scale, enable_gqa=True)[0].transpose(0, 1))
     calls.append(len(bounds_N) - 1)
     return torch.cat(made)
@@ -137,12 +138,32 @@ def test_bounds_by_hand() -> None:
     assert row.bounds_N.tolist() == [0, 3, 4, 6] and row.bounds_N.dtype == torch.int32 and row.longest == 3
 
 
+def test_a_shared_beginning_by_hand() -> None:
+    """A beginning of 2 with ends of 1 and 3 tokens, behind it one of 1 with an end of 2."""
+    row = PackedRow.forked([(2, (1, 3)), (1, (2,))], CPU)
+    assert row.keys is not None and (row.longest, row.keys.longest) == (3, 5)
+    assert row.bounds_N.tolist() == [0, 3, 6, 9] and row.keys.bounds_N.tolist() == [0, 3, 8, 11]
+    assert row.keys.places_K.tolist() == [0, 1, 2, 0, 1, 3, 4, 5, 6, 7, 8]
+
+
+def test_gradients_of_what_is_read_twice_are_added_up() -> None:
+    values_THD = torch.arange(12.0).view(3, 2, 2).requires_grad_()
+    places_K = torch.tensor([0, 0, 2, 0])
+    made_KHD = varlen.gathered(values_THD, places_K)
+    assert torch.equal(made_KHD, values_THD[places_K])
+    made_KHD.backward(torch.arange(16.0).view(4, 2, 2))
+    assert values_THD.grad is not None and values_THD.grad[:, 0, 0].tolist() == [0 + 4 + 12, 0, 8]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("window", [None, 8])
-def test_the_kernel_is_the_stand_in(window: int | None) -> None:
+@pytest.mark.parametrize("is_forked", [False, True])
+def test_the_kernel_is_the_stand_in(window: int | None, is_forked: bool) -> None:
     """bfloat16 against float32: attention's outputs and gradients are averages of values, so 2 % is rounding."""
     draw = torch.Generator().manual_seed(0)
     row = PackedRow.of(torch.tensor([[*range(24), *range(5), *range(35)]], device="cuda"))
+    if is_forked:
+        row = PackedRow.forked([(10, (14, 1, 9)), (3, (27,))], torch.device("cuda"))
     given = [torch.randn(1, heads, 64, 64, generator=draw) for heads in (8, 2, 2)]
     ahead = torch.randn(1, 64, 8, 64, generator=draw)
     found = []
@@ -151,6 +172,9 @@ def test_the_kernel_is_the_stand_in(window: int | None) -> None:
         if device == "cpu":
             parts = [one[0].transpose(0, 1) for one in tensors]
             bounds = (row.bounds_N.cpu(), row.bounds_N.cpu(), row.longest, row.longest)
+            if row.keys is not None:
+                parts[1:] = [one[row.keys.places_K.cpu()] for one in parts[1:]]
+                bounds = (row.bounds_N.cpu(), row.keys.bounds_N.cpu(), row.longest, row.keys.longest)
             own = (window - 1 if window else -1, 0)
             mixed = by_example(*parts, *bounds, scale=64**-0.5, window_size=own)[None]
         else:

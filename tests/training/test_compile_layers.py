@@ -40,6 +40,23 @@ def test_a_shape_is_compiled_once_whatever_examples_share_the_row() -> None:
     assert counts[0] > 0 and counts == [counts[0]] + [2 * counts[0]] * 5  # at the first row of each of two lengths
 
 
+def test_any_length_is_compiled_once() -> None:
+    graphs: list[Any] = []
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    plain, compiled = tiny.llama(num_hidden_layers=1), tiny.llama(num_hidden_layers=1)
+    compile_layers(compiled, any_length=True, backend=counting)
+    counts = []
+    for number, lengths in enumerate([[20, 9, 14], [30, 30, 30], [30, 31], [2, 90, 3]]):
+        ours, theirs = (gradient(module, lengths, [], seed=number) for module in (compiled, plain))
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+        counts.append(len(graphs))
+    assert counts[0] > 0 and counts == [counts[0]] * 4
+
+
 def test_layers_that_are_computed_again_are_compiled_inside() -> None:
     graphs: list[Any] = []
 

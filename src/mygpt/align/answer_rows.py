@@ -9,13 +9,15 @@ So a pair costs prompt + chosen + rejected tokens instead of twice the prompt, f
 (a recurrent state, a sliding window that is too short, positions that it counts for itself) is found by comparing numbers before the first
 step; each of its answers is a row of its own. Beyond an answer's last label nothing is computed.
 
+On a GPU such rows stand one behind the other in one packed row (`lm/varlen`), without padding or mask.
+
 Source  ours; several continuations of one beginning in one row: Miao et al. 2023, arXiv:2305.09781, section 4.2 (tree attention)
 Dims    B rows   T tokens, padded   A answers   P pairs   N labels   D hidden
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from typing import Any
 
 import torch
@@ -23,6 +25,9 @@ import torch
 from mygpt.core.run import Run
 from mygpt.lm.attention import grouped_attention
 from mygpt.lm.chat import Rendered
+from mygpt.lm.varlen import PackedRow, varlen_suits
+from mygpt.lm.virtual_tokens import has_virtual_tokens
+from mygpt.training.batches import on_device
 from mygpt.training.label_logprobs import logprobs_of
 from mygpt.training.losses import hidden_states
 
@@ -39,8 +44,9 @@ class AnswerRows:
     rows_N: torch.Tensor
     places_N: torch.Tensor  # in its row: where the label is predicted
     labels_N: torch.Tensor
-    answers_N: torch.Tensor  # whose label it is
+    answers_N: torch.Tensor  # whose label it is: those of an answer stand together, in the order of the answers
     num_labels_A: torch.Tensor  # float32
+    forked: PackedRow | None = None  # of one packed row that holds all pairs
 
     @property
     def num_computed(self) -> int:
@@ -51,12 +57,16 @@ class AnswerRows:
 def answer_logprobs(module: Any, rows: AnswerRows, *, chunk_labels: int | None = None) -> torch.Tensor:
     """(A) float32, in nats: the sum over an answer's labels of log p(label | what precedes it)."""
     logprobs_N = each_logprob(module, rows, chunk_labels=chunk_labels)
-    return logprobs_N.new_zeros(len(rows.num_labels_A)).index_add(0, rows.answers_N, logprobs_N)
+    if not logprobs_N.is_cuda:
+        return logprobs_N.new_zeros(len(rows.num_labels_A)).index_add(0, rows.answers_N, logprobs_N)
+    return torch.segment_reduce(logprobs_N, "sum", lengths=rows.num_labels_A.long(), unsafe=True)  # always in one order, unlike index_add
 
 
 def each_logprob(module: Any, rows: AnswerRows, *, chunk_labels: int | None = None) -> torch.Tensor:
     """(N) float32, in nats."""
-    if rows.seen_B1TT is None:
+    if rows.forked is not None:
+        hidden_BTD = hidden_states(module, rows.ids_BT, rows.positions_BT, rows.forked)
+    elif rows.seen_B1TT is None:
         hidden_BTD = hidden_states(module, rows.ids_BT)
     else:
         hidden_BTD = _forked_states(module, rows.ids_BT, rows.positions_BT, rows.seen_B1TT)
@@ -84,8 +94,16 @@ def single_rows(examples: Sequence[Rendered], *, padding_id: int, device: torch.
     return _rows(cut, labels, len(examples), None, padding_id=padding_id, device=device)
 
 
-def shared_rows(pairs: Sequence[tuple[Rendered, Rendered]], *, padding_id: int, device: torch.device) -> AnswerRows:
-    """Two answers a row; of the answers the first pair's two come first."""
+def packs_pairs(module: Any) -> bool:
+    """Whether rows with two answers each stand in one packed row, of which no token is padding."""
+    device = next(module.parameters()).device
+    return device.type == "cuda" and not has_virtual_tokens(module) and varlen_suits(module, torch.empty((1, 0), device=device))
+
+
+def shared_rows(
+    pairs: Sequence[tuple[Rendered, Rendered]], *, padding_id: int, device: torch.device, packed: bool = False
+) -> AnswerRows:
+    """Two answers a row, or all in one that is `packed`; of the answers the first pair's two come first."""
     tokens, labels, forks = [], [], []
     for b, pair in enumerate(pairs):
         shared = shared_tokens(*pair)
@@ -98,6 +116,8 @@ def shared_rows(pairs: Sequence[tuple[Rendered, Rendered]], *, padding_id: int, 
                     labels.append((b, t - 1 if t == shared else moved + t - 1, example.token_ids[t], 2 * b + a))
             ids += example.token_ids[shared : _end(example)]
         tokens.append(ids)
+    if packed:
+        return _packed(tokens, labels, forks, device)
     longest = max(_end(example) for pair in pairs for example in pair)
     return _rows(tokens, labels, 2 * len(pairs), forks, longest_answer=longest, padding_id=padding_id, device=device)
 
@@ -149,8 +169,25 @@ def _rows(
         hidden_BTT = (places_T >= ends_B1)[:, :, None] & first_BT[:, None, :]
         seen_B1TT = (places_T[:, None] >= places_T) & ~hidden_BTT
         seen_B1TT, positions_BT = seen_B1TT[:, None].to(device), positions_BT.to(device)
-    moved = (part.to(device) for part in (rows_N, places_N, labels_N, answers_N, num_labels_A))
-    return AnswerRows(ids_BT.to(device), positions_BT, seen_B1TT, *moved)
+    places = (rows_N, places_N, labels_N, answers_N)
+    rows_N, places_N, labels_N, answers_N, num_labels_A = (part.to(device) for part in (*places, num_labels_A))
+    return AnswerRows(ids_BT.to(device), positions_BT, seen_B1TT, rows_N, places_N, labels_N, answers_N, num_labels_A)
+
+
+def _packed(
+    tokens: Sequence[Sequence[int]], labels: Sequence[tuple[int, int, int, int]], forks: Sequence[tuple[int, int]], device: torch.device
+) -> AnswerRows:
+    """As `_rows`."""
+    firsts = [0, *accumulate(map(len, tokens))]
+    ids_1T = torch.tensor([[token for ids in tokens for token in ids]])
+    positions = [p for ids, (begin, end) in zip(tokens, forks, strict=True) for p in (*range(end), *range(begin, begin + len(ids) - end))]
+    rows_N, places_N, labels_N, answers_N = torch.tensor(labels).unbind(1)
+    places_N = places_N + torch.tensor(firsts)[rows_N]
+    num_labels_A = torch.bincount(answers_N, minlength=2 * len(tokens)).float()
+    forked = PackedRow.forked([(begin, (end - begin, len(ids) - end)) for ids, (begin, end) in zip(tokens, forks, strict=True)], device)
+    parts = (ids_1T, torch.tensor([positions]), torch.zeros_like(rows_N), places_N, labels_N, answers_N, num_labels_A)
+    ids_1T, positions_1T, rows_N, places_N, labels_N, answers_N, num_labels_A = (on_device(part, device) for part in parts)
+    return AnswerRows(ids_1T, positions_1T, None, rows_N, places_N, labels_N, answers_N, num_labels_A, forked)
 
 
 # -- does the model take rows with two answers? -----------------------------------------------------------------------------
@@ -175,7 +212,7 @@ def sharing_fault(module: Any, pair: tuple[Rendered, Rendered], *, padding_id: i
     device = next(module.parameters()).device
     with torch.enable_grad():  # with a backward pass ahead, other kernels are chosen
         try:
-            shared = shared_rows([pair], padding_id=padding_id, device=device)
+            shared = shared_rows([pair], padding_id=padding_id, device=device, packed=packs_pairs(module))
             shared_N = each_logprob(module, shared).detach()
         except torch.OutOfMemoryError:
             raise

@@ -34,6 +34,7 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
+from mygpt.training.batches import Ahead, on_device
 from mygpt.training.tuning import rate_at, tuning_steps
 
 
@@ -62,10 +63,12 @@ def dpo(config: DPOConfig, *, model: Model, dataset: Dataset, reference: Model |
     before = work.measured(module, reference_held_out)
 
     def compared(logprobs_P2: torch.Tensor, numbers: list[int]) -> Compared:
-        return Compared(*logprobs_P2.unbind(1), *reference_N2[numbers].unbind(1), *tokens_N2[numbers].unbind(1))
+        places_P = on_device(torch.tensor(numbers), device)
+        return Compared(*logprobs_P2.unbind(1), *reference_N2[places_P].unbind(1), *tokens_N2[places_P].unbind(1))
 
     plan = plan_steps(work.lengths(work.train), config, step_size=config.step_pairs, order=run.random)
     with tuning_steps(plan, known_pairs(work), module=module, config=config, run=run) as steps:
+        batches = Ahead(work.rows, steps.micro_batches())
         for step in steps:
             tangent = None
             if is_of_whole_steps(config.loss):
@@ -73,7 +76,7 @@ def dpo(config: DPOConfig, *, model: Model, dataset: Dataset, reference: Model |
                     first_S2 = torch.cat([work.answers(module, work.rows(numbers)) for numbers in step.micro_batches])
                 tangent = Tangent.at(config.loss, compared(first_S2, step.rows), step.rows)
             for numbers in step.micro_batches:
-                rows = work.rows(numbers)
+                rows = batches.take(numbers)
                 pairs = compared(work.answers(module, rows), numbers)
                 if tangent is None:
                     losses_P = expected(config.loss, pairs, None if probability_N is None else probability_N[numbers])
@@ -84,6 +87,7 @@ def dpo(config: DPOConfig, *, model: Model, dataset: Dataset, reference: Model |
                 loss = losses_P.sum() / len(step.rows)
                 loss.backward()
                 step.add(loss, computed_tokens=rows.num_computed)
+                batches.prepare()
             step.update(learning_rate=rate_at(step, config), max_grad_norm=config.max_grad_norm)
 
     after = work.measured(module, reference_held_out)

@@ -21,6 +21,7 @@ from pydantic import PositiveInt
 from mygpt.align.answer_rows import (
     AnswerRows,
     answer_logprobs,
+    packs_pairs,
     row_tokens,
     separate_rows,
     shared_pass,
@@ -40,6 +41,7 @@ from mygpt.lm.chat import Rendered
 from mygpt.lm.load import preferred_device
 from mygpt.training.activations import ForwardPass, rows_of
 from mygpt.training.batches import Plan, batch_of, cut_by_tokens
+from mygpt.training.compile_layers import compile_layers
 from mygpt.training.fit import Work, compared, foreseen, require_memory
 from mygpt.training.forecast import Forecast
 from mygpt.training.losses import chunk_labels_for, require_own_loss
@@ -60,6 +62,7 @@ class GentleConfig(TuningConfig):
 
 class PairTuningConfig(GentleConfig):
     step_pairs: PositiveInt = 16  # per update
+    compile_layers: bool = False  # on a GPU, of packed rows: up to a minute before the first steps, then faster
 
 
 C = TypeVar("C", bound=TuningConfig)
@@ -117,8 +120,11 @@ class PairWork:
         return measures(self.logprobs(module, self.held_out), tokens_n2, reference_n2)
 
     def _rows(self, pairs: Sequence[Pair]) -> AnswerRows:
-        form = shared_rows if self.is_shared else separate_rows
-        return form([(p.chosen, p.rejected) for p in pairs], padding_id=self.policy.padding_id, device=self.policy.device)
+        both = [(p.chosen, p.rejected) for p in pairs]
+        places: Any = {"padding_id": self.policy.padding_id, "device": self.policy.device}
+        if not self.is_shared:
+            return separate_rows(both, **places)
+        return shared_rows(both, **places, packed=packs_pairs(self.policy.module))
 
 
 def pair_work(
@@ -142,9 +148,19 @@ def pair_work(
     require_known_head(policy, [pair.chosen for pair in pairs])
     longest = max(pairs, key=lambda pair: pair.num_tokens)
     is_shared = takes_shared_rows(policy.module, (longest.chosen, longest.rejected), padding_id=policy.padding_id, run=run)
+    if config.compile_layers:
+        compile_packed(policy.module, is_packed=is_shared and packs_pairs(policy.module), run=run)
     num_dropped = len(train) + len(test) - len(pairs) - len(held_out)
     chunk_labels = chunk_labels_for(policy.module)
     return PairWork(policy, pairs, held_out, num_dropped, is_shared, chunk_labels, config.micro_batch_tokens, forecast, run)
+
+
+def compile_packed(module: Any, *, is_packed: bool, run: Run) -> None:
+    if not is_packed:
+        run.warn("Layers are not compiled: that is done for packed rows, on a GPU.")
+        return
+    run.note("Layers are compiled at the first rows: the first steps take longer, up to a minute.")
+    compile_layers(module, any_length=True)
 
 
 def pairs_forecast(

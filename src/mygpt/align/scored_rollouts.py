@@ -25,7 +25,7 @@ from mygpt.align.policy import Policy
 from mygpt.align.policy_losses import Surrogate, approx_kl, ratios_of
 from mygpt.align.reward_choice import NumericChoice, RewardChoice
 from mygpt.align.rollouts import Rollout, Sampler, tell_sampler_gap
-from mygpt.align.shared_prompts import Tree, answer_logprobs, planted, prompt_ids, takes_trees, tree_batch
+from mygpt.align.shared_prompts import TREE_TOKENS, Tree, answer_logprobs, packs_trees, planted, prompt_ids, takes_trees, tree_batch
 from mygpt.align.vitals import Vitals, flat_share, reward_per_token
 from mygpt.align.watch import Watch, WatchConfig
 from mygpt.artifacts.dataset import Conversation, Dataset
@@ -198,7 +198,7 @@ def logprobs_of_rows(module: Any, policy: Policy, made: Mapping[int, Rollout], c
     """Of the tokens of each answer, by the training's own forward pass."""
     found: dict[int, torch.Tensor] = {}
     chunk_labels = chunk_labels_for(module)
-    for trees in planted(list(made), made, shares=takes_trees(module), micro_batch_tokens=config.micro_batch_tokens):
+    for trees in _planted(list(made), made, module, config):
         batch = tree_batch(trees, made, policy)
         found |= batch.each(answer_logprobs(module, batch, temperature=config.temperature, chunk_labels=chunk_labels))
     return found
@@ -207,8 +207,7 @@ def logprobs_of_rows(module: Any, policy: Policy, made: Mapping[int, Rollout], c
 def cut(step: Step, known: Examples, scored: Scored, learnt: Set[int], policy: Policy, config: RolloutConfig) -> list[list[Tree]]:
     """The step's micro-batches of `learnt`. Its other rows belong to the last, and no tree holds them: it may be empty."""
     idle = [i for i in step.rows if i not in learnt]
-    shares = takes_trees(policy.module)
-    micro_batches = planted(sorted(learnt), scored.made, shares=shares, micro_batch_tokens=config.micro_batch_tokens) or [[]]
+    micro_batches = _planted(sorted(learnt), scored.made, policy.module, config) or [[]]
     names, num_tokens, num_trained = (_list(part) for part in (known.names, known.num_tokens, known.num_trained))
     for i in step.rows:
         names[i] = f"{i % config.samples + 1} to {scored.made[i].prompt.id or scored.made[i].prompt.question[:40]}"
@@ -221,6 +220,12 @@ def cut(step: Step, known: Examples, scored: Scored, learnt: Set[int], policy: P
     rows[-1] += idle
     step.cut(rows)
     return micro_batches
+
+
+def _planted(rows: Sequence[int], made: Mapping[int, Rollout], module: Any, config: RolloutConfig) -> list[list[Tree]]:
+    tokens = config.micro_batch_tokens
+    tree_tokens = max(TREE_TOKENS, tokens) if packs_trees(module) else TREE_TOKENS
+    return planted(rows, made, shares=takes_trees(module), micro_batch_tokens=tokens, tree_tokens=tree_tokens)
 
 
 def _list(part: Sequence[Any]) -> list[Any]:

@@ -7,6 +7,9 @@
 Sixteen answers of 64 tokens to a prompt of 100 are 2,624 tokens in rows of one each and 1,424 so. Each answer sees the prompt and itself,
 nothing else, at the positions that it was sampled at: the numbers are those of a row of its own.
 
+On a GPU all trees of a micro-batch stand one behind the other in one packed row (`lm/varlen`), without padding or mask, and a tree may have
+as many tokens as a micro-batch.
+
 Source     tree attention: Miao et al. 2023, arXiv:2305.09781, section 4.2, here with a backward pass
 We differ  trees stay small: attention grows with the square of their size (512 tokens are what this processor's kernel takes)
 Dims       B trees   T tokens of the longest   N sampled tokens   D hidden
@@ -15,7 +18,7 @@ Dims       B trees   T tokens of the longest   N sampled tokens   D hidden
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,8 +26,9 @@ from mygpt.align.policy import Policy
 from mygpt.align.rollouts import Rollout
 from mygpt.infer.tree_attention import PADDING, TreeSlots, is_tree_decoder
 from mygpt.lm.attention import grouped_attention
+from mygpt.lm.varlen import PackedRow, varlen_suits
 from mygpt.lm.virtual_tokens import has_virtual_tokens
-from mygpt.training.batches import cut_by_tokens
+from mygpt.training.batches import cut_by_tokens, on_device
 from mygpt.training.label_logprobs import logprobs_of
 from mygpt.training.losses import hidden_states
 
@@ -41,6 +45,7 @@ class TreeBatch:
     sampled_N: torch.Tensor
     rows: tuple[int, ...]  # in the order of `sampled_N`
     lengths: tuple[int, ...]  # of each row: how many of N
+    forked: PackedRow | None = None  # the trees of one packed row
 
     @property
     def has_trees(self) -> bool:
@@ -70,16 +75,24 @@ def takes_trees(module: Any) -> bool:
     return is_tree_decoder(module) and not has_virtual_tokens(module)
 
 
-def planted(rows: Sequence[int], made: Mapping[int, Rollout], *, shares: bool, micro_batch_tokens: int) -> list[list[Tree]]:
-    """Micro-batches of trees, of about `micro_batch_tokens` with padding."""
+def packs_trees(module: Any) -> bool:
+    """Whether trees stand in one packed row, of which no token is padding."""
+    device = next(module.parameters()).device
+    return device.type == "cuda" and takes_trees(module) and varlen_suits(module, torch.empty((1, 0), device=device))
+
+
+def planted(
+    rows: Sequence[int], made: Mapping[int, Rollout], *, shares: bool, micro_batch_tokens: int, tree_tokens: int = TREE_TOKENS
+) -> list[list[Tree]]:
+    """Micro-batches of trees, of about `micro_batch_tokens` with padding; a tree has at most `tree_tokens`."""
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for i in rows:
         by_prompt.setdefault(prompt_ids(made[i]), []).append(i)
     trees: list[Tree] = []
     for prompt, group in by_prompt.items():
         lengths = {i: made[i].num_tokens for i in group}
-        trees += alike(lengths, most_tokens=TREE_TOKENS - len(prompt)) if shares else [[i] for i in group]
-    sizes = [len(prompt_ids(made[tree[0]])) + sum(made[i].num_tokens for i in tree) for tree in trees]
+        trees += alike(lengths, most_tokens=tree_tokens - len(prompt)) if shares else [[i] for i in group]
+    sizes = [_tree_tokens(tree, made) for tree in trees]
     order = sorted(range(len(trees)), key=lambda t: sizes[t])
     return [[trees[t] for t in micro] for micro in cut_by_tokens(order, sizes, micro_batch_tokens)]
 
@@ -99,29 +112,68 @@ def alike(lengths: Mapping[int, int], *, most_tokens: int) -> list[Tree]:
 
 
 def tree_batch(trees: Sequence[Tree], made: Mapping[int, Rollout], policy: Policy) -> TreeBatch:
-    longest = max(len(prompt_ids(made[tree[0]])) + sum(made[i].num_tokens for i in tree) for tree in trees)
+    """A tree a row; or all in one, where that is possible."""
+    if packs_trees(policy.module):
+        return _packed(trees, made, policy.device)
+    longest = max(_tree_tokens(tree, made) for tree in trees)
     ids_BT = torch.full((len(trees), longest), policy.padding_id)
     positions_BT = torch.zeros_like(ids_BT)
     segments_BT = torch.full_like(ids_BT, PADDING)
     before: list[int] = []
     for b, tree in enumerate(trees):
-        prompt = prompt_ids(made[tree[0]])
-        at = len(prompt)
-        ids_BT[b, :at] = torch.tensor(prompt)
-        positions_BT[b, :at] = torch.arange(at)
-        segments_BT[b, :at] = 0
-        for k, i in enumerate(tree, start=1):
-            own = slice(at, at + made[i].num_tokens)
-            ids_BT[b, own] = torch.tensor(made[i].answer.token_ids)
-            positions_BT[b, own] = torch.arange(len(prompt), len(prompt) + made[i].num_tokens)
-            segments_BT[b, own] = k
-            before += [b * longest + len(prompt) - 1, *range(b * longest + at, b * longest + own.stop - 1)]
-            at = own.stop
+        laid = _laid_out(tree, made, first=b * longest)
+        own = slice(0, len(laid.ids))
+        ids_BT[b, own], positions_BT[b, own] = torch.tensor(laid.ids), torch.tensor(laid.positions)
+        segments_BT[b, own] = torch.tensor(laid.segments)
+        before += laid.before
+    places = (ids_BT.to(policy.device), positions_BT.to(policy.device), segments_BT.to(policy.device))
+    return TreeBatch(*places, **_sampled(trees, made, before, policy.device))
+
+
+def _packed(trees: Sequence[Tree], made: Mapping[int, Rollout], device: torch.device) -> TreeBatch:
+    laid, first = [], 0
+    for tree in trees:
+        laid.append(_laid_out(tree, made, first=first))
+        first += len(laid[-1].ids)
+    ids, positions, segments, before = ([value for part in parts for value in part] for parts in zip(*laid, strict=True))
+    ids_1T, positions_1T, segments_1T = (on_device(torch.tensor([part]), device) for part in (ids, positions, segments))
+    forked = PackedRow.forked([(len(prompt_ids(made[tree[0]])), [made[i].num_tokens for i in tree]) for tree in trees], device)
+    return TreeBatch(ids_1T, positions_1T, segments_1T, **_sampled(trees, made, before, device), forked=forked)
+
+
+class _Laid(NamedTuple):
+    """A tree as a sequence."""
+
+    ids: list[int]
+    positions: list[int]
+    segments: list[int]
+    before: list[int]  # place of the token that each sampled one follows
+
+
+def _laid_out(tree: Tree, made: Mapping[int, Rollout], *, first: int) -> _Laid:
+    """`first`: the place of its first token."""
+    prompt = prompt_ids(made[tree[0]])
+    shared = len(prompt)
+    laid = _Laid(list(prompt), list(range(shared)), [0] * shared, [])
+    for k, i in enumerate(tree, start=1):
+        length, at = made[i].num_tokens, first + len(laid.ids)
+        laid.before.extend([first + shared - 1, *range(at, at + length - 1)])
+        laid.ids.extend(made[i].answer.token_ids)
+        laid.positions.extend(range(shared, shared + length))
+        laid.segments.extend([k] * length)
+    return laid
+
+
+def _sampled(trees: Sequence[Tree], made: Mapping[int, Rollout], before: Sequence[int], device: torch.device) -> dict[str, Any]:
+    """What a TreeBatch says of the tokens that were sampled."""
     rows = tuple(i for tree in trees for i in tree)
-    sampled_N = torch.tensor([token for i in rows for token in made[i].answer.token_ids])
-    device, lengths = policy.device, tuple(made[i].num_tokens for i in rows)
-    places = (ids_BT.to(device), positions_BT.to(device), segments_BT.to(device))
-    return TreeBatch(*places, torch.tensor(before, device=device), sampled_N.to(device), rows, lengths)
+    sampled = [token for i in rows for token in made[i].answer.token_ids]
+    before_N, sampled_N = (on_device(torch.tensor(part), device) for part in (before, sampled))
+    return {"before_N": before_N, "sampled_N": sampled_N, "rows": rows, "lengths": tuple(made[i].num_tokens for i in rows)}
+
+
+def _tree_tokens(tree: Tree, made: Mapping[int, Rollout]) -> int:
+    return len(prompt_ids(made[tree[0]])) + sum(made[i].num_tokens for i in tree)
 
 
 def answer_logprobs(module: Any, batch: TreeBatch, *, temperature: float, chunk_labels: int | None) -> torch.Tensor:
@@ -132,6 +184,8 @@ def answer_logprobs(module: Any, batch: TreeBatch, *, temperature: float, chunk_
 
 def tree_hidden_states(module: Any, batch: TreeBatch) -> torch.Tensor:
     """(B, T, D)"""
+    if batch.forked is not None:
+        return hidden_states(module, batch.ids_BT, batch.positions_BT, batch.forked)
     if not batch.has_trees:
         return hidden_states(module, batch.ids_BT)
     slots = TreeSlots(module.config)

@@ -30,11 +30,11 @@ from mygpt.lm.attention import grouped_attention, takes_lanes
 from mygpt.lm.fused_decoder import decoded
 from mygpt.lm.virtual_tokens import cache_argument, prefix
 
-_PREFILL_TOKENS = 4_096  # padded, computed at once: more does not stay in the cache of the processor
+_PREFILL_TOKENS = {"cpu": 4_096, "cuda": 32_768}  # padded, computed at once: on a CPU more does not stay in its cache
 _STEMS_KEPT = 8
 _STEPS_BEFORE_RECORDING = 2  # recording costs about as much as ten steps
 _LANE_SLOTS = 1_000  # reading so many takes as long as one more call of attention
-_FIRST_TOKENS = 64  # of every answer: room made for them when its prompt comes in
+_FIRST_TOKENS = {"cpu": 64, "cuda": 256}  # of every answer: room made for them when its prompt comes in; on a GPU more is recorded anew
 
 
 @dataclass
@@ -87,6 +87,7 @@ class Batch:
         self._fixed: DecodeStep | None = None
         self._shape: tuple[int, ...] = ()  # of the last step, and how many before it had the same
         self._steps_alike = 0
+        self._placed: tuple[tuple[tuple[int, ...], int], torch.Tensor] | None = None
         self.hidden_RD: torch.Tensor | None = None  # of the rows' newest tokens: what chooses the next ones
 
     @property
@@ -129,7 +130,8 @@ class Batch:
                 living.append((lane, tree, kept))
         living.sort(key=lambda place: -len(place[2]))
         widest = max(len(lane.trees[tree]) for lane, tree, _ in living)
-        room = widest * min(_FIRST_TOKENS, max(row.limit - len(row.ids) for row in before))
+        first_tokens = _FIRST_TOKENS.get(self._device.type, _FIRST_TOKENS["cpu"])
+        room = widest * min(first_tokens, max(row.limit - len(row.ids) for row in before))
         lengths = [len(kept) for _, _, kept in living]
         sizes = part_sizes(lengths, one_more=_LANE_SLOTS) if takes_lanes(self._module) else [len(living)]
         groups, first = [], 0
@@ -171,7 +173,7 @@ class Batch:
         widest = max(map(len, trees))
         padding = [0, 0, PADDING]
         fed_BQ3 = [[[r.ids[-1], r.position, r.segment] for r in tree] + [padding] * (widest - len(tree)) for tree in trees]
-        fed_3BQ = torch.tensor(fed_BQ3).permute(2, 0, 1).to(self._device)
+        fed_3BQ = _sent(torch.tensor(fed_BQ3).permute(2, 0, 1).contiguous(), self._device)
         for row in self.rows:
             row.position += 1
         hidden_BQD = self._recorded(fed_3BQ)
@@ -180,7 +182,14 @@ class Batch:
         if widest == 1 and all(trees):
             self.hidden_RD = hidden_BQD[:, 0]
         else:
-            self.hidden_RD = hidden_BQD[fed_3BQ[2] != PADDING]
+            self.hidden_RD = hidden_BQD.flatten(0, 1).index_select(0, self._places(tuple(map(len, trees)), widest))
+
+    def _places(self, sizes: tuple[int, ...], widest: int) -> torch.Tensor:
+        """Of the rows among trees x `widest`, kept while they are the same: a GPU is not asked which are padding."""
+        if self._placed is None or self._placed[0] != (sizes, widest):
+            places_R = torch.tensor([b * widest + q for b, size in enumerate(sizes) for q in range(size)])
+            self._placed = (sizes, widest), _sent(places_R, self._device)
+        return self._placed[1]
 
     def _recorded(self, fed_3BQ: torch.Tensor) -> torch.Tensor | None:
         """The step as it was recorded; None where it is not worth it (yet): shapes that change, an adapter for each row."""
@@ -312,10 +321,16 @@ def padding(num_trees: int, num_queries: int) -> torch.Tensor:
     return fed_3BQ
 
 
+def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """To a GPU without waiting for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 def _parts(planted: Sequence[Planted], device: torch.device) -> Iterator[list[Planted]]:
     """Trees of one stem and adapter, of like length, whose padded tokens fit one forward pass, in order."""
+    most = _PREFILL_TOKENS.get(device.type, _PREFILL_TOKENS["cpu"])
     for _, alike in groupby(planted, key=lambda p: (p.stem, p.rows[0].adapter)):
         trees = list(alike)
-        for size in part_sizes([p.tree.num_tokens for p in trees], one_more=pass_tokens(device), most=_PREFILL_TOKENS):
+        for size in part_sizes([p.tree.num_tokens for p in trees], one_more=pass_tokens(device), most=most):
             yield trees[:size]
             del trees[:size]

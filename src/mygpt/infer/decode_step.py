@@ -8,6 +8,9 @@ Source    CUDA graphs as PyTorch's notes on them describe (warm-up on a side str
 Dims      B trees   Q new tokens of a tree   S slots of the cache, with its room   D hidden
 """
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -81,13 +84,31 @@ class GraphedStep(DecodeStep):
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with _captured(graph, side):
                 self._hidden_BQD = super()._run()
         except RuntimeError:  # the layers ask the GPU for a value (rotary scaling by length does): nothing can be recorded then
             self._cannot = True
             torch.cuda.synchronize()
             return
         self._graph = graph
+
+
+@contextmanager
+def _captured(graph: Any, stream: Any) -> Iterator[None]:
+    """As torch.cuda.graph, which gives all free memory back first: a training that samples would ask for it again in every step."""
+    collects = gc.isenabled()
+    gc.disable()  # nothing on the GPU may be freed meanwhile
+    torch.cuda.synchronize()
+    try:
+        with torch.cuda.stream(stream):
+            graph.capture_begin()
+            try:
+                yield
+            finally:
+                graph.capture_end()
+    finally:
+        if collects:
+            gc.enable()
 
 
 class _FixedSlots:

@@ -14,6 +14,8 @@ import torch
 from mygpt.lm.attention import Lanes
 from mygpt.lm.decode_layers import OpenLane
 
+_SLOTS = 16  # buffers are multiples of: so a GPU multiplies them at its full width
+
 
 class SlotCache:
     """What a transformers decoder needs of its cache: `update` per layer, then one `advance` per forward pass.
@@ -95,7 +97,7 @@ class SlotCache:
     def _grow(self, kept: dict[int, torch.Tensor], layer: int, end: int) -> None:
         """A buffer that does not reach `end` is replaced by one half as large again."""
         if end > self.num_slots:
-            self.num_slots = max(end, self.num_slots * 3 // 2)
+            self.num_slots = max(end, -(-self.num_slots * 3 // (2 * _SLOTS)) * _SLOTS)
         old_BHSD = kept[layer]
         if old_BHSD.shape[2] < end:
             kept[layer] = self._room(old_BHSD, trees=len(old_BHSD))
@@ -144,7 +146,7 @@ def regrouped(lanes: Sequence[Sequence[Place]], *, room: int) -> list[SlotCache]
     for lane in lanes:
         made.append(SlotCache(num_slots=0))
         made[-1].length = max(len(place.slots) for place in lane)
-        made[-1].num_slots = made[-1].length + room
+        made[-1].num_slots = -(-(made[-1].length + room) // _SLOTS) * _SLOTS
     old = {id(place.cache): place.cache for lane in lanes for place in lane}.values()
     for name in ("_keys_BHSD", "_values_BHSD"):
         for layer in list(getattr(lanes[0][0].cache, name)):

@@ -9,10 +9,12 @@ We differ the token that crosses `top_p` can be dropped (`keep_crossing=False`);
 Dims      R rows   V vocabulary
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 from mygpt.core.digest import digest_value
 from mygpt.infer.protocols import Sampling
@@ -20,6 +22,7 @@ from mygpt.infer.repeats import occurrences
 from mygpt.lm.token_choice import Choice, choose_tokens, log_sums, suits
 
 _GREEDY_BELOW = 1e-5
+_BLOCK, _SMALLEST_BLOCK = 512, 64  # tokens whose probabilities are summed first
 _LIKELIEST = 1_024  # tokens that usually hold all of `top_p`: sorting these is cheaper than sorting a vocabulary
 
 Tokens = Sequence[int]
@@ -64,12 +67,34 @@ def _chosen(logits_RV: torch.Tensor, samplings: Sequence[Sampling], row_generato
     drawing = [r for r, sampling in enumerate(samplings) if sampling.temperature >= _GREEDY_BELOW]
     ids_R = logits_RV.argmax(-1) if len(drawing) < len(samplings) else logits_RV.new_zeros(len(samplings), dtype=torch.long)
     if drawing:
-        probabilities_RV = filtered_probabilities(logits_RV[drawing], [samplings[r] for r in drawing])
-        cumulated_RV = probabilities_RV.double().cumsum(-1)
-        drawn_R = torch.cat([torch.rand(1, generator=row_generators[r]) for r in drawing]).to(logits_RV.device)
-        # the first token whose cumulated probability is above the draw: never one of probability 0
-        ids_R[drawing] = torch.searchsorted(cumulated_RV, drawn_R[:, None].double() * cumulated_RV[:, -1:], right=True)[:, 0]
+        drawn_R = torch.cat([torch.rand(1, generator=row_generators[r]) for r in drawing])
+        if logits_RV.is_cuda:  # which is not waited for
+            drawn_R = drawn_R.pin_memory().to(logits_RV.device, non_blocking=True)
+        own_RV = logits_RV if len(drawing) == len(logits_RV) else logits_RV[drawing]
+        ids = _first_above(filtered_probabilities(own_RV, [samplings[r] for r in drawing]), drawn_R)
+        if own_RV is logits_RV:
+            return ids
+        ids_R[drawing] = ids
     return ids_R
+
+
+def _first_above(probabilities_RV: torch.Tensor, drawn_R: torch.Tensor) -> torch.Tensor:
+    """(R), the first token whose cumulated probability is above the draw's share of all: never one of probability 0.
+
+    Sums of blocks are cumulated, then the tokens of one block: no pass in float64 over a vocabulary.
+    """
+    R, V = probabilities_RV.shape
+    block = math.gcd(V, _BLOCK)
+    if block < _SMALLEST_BLOCK:
+        probabilities_RV, block = F.pad(probabilities_RV, (0, -V % _BLOCK)), _BLOCK
+    parts_RBC = probabilities_RV.view(R, -1, block)
+    sums_RB = parts_RBC.sum(-1, dtype=torch.float64)
+    through_RB = sums_RB.cumsum(-1)
+    wanted_R1 = drawn_R[:, None].double() * through_RB[:, -1:]
+    at_R1 = torch.searchsorted(through_RB, wanted_R1, right=True).clamp_max_(sums_RB.shape[1] - 1)
+    before_R1 = (through_RB - sums_RB).gather(1, at_R1)
+    within_RC = parts_RBC[torch.arange(R, device=at_R1.device), at_R1[:, 0]].double().cumsum(-1) + before_R1
+    return (at_R1 * block + torch.searchsorted(within_RC, wanted_R1, right=True).clamp_max_(block - 1))[:, 0]
 
 
 def _chosen_in_c(logits_RV: torch.Tensor, samplings: Sequence[Sampling], row_generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -112,7 +137,9 @@ def filtered_probabilities(logits_RV: torch.Tensor, samplings: Sequence[Sampling
         return torch.tensor(values, dtype=torch.float32, device=logits_RV.device)[:, None]
 
     V = logits_RV.shape[-1]
-    scaled_RV = logits_RV / column([sampling.temperature for sampling in samplings])
+    scaled_RV = logits_RV
+    if any(sampling.temperature != 1 or sampling.top_k > 0 for sampling in samplings):  # a copy: top-k writes to it
+        scaled_RV = logits_RV / column([sampling.temperature for sampling in samplings])
     if any(sampling.top_k > 0 for sampling in samplings):
         kept = [min(sampling.top_k, V) if sampling.top_k > 0 else V for sampling in samplings]
         best_RK = scaled_RV.topk(max(k for k in kept if k < V) if min(kept) < V else 1, -1).values
@@ -128,6 +155,8 @@ def filtered_probabilities(logits_RV: torch.Tensor, samplings: Sequence[Sampling
     if any(sampling.min_p > 0 for sampling in samplings):
         least_R1 = column([sampling.min_p for sampling in samplings]) * probabilities_RV.amax(-1, keepdim=True)
         probabilities_RV = probabilities_RV.masked_fill(probabilities_RV < least_R1, 0.0)
+    elif not nucleus:
+        return probabilities_RV
     return probabilities_RV / probabilities_RV.sum(-1, keepdim=True)
 
 

@@ -1,16 +1,19 @@
 """Attention over a packed row on a GPU, by torch's kernel for sequences of several lengths: no block between two examples is computed.
 
+Examples may share a beginning (`PackedRow.forked`): a prompt, and behind it several answers, each of which sees the prompt and itself. Then
+keys and values are gathered, those of the prompt once for every answer, and the queries of the prompt are computed once.
+
 It needs no mask and is compiled for no shape. Where examples end is worked out once for a row and handed to every layer as one object,
 which torch.compile passes through unread: a graph belongs to a length of row, whatever examples share it.
 
 Source    FlashAttention 2: Dao 2023, arXiv:2307.08691, through torch.nn.attention.varlen
-Dims      T tokens of the row   N examples   h heads   H key/value heads   D head size
+Dims      T tokens of the row   N examples   K keys of all of them   h heads   H key/value heads   D head size
 """
 
 import functools
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,18 +27,48 @@ _NOT_PLAIN = ("softcap", "s_aux", "position_bias")  # arguments that change the 
 _CAPPED = "attn_logit_softcapping"  # the setting behind the first of them
 
 
+@dataclass(eq=False)
+class Keys:
+    """What the tokens of each example look at, where that is more than the example."""
+
+    places_K: torch.Tensor  # in the row, example after example
+    bounds_N: torch.Tensor
+    longest: int
+
+
 @dataclass(eq=False)  # not frozen: torch 2.11 reads every field of a frozen one, and compiles anew for each
 class PackedRow:
     bounds_N: torch.Tensor  # int32, on the device: where examples begin, and the row's end
     longest: int  # tokens
+    keys: Keys | None = None  # where examples share a beginning
 
     @classmethod
     def of(cls, positions_1T: torch.Tensor, device: torch.device | None = None) -> "PackedRow":
         """For `device`, or where the positions are. Of positions on a GPU it waits for them."""
         bounds = [*(positions_1T[0] == 0).nonzero()[:, 0].tolist(), positions_1T.shape[1]]
         longest = max(end - start for start, end in itertools.pairwise(bounds))
-        bounds_N, device = torch.tensor(bounds, dtype=torch.int32), device or positions_1T.device
-        return cls(bounds_N.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else bounds_N, longest)
+        return cls(_sent(torch.tensor(bounds, dtype=torch.int32), device or positions_1T.device), longest)
+
+    @classmethod
+    def forked(cls, trees: Sequence[tuple[int, Sequence[int]]], device: torch.device) -> "PackedRow":
+        """Of trees, one behind the other: the tokens of a beginning, and those of each of its ends."""
+        bounds, key_bounds, places, at = [0], [0], [], 0
+        for shared, ends in trees:
+            beginning = torch.arange(at, at + shared)
+            at += shared
+            for length in ends:
+                places += [beginning, torch.arange(at, at + length)]
+                at += length
+                bounds.append(at)
+                key_bounds.append(key_bounds[-1] + shared + length)
+        longest, longest_keys = (max(end - start for start, end in itertools.pairwise(some)) for some in (bounds, key_bounds))
+        bounds_N, key_bounds_N = (_sent(torch.tensor(some, dtype=torch.int32), device) for some in (bounds, key_bounds))
+        return cls(bounds_N, longest, Keys(_sent(torch.cat(places), device), key_bounds_N, longest_keys))
+
+
+def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """To a GPU without waiting for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def varlen_suits(module: Any, positions_BT: torch.Tensor) -> bool:
@@ -119,6 +152,30 @@ def _attention(
     # not one[0], whose gradient is a copy
     query_ThD, key_THD, value_THD = (one.squeeze(0).transpose(0, 1) for one in (query_1hTD, key_1HTD, value_1HTD))
     bounds = (packed_row.bounds_N, packed_row.bounds_N, packed_row.longest, packed_row.longest)
+    if (keys := packed_row.keys) is not None:  # queries stand at the end of their keys: so the kernel aligns them
+        bounds = (packed_row.bounds_N, keys.bounds_N, packed_row.longest, keys.longest)
+        key_THD, value_THD = (gathered(one, keys.places_K) for one in (key_THD, value_THD))
     window = (sliding_window - 1 if sliding_window else -1, 0)  # tokens before and behind: causal
     mixed_ThD = kernel(query_ThD, key_THD, value_THD, *bounds, scale=scaling, window_size=window)
     return mixed_ThD[None], None
+
+
+def gathered(values_THD: torch.Tensor, places_K: torch.Tensor) -> torch.Tensor:
+    """(K, H, D), those at `places_K`; the gradients of one that is asked for several times are added up in float32."""
+    made: torch.Tensor = _Gathered.apply(values_THD, places_K)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values_THD: torch.Tensor, places_K: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(places_K)
+        ctx.shape = values_THD.shape
+        return values_THD.index_select(0, places_K)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient_KHD: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (places_K,) = ctx.saved_tensors
+        sums_THD = torch.zeros(ctx.shape, dtype=torch.float32, device=gradient_KHD.device)
+        return sums_THD.index_add_(0, places_K, gradient_KHD.float()).to(gradient_KHD.dtype), None

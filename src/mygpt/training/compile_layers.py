@@ -5,7 +5,7 @@ that are alike share what was compiled. Of a layer that is computed again (`reco
 checkpoint around it, without a word.
 
 Source     PyTorch 2: Ansel et al. 2024, ASPLOS; compilation by region, as torchtitan and torchtune do it
-We differ  lengths are fixed, never dynamic: a shape is compiled at its first row, and nothing is compiled again
+We differ  lengths are fixed unless `any_length` is asked for: a shape is compiled at its first row, and nothing is compiled again
 """
 
 from collections.abc import Callable
@@ -24,8 +24,11 @@ NUM_SHAPES = 4
 _MOST_COMPILED = 64  # of one piece of code; torch's 8 are what one training of adapters takes: 4 lengths, with gradients below and without
 
 
-def compile_layers(module: Any, *, backend: str | Callable[..., Any] = "inductor") -> None:
-    """From now on every layer of `module` runs compiled. Raises Refused when it has no layers that are known."""
+def compile_layers(module: Any, *, any_length: bool = False, backend: str | Callable[..., Any] = "inductor") -> None:
+    """From now on every layer of `module` runs compiled. Raises Refused when it has no layers that are known.
+
+    `any_length`: once for rows of all lengths, where these are many.
+    """
     silence_hub()
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -37,11 +40,11 @@ def compile_layers(module: Any, *, backend: str | Callable[..., Any] = "inductor
     torch._functorch.config.guess_tangent_strides_as_outputs = True  # torch 2.11 copies every gradient that attention gives back
     for norm in module.get_decoder().children() if hasattr(module, "get_decoder") else ():
         if type(norm).__name__.endswith("Norm"):  # the last: a dozen passes over memory in one
-            norm.compile(backend=backend, dynamic=False)
+            norm.compile(backend=backend, dynamic=any_length)
     for layer in layers:
         if is_recomputed(layer):
             again: Any = layer.forward
-            inside = torch.compile(MethodType(type(layer).forward, layer), backend=backend, dynamic=False)
+            inside = torch.compile(MethodType(type(layer).forward, layer), backend=backend, dynamic=any_length)
             layer.forward = partial(again.func, inside, **again.keywords)  # type: ignore[method-assign]
         else:
-            layer.compile(backend=backend, dynamic=False)
+            layer.compile(backend=backend, dynamic=any_length)

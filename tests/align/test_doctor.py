@@ -193,6 +193,7 @@ def test_the_slope_and_the_flat_share_by_hand() -> None:
     assert reward_per_token([0, 1, 1], [1, 2, 3]) == pytest.approx(0.5)
     assert reward_per_token([0, 1], [4, 4]) is None
     assert flat_share([1, 1, 0, 1], 2) == 0.5
+    assert flat_share([1, 1, 0, 1], 1) is None
 
 
 def test_every_fault_has_a_check_a_title_and_figures_to_look_at() -> None:

@@ -56,6 +56,12 @@ def test_any_split_gives_the_same_adapter(baseline: str, run: Run) -> None:
     torch.testing.assert_close(whole, parts, atol=2e-5, rtol=1e-3)
 
 
+def test_one_answer_to_a_prompt_is_no_dead_reward(run: Run) -> None:
+    """It is compared with answers to other prompts; only alone in its group it differs from nothing."""
+    facts = made_by(reinforce, ReinforceConfig.model_validate({**TINY, "samples": 1, "prompts_per_rollout": 4}), run).manifest.facts
+    assert facts["vitals"] and all("flat_share" not in row and row["grad_norm"] > 0 for row in facts["vitals"])
+
+
 @pytest.mark.parametrize(("baseline", "passes"), [("moving", 1), ("whitened", 2)])
 def test_killed_and_resumed_is_uninterrupted(baseline: str, passes: int, run: Run) -> None:
     config = ReinforceConfig.model_validate({**TINY, "prompts_per_rollout": 1, "baseline": {"name": baseline}, "passes": passes})

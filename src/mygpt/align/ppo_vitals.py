@@ -65,5 +65,5 @@ def vitals_of(rollout: int, experience: Experience, seen: Seen, *, coefficient: 
         value_explained=explained_variance(values_N, returns_N),
         grad_norm=fmean(seen.grad_norms),
         reward_per_token=reward_per_token(rewards, [one.num_tokens for one in made]),
-        flat_share=flat_share(rewards, samples) if samples > 1 else None,
+        flat_share=flat_share(rewards, samples),
     )

@@ -49,7 +49,12 @@ def reward_per_token(rewards: Sequence[float], lengths: Sequence[int]) -> float 
     return moved / spread if spread else None
 
 
-def flat_share(rewards: Sequence[float], samples: int) -> float:
-    """Of groups of `samples` answers that follow one another: the share in which all earn the same, so that nothing is preferred."""
+def flat_share(rewards: Sequence[float], samples: int) -> float | None:
+    """Of groups of `samples` answers that follow one another: the share in which all earn the same, so that nothing is preferred.
+
+    None where a prompt has one answer: it is compared with those to other prompts.
+    """
+    if samples == 1:
+        return None
     groups = [rewards[i : i + samples] for i in range(0, len(rewards), samples)]
     return sum(max(group) - min(group) < 1e-8 for group in groups) / len(groups)

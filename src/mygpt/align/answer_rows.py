@@ -25,9 +25,9 @@ import torch
 from mygpt.core.run import Run
 from mygpt.lm.attention import grouped_attention
 from mygpt.lm.chat import Rendered
+from mygpt.lm.memory import on_device
 from mygpt.lm.varlen import PackedRow, varlen_suits
 from mygpt.lm.virtual_tokens import has_virtual_tokens
-from mygpt.training.batches import on_device
 from mygpt.training.label_logprobs import logprobs_of
 from mygpt.training.losses import hidden_states
 

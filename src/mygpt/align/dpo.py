@@ -34,7 +34,8 @@ from mygpt.artifacts.model import Adapter, Model
 from mygpt.artifacts.recipe import recipe
 from mygpt.core.errors import Refused
 from mygpt.core.run import Run
-from mygpt.training.batches import Ahead, on_device
+from mygpt.lm.memory import on_device
+from mygpt.training.batches import Ahead
 from mygpt.training.tuning import rate_at, tuning_steps
 
 

@@ -26,9 +26,10 @@ from mygpt.align.policy import Policy
 from mygpt.align.rollouts import Rollout
 from mygpt.infer.tree_attention import PADDING, TreeSlots, is_tree_decoder
 from mygpt.lm.attention import grouped_attention
+from mygpt.lm.memory import on_device
 from mygpt.lm.varlen import PackedRow, varlen_suits
 from mygpt.lm.virtual_tokens import has_virtual_tokens
-from mygpt.training.batches import cut_by_tokens, on_device
+from mygpt.training.batches import cut_by_tokens
 from mygpt.training.label_logprobs import logprobs_of
 from mygpt.training.losses import hidden_states
 

@@ -28,6 +28,7 @@ from mygpt.infer.tree_attention import PADDING, TreeSlots, joined_masks
 from mygpt.lm.adapter_rows import adapter_rows
 from mygpt.lm.attention import grouped_attention, takes_lanes
 from mygpt.lm.fused_decoder import decoded
+from mygpt.lm.memory import on_device
 from mygpt.lm.virtual_tokens import cache_argument, prefix
 
 _PREFILL_TOKENS = {"cpu": 4_096, "cuda": 32_768}  # padded, computed at once: on a CPU more does not stay in its cache
@@ -173,7 +174,7 @@ class Batch:
         widest = max(map(len, trees))
         padding = [0, 0, PADDING]
         fed_BQ3 = [[[r.ids[-1], r.position, r.segment] for r in tree] + [padding] * (widest - len(tree)) for tree in trees]
-        fed_3BQ = _sent(torch.tensor(fed_BQ3).permute(2, 0, 1).contiguous(), self._device)
+        fed_3BQ = on_device(torch.tensor(fed_BQ3).permute(2, 0, 1).contiguous(), self._device)
         for row in self.rows:
             row.position += 1
         hidden_BQD = self._recorded(fed_3BQ)
@@ -188,7 +189,7 @@ class Batch:
         """Of the rows among trees x `widest`, kept while they are the same: a GPU is not asked which are padding."""
         if self._placed is None or self._placed[0] != (sizes, widest):
             places_R = torch.tensor([b * widest + q for b, size in enumerate(sizes) for q in range(size)])
-            self._placed = (sizes, widest), _sent(places_R, self._device)
+            self._placed = (sizes, widest), on_device(places_R, self._device)
         return self._placed[1]
 
     def _recorded(self, fed_3BQ: torch.Tensor) -> torch.Tensor | None:
@@ -319,11 +320,6 @@ def padding(num_trees: int, num_queries: int) -> torch.Tensor:
     fed_3BQ = torch.zeros(3, num_trees, num_queries, dtype=torch.long)
     fed_3BQ[2] = PADDING
     return fed_3BQ
-
-
-def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """To a GPU without waiting for it."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _parts(planted: Sequence[Planted], device: torch.device) -> Iterator[list[Planted]]:

@@ -1,4 +1,4 @@
-"""How tensors on a CPU lie in memory: what they give back stays for the next ones, and weights lie in huge pages.
+"""How tensors on a CPU lie in memory: what they give back stays for the next ones, and weights lie in huge pages. How they reach a GPU.
 
 The C library maps every block above 32 MB afresh and unmaps it when freed, so each large tensor of each step is made of pages that the
 kernel must find and clear again. Where that is slow (most virtual machines) it costs more than the arithmetic: one LoRA step of a 135M
@@ -64,6 +64,11 @@ def move_into_huge_pages(module: Any) -> bool:
             give_back_freed_memory()
             given_back = end
     return True
+
+
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Sent from pinned memory to a GPU, which is not waited for: it may still be busy with what came before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:

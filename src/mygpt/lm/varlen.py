@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from mygpt.lm.memory import on_device
+
 _NAME = "mygpt_varlen"
 _LARGEST_HEAD = 256  # elements, of FlashAttention 2
 _CAPABILITY = (8, 0)  # the first with its kernels
@@ -47,7 +49,7 @@ class PackedRow:
         """For `device`, or where the positions are. Of positions on a GPU it waits for them."""
         bounds = [*(positions_1T[0] == 0).nonzero()[:, 0].tolist(), positions_1T.shape[1]]
         longest = max(end - start for start, end in itertools.pairwise(bounds))
-        return cls(_sent(torch.tensor(bounds, dtype=torch.int32), device or positions_1T.device), longest)
+        return cls(on_device(torch.tensor(bounds, dtype=torch.int32), device or positions_1T.device), longest)
 
     @classmethod
     def forked(cls, trees: Sequence[tuple[int, Sequence[int]]], device: torch.device) -> "PackedRow":
@@ -62,13 +64,8 @@ class PackedRow:
                 bounds.append(at)
                 key_bounds.append(key_bounds[-1] + shared + length)
         longest, longest_keys = (max(end - start for start, end in itertools.pairwise(some)) for some in (bounds, key_bounds))
-        bounds_N, key_bounds_N = (_sent(torch.tensor(some, dtype=torch.int32), device) for some in (bounds, key_bounds))
-        return cls(bounds_N, longest, Keys(_sent(torch.cat(places), device), key_bounds_N, longest_keys))
-
-
-def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """To a GPU without waiting for it."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+        bounds_N, key_bounds_N = (on_device(torch.tensor(some, dtype=torch.int32), device) for some in (bounds, key_bounds))
+        return cls(bounds_N, longest, Keys(on_device(torch.cat(places), device), key_bounds_N, longest_keys))
 
 
 def varlen_suits(module: Any, positions_BT: torch.Tensor) -> bool:

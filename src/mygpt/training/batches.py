@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from mygpt.lm.chat import Rendered
+from mygpt.lm.memory import on_device
 from mygpt.lm.varlen import PackedRow
 
 _SMALLEST_SHAPE = 128
@@ -72,11 +73,6 @@ def batch_of(examples: Sequence[Rendered], *, padding_id: int, device: torch.dev
 def places_before_labels(trained_BT: torch.Tensor) -> torch.Tensor:
     """(N,) of the B x T tokens in one line: those that a label comes after."""
     return F.pad(trained_BT[:, 1:], (0, 1)).flatten().nonzero()[:, 0]
-
-
-def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Sent from pinned memory to a GPU, which is not waited for: it may still be busy with the micro-batch before."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 B = TypeVar("B")

@@ -21,8 +21,9 @@ import torch
 
 from mygpt.core.run import Run
 from mygpt.lm.chat import Rendered
+from mygpt.lm.memory import on_device
 from mygpt.lm.varlen import PackedRow
-from mygpt.training.batches import Batch, Plan, fitted, on_device, places_before_labels
+from mygpt.training.batches import Batch, Plan, fitted, places_before_labels
 from mygpt.training.losses import hidden_states
 
 _APART = {torch.float32: 1e-4, torch.float64: 1e-6}  # of a hidden state, relative: what rounding may do

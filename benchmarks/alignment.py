@@ -15,7 +15,7 @@ hhh         the card of `mygpt evaluate hhh`: what else it moved, against the ba
 Not on the card: the best of 4, since the card asks greedily but for continuations, and four greedy answers are the base's one. Neither in
 the table nor on the card is what cannot learn from 1,024 graded answers to these requests; where each is measured instead:
 
-constitutional AI           its critiques by `critique_and_revision.py`, its labels by `ai_labels.py`; the whole of it is not measured
+constitutional AI           its critiques by `critique_and_revision.py`, its labels by `ai_labels.py`, the whole by `mygpt constitutional`
 implicit Q-learning         on walks through graphs, which no card fits: `ilql.py`
 detoxification              `detoxify.py`, by two classifiers of toxicity and perplexity
 reward model, then PPO      `mygpt aligned`, by a judge apart and the general check

@@ -97,12 +97,12 @@ def claims_table(record: dict[str, Any]) -> str:
 
 
 def alignment_table(record: dict[str, Any]) -> str:
-    """Every technique: how often it beats the base by the rule, what else moved, what it took."""
+    """Every technique: how often it beats the base by the rule, and what else moved."""
     axes = record.get("hhh", [])
-    heads = ["technique", "wins against the base", "points, 0 to 3 <br>more than the base", "words <br>finished", "seconds"]
+    heads = ["technique", "wins against the base", "points, 0 to 3 <br>more than the base", "words <br>finished"]
     heads += [axis["axis"] for axis in axes]
     base = record["base"]
-    rows = [["base", "", f"{base['points']:.2f}", f"{base['words']:.1f} <br>{base['finished']:.0%}", "", *("" for _ in axes)]]
+    rows = [["base", "", f"{base['points']:.2f}", f"{base['words']:.1f} <br>{base['finished']:.0%}", *("" for _ in axes)]]
     for name, shown in record["techniques"].items():
         won = "{estimate:.0%} ({low:.0%} to {high:.0%})".format(**shown["win_rate"])
         rows.append(
@@ -111,14 +111,13 @@ def alignment_table(record: dict[str, Any]) -> str:
                 won,
                 f"{shown['points']:.2f} <br>{_interval(shown['gain'])}",
                 f"{shown['words']:.1f} <br>{shown['finished']:.0%}",
-                f"{shown['seconds']:.0f}" if "seconds" in shown else "–",
                 *(axis["verdicts"].get(name, "–") for axis in axes),
             ]
         )
     told = (
         f"{record['model']}, LoRA, one seed: {record['graded_answers']:,} graded answers to {record['requests']} requests for each "
-        f"technique ({record['pairs']} pairs), asked {record['items']} others. In brackets 95 % intervals over requests. Seconds of "
-        f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}. {_where(record)}"
+        f"technique ({record['pairs']} pairs), asked {record['items']} others. In brackets 95 % intervals over requests. "
+        f"{_where(record)}"
     )
     return "\n".join([*_table(heads, rows), "", told])
 

@@ -65,14 +65,13 @@ def test_the_table_of_alignment_shows_wins_gains_and_the_axes() -> None:
     technique = {**one, "win_rate": interval(0.7), "gain": interval(0.5), "seconds": 61.2}
     still = {**one, "win_rate": interval(0.5), "gain": interval(0.0)}  # no training
     axes = [{"axis": name, "verdicts": {"dpo": verdict}} for name, verdict in (("helpful", "better"), ("honest", "worse"))]
-    counted = {"requests": 128, "graded_answers": 1024, "pairs": 111, "items": 120, "threads": 1}
+    counted = {"requests": 128, "graded_answers": 1024, "pairs": 111, "items": 120}
     record = {**ABOUT, **counted, "base": {**one, "points": 1.0}, "techniques": {"dpo": technique, "best_of_4": still}, "hhh": axes}
     lines = alignment_table(record).splitlines()
     assert lines[0].endswith("| helpful | honest |")
-    assert lines[3] == "| dpo | 70% (65% to 75%) | 1.50 <br>+0.50 (+0.45 to +0.55) | 22.4 <br>90% | 61 | better | worse |"
-    assert lines[4].endswith("| 22.4 <br>90% | – | – | – |")
+    assert lines[3] == "| dpo | 70% (65% to 75%) | 1.50 <br>+0.50 (+0.45 to +0.55) | 22.4 <br>90% | better | worse |"
+    assert lines[4].endswith("| 22.4 <br>90% | – | – |")
     assert "1,024 graded answers to 128 requests for each technique (111 pairs), asked 120 others" in lines[-1]
-    assert "Seconds of 1 thread. " in lines[-1]
 
 
 def test_the_table_of_generation_sets_both_engines_side_by_side() -> None:
